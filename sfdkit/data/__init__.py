@@ -1,0 +1,1 @@
+"""Shards, streams and data modules."""

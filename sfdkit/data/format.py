@@ -1,0 +1,124 @@
+"""The shard format: what a tar member holds and what the index beside the shards promises.
+
+A shard is an uncompressed tar (WebDataset, https://github.com/webdataset/webdataset) of clips. A clip ``KEY`` is two members,
+in this order:
+
+``KEY.json``
+    UTF-8 json, see :class:`ClipMeta`.
+``KEY.frames``
+    All JPEG pictures of the clip in one member, little endian: ``uint32 count``, then ``count + 1`` offsets as
+    ``uint32`` (relative to the first byte after the offsets; the last one is the length of all pictures together), then
+    the JPEG files one after the other. A reader decodes only the frames that it chose.
+
+``index.json`` beside the tars is :class:`ShardIndex` as json. Epoch length and work per rank are arithmetic on it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NotRequired, TypedDict
+
+SCHEMA = "sfdkit.shards/1"
+INDEX_NAME = "index.json"
+
+
+class CropMeta(TypedDict):
+    """How the frames were cut from the original picture."""
+
+    method: str
+    """``none``, ``centre`` or ``face``."""
+    box: list[float]
+    """x0, y0, x1, y1 in pixels of the original picture; may reach over its border (filled by repeating the edge)."""
+    margin: float
+    """Share of the detected face's size that was added on each side; 0 where no detector was used."""
+    detector: str
+    """Name of the detector, or an empty string."""
+
+
+class ClipMeta(TypedDict):
+    """The json of one clip."""
+
+    key: str
+    identity: str
+    video: str
+    dataset: str
+    licence: str
+    fps: float
+    times: list[float]
+    """Seconds from the start of the video, one per frame; its length is the number of frames."""
+    resolution: int
+    crop: CropMeta
+    groups: dict[str, str]
+    """Group name to value, for results by group, for example ``{"skin": "dark", "glasses": "yes"}``."""
+    puppet: NotRequired[dict[str, Any]]
+    """For puppets: ``identity`` (factor -> value) and ``motion`` (factor -> list of values, one per frame)."""
+
+
+class ShardEntry(TypedDict):
+    """One shard in the index."""
+
+    name: str
+    clips: int
+    frames: int
+    bytes: int
+    sha256: str
+
+
+class ShardIndex(TypedDict):
+    """The index of one folder of shards."""
+
+    schema: str
+    dataset: str
+    split: str
+    resolution: int
+    identities: int
+    shards: list[ShardEntry]
+
+
+def pack_frames(pictures: Sequence[bytes]) -> bytes:
+    """Pack encoded pictures into the body of a ``.frames`` member.
+
+    Args:
+        pictures: JPEG files, in order of time; at least one.
+
+    Returns:
+        The member's bytes.
+    """
+    offsets = [0]
+    for picture in pictures:
+        offsets.append(offsets[-1] + len(picture))
+    head = struct.pack(f"<I{len(offsets)}I", len(pictures), *offsets)
+    return head + b"".join(pictures)
+
+
+def frame_count(blob: bytes) -> int:
+    """Return the number of pictures in a ``.frames`` member.
+
+    Raises:
+        ValueError: The bytes are too short or their offsets do not fit their length.
+    """
+    if len(blob) < 4:
+        raise ValueError(f"a packed clip has at least 4 bytes, this one {len(blob)}")
+    (count,) = struct.unpack_from("<I", blob)
+    head = 4 + 4 * (count + 1)
+    if count == 0 or len(blob) < head:
+        raise ValueError(f"a packed clip of {count} frames cannot have {len(blob)} bytes")
+    (total,) = struct.unpack_from("<I", blob, head - 4)
+    if head + total != len(blob):
+        raise ValueError(f"a packed clip promises {head + total} bytes and has {len(blob)}")
+    return int(count)
+
+
+def frame_bytes(blob: bytes, index: int) -> bytes:
+    """Return the encoded picture ``index`` of a ``.frames`` member.
+
+    Raises:
+        IndexError: There is no such frame.
+    """
+    count = frame_count(blob)
+    if not 0 <= index < count:
+        raise IndexError(f"frame {index} of a clip of {count} frames")
+    head = 4 + 4 * (count + 1)
+    start, stop = struct.unpack_from("<2I", blob, 4 + 4 * index)
+    return blob[head + start : head + stop]

@@ -1,0 +1,60 @@
+"""The typed objects that travel between the parts of sfdkit.
+
+Legend: ``B`` sources in a batch, ``K`` driving frames per source, ``C H W`` image, ``D`` latent dimensions,
+``N`` identity coefficients, ``M`` motion coefficients.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, NotRequired, TypedDict
+
+from torch import Tensor
+
+
+class FrameBatch(TypedDict):
+    """Frames of one batch; every row holds frames of one clip, thus of one identity.
+
+    From the loader the images are uint8 in 0..255; after the transfer to the device they are float32 in [0, 1].
+    """
+
+    source: Tensor
+    """B 3 H W: the frame that gives appearance and identity."""
+    driving: Tensor
+    """B K 3 H W: the frames whose motion is wanted; in self-reenactment they are the target as well."""
+    driving_view: NotRequired[Tensor]
+    """B K 3 H W: the harder view of ``driving`` that the motion branch sees in training; added on the device."""
+    key: list[str]
+    """B clip keys."""
+    identity: list[str]
+    """B identity names."""
+
+
+class Clip(TypedDict):
+    """One clip as it comes from a shard: packed frames and the json beside them."""
+
+    key: str
+    """Unique name within the data set: no dots, no ``#``, no slashes."""
+    meta: dict[str, Any]
+    """The json: see :mod:`sfdkit.data.format`."""
+    frames: bytes
+    """All JPEG pictures of the clip, packed: see :mod:`sfdkit.data.format`."""
+
+
+class Descriptors(NamedTuple):
+    """Semantic facial descriptors of a batch of faces: coefficients on the orthonormal basis."""
+
+    identity: Tensor
+    """B N: coefficients on the identity basis."""
+    motion: Tensor
+    """B M: coefficients on the motion basis."""
+
+
+class Generated(NamedTuple):
+    """What the generator renders."""
+
+    image: Tensor
+    """B 3 H W in [0, 1]."""
+    flow: Tensor
+    """B 2 H W: where each output pixel looks in the source, as an offset in normalised [-1, 1] units (x, y)."""
+    mask: Tensor
+    """B 1 H W in [0, 1]: 1 where the warped source shows, 0 where the generator paints."""
