@@ -1,0 +1,89 @@
+"""What a training did: steps, seconds, pictures per second; shown in the progress bar and kept in the checkpoint."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+from sfdkit.task import AnimationTask
+
+KEY = "sfdkit"
+
+
+class TrainingStatistics(L.Callback):
+    """Counts driven frames and seconds over all parts of a training and stores them in the checkpoint with the experiment.
+
+    Seconds run from the first step to the last and leave out set-up; a resumed training goes on counting.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.seconds = 0.0
+        self.rate = 0.0
+        self._since = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch on all ranks."""
+        count = batch["driving"].shape[0] * batch["driving"].shape[1] * trainer.world_size
+        now = time.perf_counter()
+        self.rate = count / max(1e-9, now - self._since)
+        self.frames += count
+        self.seconds += now - self._since
+        self._since = now
+        pl_module.log("train/images_per_second", self.rate, on_step=True, on_epoch=False)
+
+    def summary(self, trainer: L.Trainer) -> dict[str, float]:
+        """Return steps, seconds, frames and frames per second so far."""
+        return {
+            "steps": trainer.global_step,
+            "seconds": round(self.seconds, 2),
+            "frames": self.frames,
+            "images_per_second": round(self.frames / max(1e-9, self.seconds), 2),
+            "world_size": trainer.world_size,
+        }
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Store the statistics and what is needed to rebuild the animator."""
+        assert isinstance(pl_module, AnimationTask)
+        train = self.summary(trainer)
+        module = getattr(trainer, "datamodule", None)
+        if module is not None and hasattr(module, "train_identities"):
+            train["identities"] = module.train_identities
+        checkpoint[KEY] = {"schema": 1, "train": train, **pl_module.experiment}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts."""
+        return {"frames": self.frames, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting from a checkpoint."""
+        self.frames, self.seconds = int(state_dict["frames"]), float(state_dict["seconds"])
+
+
+class TrainingProgress(TQDMProgressBar):
+    """Progress bar with pictures per second."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Return what the bar shows."""
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, TrainingStatistics) and callback.rate:
+                items["images/s"] = f"{callback.rate:.0f}"
+        return items  # type: ignore[return-value]
+
+    def init_train_tqdm(self) -> Tqdm:
+        """Return the bar of training, without the loss's history."""
+        bar = super().init_train_tqdm()
+        bar.mininterval = 0.5
+        return bar

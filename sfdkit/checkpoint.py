@@ -1,0 +1,122 @@
+"""Loading what a training wrote: the animator with its averaged weights, and how it was trained."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jsonargparse import ArgumentParser
+from jsonargparse import Namespace as ParsedNamespace
+
+from sfdkit.errors import CheckpointError
+from sfdkit.model.animator import FaceAnimator
+
+KEY = "sfdkit"
+AVERAGE_KEY = "animator_average"
+SCHEMA = 1
+
+
+class LoadedAnimator(NamedTuple):
+    """An animator from a checkpoint."""
+
+    animator: FaceAnimator
+    """In eval mode, with the averaged weights."""
+    train: dict[str, Any]
+    """``steps``, ``seconds``, ``frames``, ``images_per_second``, ``identities``, ``seed`` of its training, as far as known."""
+    experiment: dict[str, Any]
+    """The animator's configuration: ``class_path`` and ``init_args`` of each part."""
+
+
+def load_animator(path: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()) -> LoadedAnimator:
+    """Load an animator from a checkpoint that ``sfdkit fit`` wrote.
+
+    The file is read with ``weights_only=True``, and only classes of sfdkit itself, or of packages named in ``trust``, are built.
+
+    Args:
+        path: The checkpoint.
+        device: Where to place the animator.
+        trust: Packages besides sfdkit whose classes the checkpoint may name, for example your own encoder's.
+
+    Raises:
+        CheckpointError: No such file, no checkpoint of sfdkit, or the weights do not fit the model.
+    """
+    path = Path(path)
+    stored = read_checkpoint(path)
+    about = stored[KEY]
+    if about.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path} has schema {about.get('schema')}, this sfdkit reads {SCHEMA}; use the sfdkit that wrote it")
+    animator = build_animator(about["animator"], path, trust)
+    weights = {k.removeprefix("module."): v for k, v in stored[AVERAGE_KEY].items() if k.startswith("module.")}
+    if int(stored[AVERAGE_KEY]["n_averaged"]) == 0:
+        weights = {k.removeprefix("animator."): v for k, v in stored["state_dict"].items() if k.startswith("animator.")}
+    try:
+        animator.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: the weights do not fit the model it describes: {str(error).splitlines()[1].strip()}") from error
+    animator.eval().requires_grad_(False)
+    return LoadedAnimator(animator.to(device), {**about["train"], "seed": about.get("seed")}, about["animator"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint file without running code from it.
+
+    Raises:
+        CheckpointError: No such file, or not a checkpoint of sfdkit.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist; sfdkit fit writes them to <run>/checkpoints, last.ckpt is the newest")
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} is no readable checkpoint ({reason}); give a file that sfdkit fit wrote") from error
+    if not isinstance(stored, dict) or KEY not in stored or AVERAGE_KEY not in stored:
+        raise CheckpointError(f"{path} is the checkpoint of another program or model: it has no entry {KEY!r}; give one that sfdkit fit wrote")
+    return stored
+
+
+def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> FaceAnimator:
+    """Build the animator that a checkpoint describes, with random weights.
+
+    Raises:
+        CheckpointError: It names a class outside sfdkit and ``trust``, or one that cannot be built.
+    """
+    allowed = ("sfdkit", *trust)
+    for name in _class_paths(config):
+        if name.split(".")[0] not in allowed:
+            raise CheckpointError(
+                f"{path} names the class {name}, which is not sfdkit's; if you trust it, pass trust={name.split('.')[0]!r}"
+            )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(FaceAnimator, "animator")
+    try:
+        built = parser.instantiate_classes(parser.parse_object({"animator": without_downloads(config)}))
+    except Exception as error:
+        raise CheckpointError(f"{path}: its model cannot be built: {str(error).strip().splitlines()[-1]}") from error
+    assert isinstance(built, ParsedNamespace)
+    return built.animator
+
+
+def without_downloads(config: Any) -> Any:
+    """Return the configuration with pretrained weights switched off: the checkpoint holds all weights."""
+    if not isinstance(config, dict):
+        return config
+    cleaned = {key: without_downloads(value) for key, value in config.items()}
+    if "pretrained" in cleaned:
+        cleaned["pretrained"] = False
+        cleaned["weights"] = None
+    return cleaned
+
+
+def _class_paths(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        if "class_path" in config:
+            yield str(config["class_path"])
+        for value in config.values():
+            yield from _class_paths(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _class_paths(value)

@@ -1,0 +1,117 @@
+"""The command line: ``sfdkit fit | validate | test | predict`` by LightningCLI, and the kit's own commands.
+
+The only place where model, data and trainer meet.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sfdkit.errors import SfdkitError, did_you_mean
+
+TRAINER_COMMANDS = {
+    "fit": "train an animator:  sfdkit fit --config experiments/quickstart.yaml",
+    "validate": "measure self-reenactment on the validation split",
+    "test": "measure self-reenactment on the test split",
+    "predict": "render the test split and write pictures",
+}
+OWN_COMMANDS = {
+    "animate": "move the face of a picture as a video's:  sfdkit animate --checkpoint C --source S --driving D --output O",
+    "evaluate": "metrics.json and sheet.png of a checkpoint on shards",
+    "shards": "pack and check shards:  sfdkit shards pack puppets|videos|images, sfdkit shards check",
+    "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",
+    "model": "sfdkit model summary --config FILE: parameters and GMAC",
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: Arguments as on the command line; ``None`` takes those of the process.
+
+    Returns:
+        The exit status: 0, or 1 after an error that is printed as one line.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        from sfdkit import __version__
+
+        print(f"sfdkit {__version__}")
+        return 0
+    try:
+        _dispatch(arguments)
+    except SfdkitError as error:
+        print(f"sfdkit: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def entry() -> None:
+    """Run the command line of the process and leave with its status."""
+    raise SystemExit(main())
+
+
+def _usage() -> str:
+    lines = ["usage: sfdkit COMMAND [OPTIONS]    (sfdkit COMMAND --help lists the options)", ""]
+    lines += [f"  {name:10}{text}" for name, text in (TRAINER_COMMANDS | OWN_COMMANDS).items()]
+    return "\n".join(lines)
+
+
+def _dispatch(arguments: list[str]) -> None:
+    command = arguments[0]
+    known = [*TRAINER_COMMANDS, *OWN_COMMANDS]
+    if command not in known:
+        raise SfdkitError(f"there is no command {command!r}.{did_you_mean(command, known)} The commands are {', '.join(known)}")
+    _quiet()
+    if command in TRAINER_COMMANDS:
+        from sfdkit.training import run
+
+        run(arguments)
+        return
+    if command == "model":
+        if arguments[1:2] != ["summary"]:
+            raise SfdkitError("usage: sfdkit model summary --config FILE [--config FILE ...] [overrides as for sfdkit fit]")
+        from sfdkit.training import summary
+
+        summary(arguments[2:])
+        return
+    from jsonargparse import auto_cli
+
+    auto_cli({command: _component(command)}, args=arguments, as_positional=False)
+
+
+def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
+    """Return the functions behind a command; imported only now, since each pulls in its own libraries."""
+    if command == "animate":
+        from sfdkit.animate import animate
+
+        return animate
+    if command == "evaluate":
+        from sfdkit.evaluate import evaluate
+
+        return evaluate
+    if command == "shards":
+        from sfdkit.data.commands import check, pack_images, pack_puppets, pack_videos
+
+        return {"pack": {"puppets": pack_puppets, "videos": pack_videos, "images": pack_images}, "check": check}
+    from sfdkit.puppets.commands import render_file, sheet
+
+    return {"sheet": sheet, "render": render_file}
+
+
+def _quiet() -> None:
+    """Silence what a user can do nothing about."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage().lower())
+    warnings.filterwarnings("ignore", message="LightningCLI.s args parameter.*")  # main(args) hands them over on purpose
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # decoding needs less than one core here
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own use of torch

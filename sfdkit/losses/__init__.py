@@ -1,0 +1,53 @@
+"""Loss terms. One file, one term: to add one, write the file and name it in ``TERMS``; a weight in the YAML switches it on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sfdkit.errors import ConfigError, did_you_mean
+from sfdkit.losses.gradient import GradientLoss
+from sfdkit.losses.perceptual import PerceptualLoss
+from sfdkit.losses.reconstruction import MultiScaleL1
+from sfdkit.losses.structure import StructureLoss
+
+TERMS: dict[str, type[nn.Module]] = {
+    "l1": MultiScaleL1,
+    "gradient": GradientLoss,
+    "ssim": StructureLoss,
+    "perceptual": PerceptualLoss,
+}
+"""Terms of (prediction, target), both B 3 H W in [0, 1], each giving a scalar."""
+
+ADVERSARIAL = ("adversarial", "r1")
+"""Weights that the task itself uses, with a discriminator."""
+
+
+class Objective(nn.Module):
+    """The weighted sum of the reconstruction terms whose weight is not zero.
+
+    Args:
+        weights: Term name to weight, adversarial ones included (they are only checked here).
+
+    Raises:
+        ConfigError: A weight for a term that does not exist.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        known = (*TERMS, *ADVERSARIAL)
+        for name in weights:
+            if name not in known:
+                raise ConfigError(
+                    f"weights: there is no loss term {name!r}.{did_you_mean(name, known)} The terms are {', '.join(known)}"
+                )
+        self.weights = {name: float(weights[name]) for name in TERMS if weights.get(name, 0.0)}
+        self.terms = nn.ModuleDict({name: TERMS[name]() for name in self.weights})
+
+    def forward(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum and each term's own value."""
+        values = {name: term(prediction, target) for name, term in self.terms.items()}
+        total = sum((self.weights[name] * value for name, value in values.items()), prediction.new_zeros(()))
+        return torch.as_tensor(total), values

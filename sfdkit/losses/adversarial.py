@@ -1,0 +1,32 @@
+"""Adversarial losses: non-saturating or hinge, with the R1 penalty."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+AdversarialKind = Literal["nonsaturating", "hinge"]
+
+
+def generator_loss(fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
+    """Return the generator's loss for the discriminator's logits of its pictures (B)."""
+    return F.softplus(-fake_logits).mean() if kind == "nonsaturating" else -fake_logits.mean()
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
+    """Return the discriminator's loss for logits of real and of rendered pictures (B each)."""
+    if kind == "nonsaturating":
+        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+
+
+def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
+    """Return half the mean squared gradient of the logits at real pictures B 3 H W (https://arxiv.org/abs/1801.04406)."""
+    real = real.detach().float().requires_grad_(True)
+    with torch.autocast(real.device.type, enabled=False):
+        logits = discriminator(real)
+        (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+    return slope.square().sum((1, 2, 3)).mean() / 2

@@ -1,0 +1,27 @@
+"""Multi-scale L1."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MultiScaleL1(nn.Module):
+    """Mean absolute difference, averaged over the picture and its halvings.
+
+    Args:
+        scales: Number of scales, the full one included; stops early where a side would fall under 8 pixels.
+    """
+
+    def __init__(self, scales: int = 3) -> None:
+        super().__init__()
+        self.scales = scales
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over scales for B 3 H W in [0, 1]."""
+        difference = prediction - target
+        values = [difference.abs().mean()]
+        while len(values) < self.scales and min(difference.shape[2:]) >= 16:
+            difference = F.avg_pool2d(difference, 2)
+            values.append(difference.abs().mean())
+        return sum(values[1:], values[0]) / len(values)

@@ -1,0 +1,113 @@
+"""Building blocks of the networks: warping, modulated convolution, soft points.
+
+Legend: ``B`` batch, ``C H W`` feature map, ``S`` style dimensions, ``P`` points.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """Return the sampling grid of the identity warp, 1 2 H W, (x, y) of pixel centres in [-1, 1] (``align_corners=False``)."""
+    y = (torch.arange(height, device=like.device, dtype=torch.float32) * 2 + 1) / height - 1
+    x = (torch.arange(width, device=like.device, dtype=torch.float32) * 2 + 1) / width - 1
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])[None]
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """Sample ``image`` at the identity grid plus ``flow``; outside, the border is repeated. Zero flow changes nothing.
+
+    Args:
+        image: B C H W.
+        flow: B 2 H W, offsets (x, y) in units of half the image (-1..1 is the whole width).
+
+    Returns:
+        B C H W in the type of ``image``.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        grid = identity_grid(flow.shape[2], flow.shape[3], flow) + flow.float()
+        sampled = F.grid_sample(
+            image.float(), grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
+        )
+    return sampled.to(image.dtype)
+
+
+def resize(image: Tensor, height: int, width: int | None = None) -> Tensor:
+    """Resize B C H W bilinearly; antialiased when it shrinks, and returned as it is when the size is right already."""
+    size = (height, height if width is None else width)
+    if tuple(image.shape[2:]) == size:
+        return image
+    shrinks = size[0] < image.shape[2]
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+class ModulatedConv(nn.Module):
+    """Convolution whose input channels are scaled by a style and whose output is normalised (StyleGAN2 demodulation).
+
+    The activations are scaled rather than the weights: the two forms are equal, and this one exports with a dynamic batch.
+    https://arxiv.org/abs/1912.04958
+
+    Args:
+        inputs: Input channels.
+        outputs: Output channels.
+        style_size: ``S``.
+        kernel: Kernel size, odd.
+    """
+
+    def __init__(self, inputs: int, outputs: int, style_size: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.style = nn.Linear(style_size, inputs)
+        nn.init.normal_(self.style.weight, std=style_size**-0.5)
+        nn.init.ones_(self.style.bias)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Convolve ``x`` (B inputs H W) under ``style`` (B S); returns B outputs H W."""
+        scale = self.style(style)
+        energy = self.conv.weight.float().square().sum((2, 3))
+        demod = torch.rsqrt(scale.float().square() @ energy.T + 1e-6).to(x.dtype)
+        out = self.conv(x * scale.to(x.dtype)[:, :, None, None])
+        return out * demod[:, :, None, None] + self.bias.to(x.dtype)[:, None, None]
+
+
+class ModulatedBlock(nn.Module):
+    """Two modulated convolutions with a residual path.
+
+    Args:
+        channels: Input and output channels.
+        style_size: ``S``.
+    """
+
+    def __init__(self, channels: int, style_size: int) -> None:
+        super().__init__()
+        self.first = ModulatedConv(channels, channels, style_size)
+        self.second = ModulatedConv(channels, channels, style_size)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Map B C H W to B C H W under ``style`` (B S)."""
+        y = F.leaky_relu(self.first(x, style), 0.2)
+        return (x + F.leaky_relu(self.second(y, style), 0.2)) * 0.7071
+
+
+class SoftPoints(nn.Module):
+    """Expected coordinates of ``P`` learned heat maps: a translation-equivariant summary of where things are.
+
+    Args:
+        inputs: Channels of the feature map.
+        points: ``P``.
+    """
+
+    def __init__(self, inputs: int, points: int) -> None:
+        super().__init__()
+        self.heat = nn.Conv2d(inputs, points, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map B C H W to B 2P: x and y of each point in [-1, 1]."""
+        with torch.autocast(x.device.type, enabled=False):
+            heat = self.heat(x.float()).flatten(2).softmax(-1)
+            grid = identity_grid(x.shape[2], x.shape[3], x).flatten(2)
+            return (heat[:, :, None] * grid[:, None]).sum(-1).flatten(1)

@@ -1,0 +1,160 @@
+"""Image encoders: the contract of one, and any timm model behind it (https://github.com/huggingface/pytorch-image-models)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from sfdkit.errors import ConfigError, did_you_mean
+from sfdkit.model.blocks import resize
+
+
+class Encoder(nn.Module):
+    """Contract of an encoder: derive from it, set the three attributes, implement ``forward``.
+
+    Attributes:
+        resolution: Height and width of the pictures it reads; other sizes are resized by the animator.
+        channels: Channels of each feature map, finest map first.
+        sizes: Height (and width) of each feature map at ``resolution``.
+    """
+
+    resolution: int
+    channels: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Map B 3 R R in [0, 1] to feature maps, each B channels[i] sizes[i] sizes[i]."""
+        raise NotImplementedError
+
+
+class TimmEncoder(Encoder):
+    """Any timm backbone that can return feature maps, at any resolution that the backbone can take.
+
+    Args:
+        name: timm model name, for example ``resnet18``.
+        resolution: Height and width of the pictures it reads.
+        pretrained: Start from timm's weights (a download at the first use).
+        weights: Local weight file (safetensors or a state dict) instead of a download.
+        max_stride: Feature maps coarser than this are cut off, and with them their layers.
+
+    Raises:
+        ConfigError: Unknown name, or a resolution that the backbone cannot take.
+    """
+
+    def __init__(
+        self, name: str, resolution: int = 256, pretrained: bool = False, weights: str | None = None, max_stride: int = 32
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            raise ConfigError(f"encoder: timm has no model named {name!r}.{did_you_mean(name, timm.list_models())}")
+        if weights is not None and not Path(weights).is_file():
+            raise ConfigError(f"encoder: weights file {weights} does not exist; give a file, or leave weights out")
+        self.name = name
+        self.resolution = resolution
+        self.backbone = _create(name, resolution, pretrained, weights, max_stride)
+        data = timm.data.resolve_model_data_config(self.backbone)
+        self.register_buffer("mean", torch.tensor(data["mean"]).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(data["std"]).view(1, -1, 1, 1), persistent=False)
+        maps = self._probe()
+        self.channels = tuple(m.shape[1] for m in maps)
+        self.sizes = tuple(m.shape[2] for m in maps)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Map B 3 R R in [0, 1] to feature maps, finest first."""
+        return list(self.backbone((image - self.mean) / self.std))
+
+    def _probe(self) -> list[Tensor]:
+        training = self.backbone.training
+        self.backbone.eval()
+        weight = next(self.backbone.parameters())
+        picture = torch.zeros(1, 3, self.resolution, self.resolution, device=weight.device)
+        try:
+            with torch.no_grad():
+                maps = self.forward(picture)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ConfigError(
+                f"encoder: {self.name} cannot take resolution {self.resolution}: {_first_line(error)}. "
+                "Use a multiple of its patch or stride (32 suits most), or another backbone"
+            ) from error
+        finally:
+            self.backbone.train(training)
+        if any(m.ndim != 4 or m.shape[2] < 1 for m in maps):
+            raise ConfigError(f"encoder: {self.name} gives no feature maps at resolution {self.resolution}; raise the resolution")
+        return maps
+
+
+def _create(name: str, resolution: int, pretrained: bool, weights: str | None, max_stride: int) -> nn.Module:
+    """Build the feature extractor; transformers need the picture's size, most convolutional nets refuse the argument."""
+    overlay = {"file": weights} if weights else None
+    arguments = {"pretrained": pretrained or weights is not None, "pretrained_cfg_overlay": overlay, "features_only": True}
+    arguments["feature_cls"] = "getter"
+    failure: Exception | None = None
+    for extra in ({"img_size": resolution}, {}):
+        try:
+            model = timm.create_model(name, **arguments, **extra)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            continue
+        except (RuntimeError, AssertionError, ValueError, AttributeError) as error:
+            failure = error
+            break
+        except OSError as error:
+            raise ConfigError(
+                f"encoder: the weights of {name} cannot be had ({_first_line(error)}); "
+                "go online once, give a local file as weights, or set pretrained: false"
+            ) from error
+        keep = [i for i, stride in enumerate(model.feature_info.reduction()) if stride <= max_stride]
+        if not keep:
+            raise ConfigError(f"encoder: {name} has no feature map with a stride of at most max_stride={max_stride}")
+        if len(keep) == len(model.feature_info):
+            return model
+        indices = [model.feature_info.out_indices[i] for i in keep]
+        return timm.create_model(name, **arguments, **extra, out_indices=indices)
+    raise ConfigError(
+        f"encoder: {name} cannot be built as a feature extractor at resolution {resolution}: {_first_line(failure)}"
+    ) from failure
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+class FeatureAdapter(nn.Module):
+    """Brings an encoder's maps to the sizes and channels that a generator asks for.
+
+    For each wanted map the coarsest encoder map that is still at least as fine is taken (or the finest there is), resized and mixed by a 1x1
+    convolution.
+
+    Args:
+        encoder_sizes: Sizes of the encoder's maps.
+        encoder_channels: Channels of the encoder's maps.
+        sizes: Sizes wanted.
+        channels: Channels wanted.
+    """
+
+    def __init__(
+        self,
+        encoder_sizes: tuple[int, ...],
+        encoder_channels: tuple[int, ...],
+        sizes: tuple[int, ...],
+        channels: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.levels = []
+        for size in sizes:
+            fine = [i for i, have in enumerate(encoder_sizes) if have >= size]
+            chosen = min(fine, key=lambda i: encoder_sizes[i]) if fine else int(encoder_sizes.index(max(encoder_sizes)))
+            self.levels.append(chosen)
+        self.mix = nn.ModuleList(
+            nn.Conv2d(encoder_channels[level], out, 1) for level, out in zip(self.levels, channels, strict=True)
+        )
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Map the encoder's maps to the wanted ones: a list of B channels[i] sizes[i] sizes[i]."""
+        mixed = [conv(features[level]) for conv, level in zip(self.mix, self.levels, strict=True)]
+        return [resize(m.float(), size) for m, size in zip(mixed, self.sizes, strict=True)]

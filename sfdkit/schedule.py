@@ -1,0 +1,18 @@
+"""Learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+
+def cosine_with_warmup(step: int, warmup_steps: int, progress: float, floor: float = 0.01) -> float:
+    """Return the factor of the learning rate: linear warm-up, then half a cosine down to ``floor``.
+
+    Args:
+        step: Steps done.
+        warmup_steps: Length of the warm-up.
+        progress: Share of the whole training that is done, 0 … 1.
+        floor: Factor at the end.
+    """
+    ramp = min(1.0, (step + 1) / max(1, warmup_steps))
+    return ramp * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, progress)))))

@@ -1,0 +1,227 @@
+"""The training task: how an animator learns from frames of one clip.
+
+Legend: ``B`` sources, ``K`` driving frames per source, ``R`` resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MetricCollection
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+
+from sfdkit.errors import ConfigError
+from sfdkit.losses import Objective
+from sfdkit.losses.adversarial import AdversarialKind, discriminator_loss, generator_loss, r1_penalty
+from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.discriminator import Discriminator
+from sfdkit.schedule import cosine_with_warmup
+from sfdkit.types import FrameBatch, Generated
+
+
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    """Return the default optimiser: Adam, learning rate 1e-3, betas 0.5 and 0.99."""
+    return torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.99))
+
+
+class AnimationTask(L.LightningModule):
+    """Self-supervised training: a source frame and the motion of another frame of its clip must give that frame.
+
+    Generator and discriminator take turns under manual optimisation. ``trainer.global_step`` counts generator steps only, so ``max_steps``
+    means what it says with and without a discriminator.
+
+    Args:
+        animator: The model.
+        weights: Loss term to weight: l1, gradient, ssim, perceptual, adversarial, r1. A weight of 0 switches a term off.
+        discriminator: Needed when the weight ``adversarial`` is not 0.
+        adversarial: Form of the adversarial loss.
+        r1_every: The R1 penalty is taken every so many steps, and scaled up by as much.
+        optimizer: Of the animator.
+        discriminator_optimizer: Of the discriminator.
+        warmup_steps: Steps over which the learning rate rises; afterwards it falls along a cosine until ``max_steps`` or ``max_time``.
+        gradient_clip: Largest norm of the gradient; 0 for no limit.
+        accumulate: Batches per step.
+
+    Raises:
+        ConfigError: A weight for an unknown term, or an adversarial weight without a discriminator.
+    """
+
+    def __init__(
+        self,
+        animator: FaceAnimator,
+        weights: Mapping[str, float],
+        discriminator: Discriminator | None = None,
+        adversarial: AdversarialKind = "nonsaturating",
+        r1_every: PositiveInt = 16,
+        optimizer: OptimizerCallable = adam,
+        discriminator_optimizer: OptimizerCallable = adam,
+        warmup_steps: NonNegativeInt = 100,
+        gradient_clip: float = 1.0,
+        accumulate: PositiveInt = 1,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.animator = animator
+        self.objective = Objective(weights)
+        self.adversarial_weight = float(weights.get("adversarial", 0.0))
+        self.r1_weight = float(weights.get("r1", 0.0))
+        if self.adversarial_weight and discriminator is None:
+            raise ConfigError("weights: adversarial is not 0, but there is no discriminator; give model.discriminator")
+        self.discriminator = discriminator if self.adversarial_weight else None
+        self.adversarial = adversarial
+        self.r1_every = r1_every
+        self.optimizer = optimizer
+        self.discriminator_optimizer = discriminator_optimizer
+        self.warmup_steps = warmup_steps
+        self.gradient_clip = gradient_clip
+        self.accumulate = accumulate
+        self.experiment: dict[str, Any] = {}
+        self.base_rates: list[float] = []
+        self.total_steps = float("inf")
+        self.last_motion: Tensor | None = None
+        for stage in ("val", "test"):
+            metrics = {
+                "l1": MeanAbsoluteError(),
+                "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"),
+                "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
+            }
+            setattr(self, f"{stage}_metrics", MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False))
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Build the optimisers; their configured rates, not a checkpoint's, are what the schedule scales."""
+        parts: list[tuple[Any, torch.nn.Module]] = [(self.optimizer, self.animator)]
+        if self.discriminator is not None:
+            parts.append((self.discriminator_optimizer, self.discriminator))
+        optimizers = [build(module.parameters()) for build, module in parts]
+        self.base_rates = [float(o.param_groups[0]["lr"]) for o in optimizers]
+        return optimizers
+
+    def forward(self, source: Tensor, driving: Tensor) -> Generated:
+        """Animate B 3 R R sources with B 3 R R driving frames."""
+        return self.animator(source, driving)
+
+    def on_fit_start(self) -> None:
+        """Refuse a precision that two optimisers cannot share.
+
+        Raises:
+            ConfigError: ``precision: 16-mixed``.
+        """
+        if str(self.trainer.precision) == "16-mixed":
+            raise ConfigError("trainer.precision: 16-mixed needs loss scaling, which two optimisers cannot share; use bf16-mixed")
+
+    def on_train_start(self) -> None:
+        """Note the length of the training, which the schedule needs."""
+        self.total_steps = float(self.trainer.estimated_stepping_batches)
+
+    def training_step(self, batch: FrameBatch, batch_idx: int) -> None:
+        """One batch: generator phase, then discriminator phase; both optimisers step together."""
+        optimizers = self._optimizers()
+        stepping = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
+        self._set_rates(optimizers)
+        result, motion, target = self.render(batch)
+        self._generator_phase(result, target, optimizers[0], stepping)
+        if self.discriminator is not None:
+            self._discriminator_phase(result.image.detach(), target, optimizers[1], stepping)
+        self.last_motion = motion.detach()
+
+    def _optimizers(self) -> list[LightningOptimizer]:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]  # type: ignore[list-item]
+
+    def render(self, batch: FrameBatch) -> tuple[Generated, Tensor, Tensor]:
+        """Render a batch.
+
+        Returns:
+            The results (B*K rows), the motion coefficients (B*K M) and the targets (B*K 3 R R).
+        """
+        driving = batch["driving"]
+        views = batch.get("driving_view", driving)
+        state = self.animator.source_state(batch["source"])
+        motion = self.animator.motion(views.flatten(0, 1))
+        return self.animator.generate(state.expand(driving.shape[1]), motion), motion, driving.flatten(0, 1)
+
+    def _generator_phase(self, result: Generated, target: Tensor, optimizer: LightningOptimizer, stepping: bool) -> None:
+        loss, values = self.objective(result.image, target)
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(False)
+            values["adversarial"] = generator_loss(self.discriminator(result.image), self.adversarial)
+            loss = loss + self.adversarial_weight * values["adversarial"]
+        self.manual_backward(loss / self.accumulate)
+        values["mask"] = result.mask.mean()
+        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True, on_epoch=False)
+        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
+        if stepping:
+            self._clip(self.animator)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def _discriminator_phase(self, fake: Tensor, real: Tensor, optimizer: LightningOptimizer, stepping: bool) -> None:
+        assert self.discriminator is not None
+        self.discriminator.requires_grad_(True)
+        loss = discriminator_loss(self.discriminator(real), self.discriminator(fake), self.adversarial)
+        self.log("train/discriminator", loss.detach(), on_step=True, on_epoch=False)
+        if self.r1_weight and self.global_step % self.r1_every == 0:
+            penalty = r1_penalty(self.discriminator, real)
+            loss = loss + self.r1_weight * self.r1_every * penalty
+            self.log("train/r1", penalty.detach(), on_step=True, on_epoch=False)
+        self.manual_backward(loss / self.accumulate)
+        if stepping:
+            self._clip(self.discriminator)
+            optimizer.optimizer.step()  # the bare optimiser: Lightning would count this step as well
+            optimizer.optimizer.zero_grad()
+
+    def _clip(self, module: torch.nn.Module) -> None:
+        if self.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip)
+
+    def _set_rates(self, optimizers: list[LightningOptimizer]) -> None:
+        factor = cosine_with_warmup(self.global_step, self.warmup_steps, self.progress())
+        for optimizer, rate in zip(optimizers, self.base_rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        self.log("train/rate", self.base_rates[0] * factor, on_step=True, on_epoch=False)
+
+    def progress(self) -> float:
+        """Return the share of the training that is done, 0 … 1, by steps or by time, whichever is further."""
+        shares = [self.global_step / self.total_steps]
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and (left := callback.time_remaining("train")) is not None:
+                spent = callback.time_elapsed("train")
+                shares.append(spent / max(1e-6, spent + left))
+        return max(shares)
+
+    def _evaluate(self, batch: FrameBatch, metrics: MetricCollection) -> None:
+        result, _, target = self.render(batch)
+        metrics.update(result.image.float().clamp(0, 1), target.float())
+
+    def validation_step(self, batch: FrameBatch, batch_idx: int) -> None:
+        """Self-reenactment: driving frames of the source's own clip."""
+        self._evaluate(batch, self.val_metrics)  # type: ignore[arg-type]
+
+    def test_step(self, batch: FrameBatch, batch_idx: int) -> None:
+        """Self-reenactment on the test split."""
+        self._evaluate(batch, self.test_metrics)  # type: ignore[arg-type]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics; they are reduced over ranks by torchmetrics, so uneven data counts right."""
+        self._log_metrics(self.val_metrics)  # type: ignore[arg-type]
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test split."""
+        self._log_metrics(self.test_metrics)  # type: ignore[arg-type]
+
+    def _log_metrics(self, metrics: MetricCollection) -> None:
+        self.log_dict(metrics.compute(), prog_bar=True)
+        metrics.reset()
+
+    def predict_step(self, batch: FrameBatch, batch_idx: int) -> Generated:
+        """Return the results for the batch, B*K rows."""
+        return self.render(batch)[0]

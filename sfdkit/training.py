@@ -1,0 +1,90 @@
+"""The trainer's command line: LightningCLI with sfdkit's task, callbacks and links."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from sfdkit.callbacks import (
+    Pictures,
+    PredictionWriter,
+    RandomState,
+    TrainingProgress,
+    TrainingStatistics,
+    WeightAverage,
+)
+from sfdkit.compose import KEY as COMPOSE
+from sfdkit.compose import expand_arguments
+from sfdkit.model.summary import summary_table
+from sfdkit.task import AnimationTask
+
+
+class AnimationCLI(LightningCLI):
+    """LightningCLI for :class:`~sfdkit.task.AnimationTask` and any data module of frames."""
+
+    @classmethod
+    def launch(cls, args: Sequence[str], run: bool = True) -> AnimationCLI:
+        """Parse arguments, build everything and, with ``run``, run the subcommand that ``args`` begins with."""
+        return cls(
+            AnimationTask,
+            L.LightningDataModule,
+            subclass_mode_data=True,
+            args=list(args),
+            run=run,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": [TrainingStatistics(), TrainingProgress(), RandomState()]},
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks that a config can set, and the links between data and model."""
+        parser.add_argument(f"--{COMPOSE}", type=list[str] | None, default=None, help="Files that a config is laid over.")
+        parser.add_lightning_class_args(WeightAverage, "average")
+        parser.add_lightning_class_args(Pictures, "pictures")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "step{step:06d}",
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parts = "model.animator.init_args"
+        for part in (f"{parts}.encoder", f"{parts}.generator", "model.discriminator"):
+            parser.link_arguments("data.init_args.resolution", f"{part}.init_args.resolution")
+
+    def before_instantiate_classes(self) -> None:
+        """Forget which files were composed: the saved config holds all that they said."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        config[COMPOSE] = None
+
+    def instantiate_classes(self) -> None:
+        """Build everything, and tell the task what it was built from, for its checkpoints."""
+        super().instantiate_classes()
+        parser = self._parser(self.subcommand) if self.subcommand else self.parser
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        written: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False))
+        assert isinstance(self.model, AnimationTask)
+        self.model.experiment = {"animator": written["model"]["animator"], "seed": written["seed_everything"]}
+
+    def _parse_ckpt_path(self) -> None:
+        """Keep the configuration as given: Lightning would lay a checkpoint's hyperparameters over it without a word."""
+
+
+def run(args: Sequence[str]) -> None:
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` with the arguments of the command line, the subcommand first."""
+    AnimationCLI.launch(expand_arguments(args))
+
+
+def summary(args: Sequence[str]) -> None:
+    """Print parameters and multiply-accumulates of the model that ``--config`` files and overrides describe."""
+    cli = AnimationCLI.launch([*expand_arguments(args), "--trainer.logger=false"], run=False)
+    assert isinstance(cli.model, AnimationTask)
+    print(summary_table(cli.model.animator))
