@@ -47,7 +47,7 @@ def composed_files(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     Raises:
         ConfigError: A file that does not exist, is no YAML, or composes itself.
     """
-    if path.resolve() in above:
+    if path.resolve() in [p.resolve() for p in above]:
         raise ConfigError(f"{path}: {KEY} goes round in a circle: {' -> '.join(p.name for p in (*above, path))}")
     named_by = f", which {above[-1]} composes," if above else ""
     try:
@@ -61,7 +61,8 @@ def composed_files(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     parts = content.get(KEY) or []
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         raise ConfigError(f"config file {path}: {KEY} must be a list of files, got {parts!r}")
-    files: list[Path] = []
+    files: dict[Path, Path] = {}
     for part in parts:
-        files += [f for f in composed_files(path.parent / part, (*above, path.resolve())) if f not in files]
-    return [*files, path]
+        for file in composed_files(path.parent / part, (*above, path)):
+            files.setdefault(file.resolve(), file)
+    return [*files.values(), path]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from sfdkit.errors import ConfigError
+from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.losses import Objective
 from sfdkit.losses.adversarial import AdversarialKind, discriminator_loss, generator_loss, r1_penalty
 from sfdkit.model.animator import FaceAnimator
@@ -94,6 +94,20 @@ class AnimationTask(L.LightningModule):
                 "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
             }
             setattr(self, f"{stage}_metrics", MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights.
+
+        Raises:
+            CheckpointError: They belong to another model.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the checkpoint belongs to another model than the configuration describes: {str(error).splitlines()[1].strip()} "
+                "Use the config.yaml that lies beside the checkpoint's run"
+            ) from error
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build the optimisers; their configured rates, not a checkpoint's, are what the schedule scales."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfdkit.model.blocks import full_precision
+
 AdversarialKind = Literal["nonsaturating", "hinge"]
 
 
@@ -26,7 +28,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: Adversari
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
     """Return half the mean squared gradient of the logits at real pictures B 3 H W (https://arxiv.org/abs/1801.04406)."""
     real = real.detach().float().requires_grad_(True)
-    with torch.autocast(real.device.type, enabled=False):
+    with full_precision(real):
         logits = discriminator(real)
         (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
     return slope.square().sum((1, 2, 3)).mean() / 2

@@ -5,9 +5,16 @@ Legend: ``B`` batch, ``C H W`` feature map, ``S`` style dimensions, ``P`` points
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """Return a context without autocast on the tensor's device; the meta device knows no autocast."""
+    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
 def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
@@ -27,7 +34,7 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     Returns:
         B C H W in the type of ``image``.
     """
-    with torch.autocast(image.device.type, enabled=False):
+    with full_precision(image):
         grid = identity_grid(flow.shape[2], flow.shape[3], flow) + flow.float()
         sampled = F.grid_sample(
             image.float(), grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
@@ -107,7 +114,7 @@ class SoftPoints(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map B C H W to B 2P: x and y of each point in [-1, 1]."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             heat = self.heat(x.float()).flatten(2).softmax(-1)
             grid = identity_grid(x.shape[2], x.shape[3], x).flatten(2)
             return (heat[:, :, None] * grid[:, None]).sum(-1).flatten(1)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
+from sfdkit.model.blocks import full_precision
 from sfdkit.types import Descriptors
 
 
@@ -27,7 +28,7 @@ def orthonormalise(weight: Tensor) -> Tensor:
     Returns:
         D C float32 with orthonormal columns.
     """
-    with torch.autocast(weight.device.type, enabled=False):
+    with full_precision(weight):
         q, r = torch.linalg.qr(weight.float())
         sign = torch.where(torch.diagonal(r) < 0, -1.0, 1.0)
         return q * sign
@@ -111,7 +112,7 @@ class DescriptorLayer(nn.Module):
         Returns:
             B D float32.
         """
-        with torch.autocast(motion.device.type, enabled=False):
+        with full_precision(motion):
             basis, identity, motion = self.basis(), identity.float(), motion.float()
             if not self.identity_basis:
                 return identity + motion @ basis.T
@@ -125,7 +126,7 @@ class DescriptorLayer(nn.Module):
         Args:
             latent: B D.
         """
-        with torch.autocast(latent.device.type, enabled=False):
+        with full_precision(latent):
             basis, latent = self.basis(), latent.float()
             dual = basis if self.orthogonal else torch.linalg.pinv(basis).T
             coefficients = latent @ dual

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -54,7 +56,9 @@ class TimmEncoder(Encoder):
             raise ConfigError(f"encoder: weights file {weights} does not exist; give a file, or leave weights out")
         self.name = name
         self.resolution = resolution
-        self.backbone = _create(name, resolution, pretrained, weights, max_stride)
+        self.backbone = _create(name, resolution, pretrained, max_stride)
+        if weights is not None:
+            _load_local(self.backbone, name, weights)
         data = timm.data.resolve_model_data_config(self.backbone)
         self.register_buffer("mean", torch.tensor(data["mean"]).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(data["std"]).view(1, -1, 1, 1), persistent=False)
@@ -86,11 +90,9 @@ class TimmEncoder(Encoder):
         return maps
 
 
-def _create(name: str, resolution: int, pretrained: bool, weights: str | None, max_stride: int) -> nn.Module:
+def _create(name: str, resolution: int, pretrained: bool, max_stride: int) -> nn.Module:
     """Build the feature extractor; transformers need the picture's size, most convolutional nets refuse the argument."""
-    overlay = {"file": weights} if weights else None
-    arguments = {"pretrained": pretrained or weights is not None, "pretrained_cfg_overlay": overlay, "features_only": True}
-    arguments["feature_cls"] = "getter"
+    arguments: dict[str, Any] = {"pretrained": pretrained, "features_only": True, "feature_cls": "getter"}
     failure: Exception | None = None
     for extra in ({"img_size": resolution}, {}):
         try:
@@ -117,6 +119,23 @@ def _create(name: str, resolution: int, pretrained: bool, weights: str | None, m
     raise ConfigError(
         f"encoder: {name} cannot be built as a feature extractor at resolution {resolution}: {_first_line(failure)}"
     ) from failure
+
+
+def _load_local(backbone: nn.Module, name: str, weights: str) -> None:
+    """Load a whole timm model's state dict into the part of it that the feature extractor keeps."""
+    try:
+        stored = timm.models.load_state_dict(weights, weights_only=True)
+    except (RuntimeError, OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"encoder: weights file {weights} cannot be read: {_first_line(error)}") from error
+    wanted = backbone.model.state_dict()
+    fitting = {k: v for k, v in stored.items() if k in wanted and v.shape == wanted[k].shape}
+    missing = [k for k in wanted if k not in fitting]
+    if missing:
+        raise ConfigError(
+            f"encoder: weights file {weights} does not fit {name}: {len(missing)} of {len(wanted)} tensors are missing or of another "
+            f"shape, the first is {missing[0]}; give a state dict of timm's {name}"
+        )
+    backbone.model.load_state_dict(fitting)
 
 
 def _first_line(error: BaseException | None) -> str:

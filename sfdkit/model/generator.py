@@ -14,6 +14,8 @@ from sfdkit.model.blocks import ModulatedBlock, ModulatedConv, identity_grid, re
 from sfdkit.types import Generated
 
 START = 8
+FLOW_GAIN = 0.05
+"""Unit of the flow heads: without it the first steps of Adam throw the flow off the picture, where gradients are zero."""
 
 
 class GeneratorLevel(nn.Module):
@@ -40,7 +42,7 @@ class GeneratorLevel(nn.Module):
             hidden = F.interpolate(hidden, scale_factor=2, mode="nearest")
         hidden = F.leaky_relu(self.enter(hidden, style), 0.2)
         change = self.flow_and_mask(hidden).float()
-        flow = resize(flow, size) + change[:, :2]
+        flow = resize(flow, size) + FLOW_GAIN * change[:, :2]
         warped = warp(feature, flow) * torch.sigmoid(change[:, 2:])
         merged = self.merge(torch.cat([hidden, warped.to(hidden.dtype)], 1), style)
         return F.leaky_relu(merged, 0.2), flow
@@ -118,7 +120,7 @@ class Generator(nn.Module):
         for level, feature in zip(self.levels, features, strict=True):
             hidden, flow = level(hidden, feature, flow, style)
         last = F.pixel_shuffle(self.last(hidden).float(), 2)
-        flow = resize(flow, self.resolution) + last[:, 3:5]
+        flow = resize(flow, self.resolution) + FLOW_GAIN * last[:, 3:5]
         mask = torch.sigmoid(last[:, 5:])
         painted = torch.sigmoid(last[:, :3])
         return Generated(mask * warp(image.float(), flow) + (1 - mask) * painted, flow, mask)

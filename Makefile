@@ -1,0 +1,45 @@
+# make help lists the targets. Each works alone on a fresh machine with python3 (>= 3.11) and make.
+PYTHON ?= python3
+VENV ?= .venv
+SFDKIT := $(VENV)/bin/sfdkit
+STAMP := $(VENV)/.sfdkit-installed
+RUN := runs/quickstart
+SHARDS := shards/puppets64
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## make .venv and install sfdkit into it, with the versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: $(STAMP)  ## pack puppets, train experiments/quickstart.yaml, evaluate it, animate a face: runs/quickstart
+	$(SFDKIT) shards pack puppets --output $(SHARDS) --resolution 64 --identities 640 --validation_identities 32 --test_identities 64 --frames 12
+	$(SFDKIT) fit --config experiments/quickstart.yaml
+	$(SFDKIT) evaluate --checkpoint $(RUN)/checkpoints/last.ckpt --shards $(SHARDS)/test --output $(RUN)
+	$(SFDKIT) puppets render --split test --identity 4 --motion 4 --resolution 64 --output $(RUN)/source.png
+	$(SFDKIT) puppets render --split test --identity 9 --motion 9 --resolution 64 --frames 75 --output $(RUN)/driving.mp4
+	$(SFDKIT) animate --checkpoint $(RUN)/checkpoints/last.ckpt --source $(RUN)/source.png --driving $(RUN)/driving.mp4 --crop none --side_by_side true --size 256 --output $(RUN)/animation.mp4
+	$(SFDKIT) animate --checkpoint $(RUN)/checkpoints/last.ckpt --source $(RUN)/source.png --driving $(RUN)/driving.mp4 --crop none --side_by_side true --size 192 --output $(RUN)/animation.gif
+	@echo; echo "made in $(RUN):"; ls $(RUN)
+	@echo "look at $(RUN)/animation.gif and $(RUN)/sheet.png; figures are in $(RUN)/metrics.json"
+
+test: $(STAMP)  ## run the tests
+	$(VENV)/bin/python -m pytest
+
+lint: $(STAMP)  ## ruff (style, docstrings) and mypy (types)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(STAMP)  ## images per second of loading, training and driving on this machine
+	$(VENV)/bin/python -m benchmarks.throughput
+
+clean:  ## remove what the demo made (the environment stays)
+	rm -rf $(RUN) $(SHARDS)

@@ -1,0 +1,221 @@
+"""Move the face of a picture as a driving clip moves: from Python on tensors, or from file to file.
+
+Legend: ``K`` driving frames of one batch, ``R`` resolution of the animator, ``M`` motion coefficients.
+
+Example:
+    >>> animator = load_animator("last.ckpt").animator                      # doctest: +SKIP
+    >>> driver = open_driver("clip.mp4", animator.resolution, "face", MARGIN)  # doctest: +SKIP
+    >>> source = read_source("face.png", animator.resolution, "face", MARGIN)  # doctest: +SKIP
+    >>> for part in animate_frames(animator, source, driver):               # doctest: +SKIP
+    ...     part.generated.image                                            # K 3 R R in [0, 1]
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sfdkit.checkpoint import load_animator
+from sfdkit.data.crop import MARGIN, CropMethod
+from sfdkit.draw import enlarge, to_uint8
+from sfdkit.drivers import open_driver, read_source
+from sfdkit.errors import ConfigError
+from sfdkit.model.animator import FaceAnimator
+from sfdkit.output import check_output, open_output
+from sfdkit.types import Generated
+
+MotionMode: TypeAlias = Literal["absolute", "relative"]
+
+
+class Animated(NamedTuple):
+    """One batch of driving frames and what was made of it."""
+
+    driving: Tensor
+    """K 3 R R in [0, 1]: the frames whose motion was taken."""
+    generated: Generated
+    """K rows."""
+
+
+class Written(NamedTuple):
+    """What :func:`animate` wrote."""
+
+    output: Path
+    frames: int
+    fps: float
+    width: int
+    """Pixels, of the whole picture when it shows source and driving as well."""
+    height: int
+    seconds: float
+    """How long it took, from the first driving frame to the finished file."""
+
+
+def animate_frames(
+    animator: FaceAnimator,
+    source: Tensor,
+    frames: Iterable[Tensor],
+    mode: MotionMode = "absolute",
+    batch_size: int = 8,
+) -> Iterator[Animated]:
+    """Animate one source with a stream of driving frames; memory does not grow with the length of the stream.
+
+    Absolute motion takes the driver's coefficients as they are, ``b(d_t)``. Relative motion adds the driver's change
+    to the source's own, ``b(s) + b(d_t) - b(d_0)``; it keeps the source's pose at the first frame and needs a first
+    driving frame whose pose is about the source's.
+
+    Args:
+        animator: In eval mode, on the device that is to do the work.
+        source: 3 R R, uint8 in 0..255 or float in [0, 1].
+        frames: 3 R R each, uint8 in 0..255 or float in [0, 1].
+        mode: ``absolute`` or ``relative``.
+        batch_size: Driving frames per step; the last batch may be smaller.
+
+    Yields:
+        One batch at a time, on the animator's device.
+    """
+    device = next(animator.parameters()).device
+    with torch.no_grad():
+        state = animator.source_state(as_float(source, device)[None])
+    first: Tensor | None = None
+    stream = iter(frames)
+    while batch := list(islice(stream, batch_size)):
+        with torch.no_grad():
+            driving = as_float(torch.stack(batch), device)
+            motion = animator.motion(driving)
+            if mode == "relative":
+                first = motion[:1] if first is None else first
+                motion = state.descriptors.motion + motion - first
+            generated = animator.generate(state.expand(len(batch)), motion)
+        yield Animated(driving, generated)
+
+
+def as_float(image: Tensor, device: torch.device) -> Tensor:
+    """Return pictures on ``device`` as float32 in [0, 1]; uint8 is divided by 255."""
+    image = image.to(device)
+    return image.float() / 255.0 if image.dtype == torch.uint8 else image.float()
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device that a user named; ``auto`` takes a CUDA GPU, then Apple's, then the CPU.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device: {device!r} cannot be used here ({reason}); use auto, cpu, cuda or cuda:1"
+        ) from error
+    return chosen
+
+
+def animate(
+    checkpoint: str,
+    source: str,
+    driving: str,
+    output: str,
+    mode: MotionMode = "absolute",
+    crop: CropMethod = "face",
+    source_crop: CropMethod | None = None,
+    margin: float = MARGIN,
+    batch_size: int = 8,
+    side_by_side: bool = False,
+    fps: float | None = None,
+    device: str = "auto",
+    audio: bool = True,
+    size: int | None = None,
+    trust: list[str] | None = None,
+) -> Written:
+    """Move the face of a picture as the face of a driving clip moves.
+
+    Frames are decoded, animated and written batch by batch: a long clip needs no more memory than a short one.
+
+    Args:
+        checkpoint: A checkpoint that sfdkit fit wrote.
+        source: The face to move: a picture, or a video or folder of pictures whose first frame is taken.
+        driving: The motion: a video, a folder of pictures in the order of their names, or one picture.
+        output: A file .mp4 or .gif; a name without suffix becomes a folder of PNG frames; .png takes a single driving
+            picture.
+        mode: absolute takes the driver's pose and expression; relative adds their change to the source's own, which
+            needs a first driving frame in about the source's pose.
+        crop: How to cut the face out: face (detected), centre (largest square) or none (the whole picture).
+        source_crop: The same for the source alone; as crop by default.
+        margin: Share of the detected face's size to add on each side; as in the training data.
+        batch_size: Driving frames per step.
+        side_by_side: Show source, driving and result beside each other.
+        fps: Frames per second of the output. A driving video is resampled in time and keeps its length; the pictures
+            of a folder are taken to be that far apart. Its own rate by default, 25 for a folder.
+        device: auto, cpu, cuda, cuda:1, mps.
+        audio: Keep the sound of the driving video in an mp4.
+        size: Height of the written face in pixels; the model's resolution by default.
+        trust: Packages besides sfdkit whose classes the checkpoint may name: --trust [mypackage].
+
+    Returns:
+        What was written.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged or of another model.
+        ConfigError: A number that cannot work, or an output of an unknown kind.
+        DataError: Source or driving cannot be read, no face was found, or the output cannot be written.
+    """
+    require_positive("batch_size", batch_size)
+    if size is not None:
+        require_positive("size", size)
+    target = check_output(output, driving)
+    animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
+    still = read_source(source, animator.resolution, source_crop or crop, margin)
+    driver = open_driver(driving, animator.resolution, crop, margin, fps)
+    height = size or animator.resolution
+    written, began = 0, time.perf_counter()
+    with (
+        open_output(target, driver.fps, driver.audio if audio else None) as writer,
+        tqdm(total=driver.frames or None, desc="animate", unit="frame") as bar,
+    ):
+        for part in animate_frames(animator, still, driver, mode, batch_size):
+            for picture in _pictures(part, still, height, side_by_side):
+                writer.write(to_uint8(picture))
+            written += len(part.driving)
+            bar.update(len(part.driving))
+    result = Written(
+        target, written, driver.fps, height * (3 if side_by_side else 1), height, time.perf_counter() - began
+    )
+    _report(result, next(animator.parameters()).device)
+    return result
+
+
+def require_positive(name: str, value: int) -> None:
+    """Check a count that a user wrote.
+
+    Raises:
+        ConfigError: It is smaller than 1.
+    """
+    if value < 1:
+        raise ConfigError(f"{name}: {value} is not possible; give a whole number of at least 1")
+
+
+def _pictures(part: Animated, source: Tensor, height: int, side_by_side: bool) -> Tensor:
+    """Return K 3 H W: the results, or source, driving and result beside each other."""
+    result = part.generated.image.float().clamp(0.0, 1.0)
+    if side_by_side:
+        still = as_float(source, result.device).expand_as(result)
+        result = torch.cat([still, part.driving, result], dim=-1)
+    return enlarge(result, height)
+
+
+def _report(result: Written, device: torch.device) -> None:
+    length = result.frames / result.fps
+    print(
+        f"wrote {result.output}: {result.frames} frames, {length:.2f} s at {result.fps:g} fps, "
+        f"{result.width}x{result.height}; {result.frames / result.seconds:.1f} frames per second on {device}"
+    )

@@ -1,0 +1,296 @@
+"""The commands ``sfdkit shards ...``: packing clips into shards and checking them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sfdkit.data.check import FolderCheck, shard_folders, verify
+from sfdkit.data.crop import MARGIN, CropMethod
+from sfdkit.data.identities import IdentityRule, fingerprint, frame_sources, split_identities
+from sfdkit.data.index import load_index
+from sfdkit.data.pack import ShardOptions, pack
+from sfdkit.data.packed import SPLITS, PackReport
+from sfdkit.data.puppet_source import PuppetSource
+from sfdkit.data.sources import ClipSource, Cut, FrameSource, Skip, find_picture_folders, find_videos
+from sfdkit.errors import ConfigError, ShardError
+
+_PUPPETS_PER_SOURCE = 8
+
+
+def pack_videos(
+    root: str,
+    output: str,
+    resolution: int = 256,
+    crop: CropMethod = "face",
+    margin: float = MARGIN,
+    fps: float = 25.0,
+    frames_per_clip: int = 32,
+    min_frames: int = 8,
+    identity: IdentityRule = "file",
+    identities: str | None = None,
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+    dataset: str = "clips",
+    licence: str = "unknown",
+    clips_per_shard: int = 64,
+    seed: int = 0,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Pack a folder of videos into shards, split by identity.
+
+    Videos are cut into clips, each with one square crop of its own. What is left out (no face, too short, damaged) is
+    listed with its reason, also in OUTPUT/skipped.csv. A second call with the same videos and settings does nothing.
+
+    Args:
+        root: Folder that is searched for videos, with all folders below it.
+        output: Folder to fill with train, validation and test.
+        resolution: Pixels of a side, 32 to 1024.
+        crop: face cuts a square around the head, centre the largest square in the middle, none keeps the whole picture
+            and pads it to a square by repeating its edge.
+        margin: Share of the detected face's size that is added on each side, for --crop face.
+        fps: At most so many frames of a second are kept.
+        frames_per_clip: Long videos are cut into clips of so many frames.
+        min_frames: Clips with fewer frames are left out.
+        identity: file takes each file for another person, folder the first folder below ROOT for the person, prefix
+            the name up to its first '#'.
+        identities: A csv with the columns file and identity, which overrules --identity; the columns licence and
+            group_NAME are kept with the clips. Files that it does not list are left out.
+        validation_share: Share of the identities for the validation split.
+        test_share: Share of the identities for the test split.
+        dataset: Name of the data set.
+        licence: Licence of the videos, kept with each clip.
+        clips_per_shard: The most clips in a shard.
+        seed: Decides the split and the order of the clips.
+        workers: Processes that work at the same time; 0 works in this one.
+        overwrite: Replace what was packed into OUTPUT before.
+    """
+    cut = _cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
+    options = _options(dataset, resolution, clips_per_shard, seed, workers)
+    shares = _shares(validation_share, test_share)
+    sources, skips = frame_sources(Path(root), find_videos(Path(root)), cut, identity, identities, dataset, licence)
+    _pack_frames(sources, skips, Path(output), cut, options, shares, overwrite)
+
+
+def pack_images(
+    root: str,
+    output: str,
+    resolution: int = 256,
+    crop: CropMethod = "face",
+    margin: float = MARGIN,
+    fps: float = 25.0,
+    frames_per_clip: int = 32,
+    min_frames: int = 8,
+    identity: IdentityRule = "file",
+    identities: str | None = None,
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+    dataset: str = "clips",
+    licence: str = "unknown",
+    clips_per_shard: int = 64,
+    seed: int = 0,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Pack folders of pictures into shards, split by identity; each folder holds the frames of one video.
+
+    Pictures are taken in natural order of their names (2 before 10). What is left out is listed with its reason, also
+    in OUTPUT/skipped.csv. A second call with the same pictures and settings does nothing.
+
+    Args:
+        root: Folder below which each folder with pictures is one video.
+        output: Folder to fill with train, validation and test.
+        resolution: Pixels of a side, 32 to 1024.
+        crop: face cuts a square around the head, centre the largest square in the middle, none keeps the whole picture
+            and pads it to a square by repeating its edge.
+        margin: Share of the detected face's size that is added on each side, for --crop face.
+        fps: Frames per second at which the pictures were taken.
+        frames_per_clip: Long folders are cut into clips of so many frames.
+        min_frames: Clips with fewer frames are left out.
+        identity: file takes each folder of pictures for another person, folder the first folder below ROOT for the
+            person, prefix the folder's name up to its first '#'.
+        identities: A csv with the columns file (the folder) and identity, which overrules --identity; the columns
+            licence and group_NAME are kept with the clips. Folders that it does not list are left out.
+        validation_share: Share of the identities for the validation split.
+        test_share: Share of the identities for the test split.
+        dataset: Name of the data set.
+        licence: Licence of the pictures, kept with each clip.
+        clips_per_shard: The most clips in a shard.
+        seed: Decides the split and the order of the clips.
+        workers: Processes that work at the same time; 0 works in this one.
+        overwrite: Replace what was packed into OUTPUT before.
+    """
+    cut = _cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
+    options = _options(dataset, resolution, clips_per_shard, seed, workers)
+    shares = _shares(validation_share, test_share)
+    folders = find_picture_folders(Path(root))
+    sources, skips = frame_sources(Path(root), folders, cut, identity, identities, dataset, licence)
+    _pack_frames(sources, skips, Path(output), cut, options, shares, overwrite)
+
+
+def pack_puppets(
+    output: str,
+    identities: int = 2000,
+    validation_identities: int = 100,
+    test_identities: int = 100,
+    clips_per_identity: int = 1,
+    resolution: int = 128,
+    frames_per_clip: int = 32,
+    fps: float = 12.5,
+    clips_per_shard: int = 64,
+    seed: int = 0,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Render puppets and pack them into shards.
+
+    A second call with the same settings does nothing.
+
+    Args:
+        output: Folder to fill with train, validation and test.
+        identities: Number of identities to train on.
+        validation_identities: Number of identities for validation.
+        test_identities: Number of identities for the test.
+        clips_per_identity: Clips of each identity, each with another motion.
+        resolution: Pixels of a side, 32 to 1024.
+        frames_per_clip: Frames of each clip.
+        fps: Frames per second.
+        clips_per_shard: The most clips in a shard.
+        seed: Of all identities, motions and the order of the clips.
+        workers: Processes that render at the same time; 0 renders in this one.
+        overwrite: Replace what was packed into OUTPUT before.
+    """
+    _require_resolution(resolution)
+    _require("--frames_per_clip", frames_per_clip, 2)
+    _require("--clips_per_identity", clips_per_identity, 1)
+    _require("--identities", identities, 1)
+    _require("--validation_identities", validation_identities, 0)
+    _require("--test_identities", test_identities, 0)
+    _require_fps(fps)
+    counts = dict(zip(SPLITS, (identities, validation_identities, test_identities), strict=True))
+    sources: dict[str, Sequence[ClipSource]] = {
+        split: [
+            PuppetSource(
+                split,
+                start,
+                min(start + _PUPPETS_PER_SOURCE, count),
+                clips_per_identity,
+                seed,
+                frames_per_clip,
+                resolution,
+                fps,
+            )
+            for start in range(0, count, _PUPPETS_PER_SOURCE)
+        ]
+        for split, count in counts.items()
+    }
+    options = _options("puppets", resolution, clips_per_shard, seed, workers)
+    settings = {
+        "source": "puppets",
+        "identities": counts,
+        "clips_per_identity": clips_per_identity,
+        "resolution": resolution,
+        "frames_per_clip": frames_per_clip,
+        "fps": fps,
+        "clips_per_shard": clips_per_shard,
+        "seed": seed,
+    }
+    _tell(pack(sources, Path(output), settings, options, overwrite))
+
+
+def check(folder: str, decode: bool = False) -> None:
+    """Check shards against their index: sizes, checksums, members, json, packing, counts, and optionally each picture.
+
+    Args:
+        folder: A folder with an index.json, or one with train, validation and test in it.
+        decode: Decode each picture too.
+    """
+    problems: list[str] = []
+    for path in shard_folders(Path(folder)):
+        report = FolderCheck(path, load_index(path))
+        for _ in tqdm(verify(report, decode), total=len(report.index["shards"]), desc=path.name, unit="shard"):
+            pass
+        print(report.table())
+        problems += report.problems
+    if problems:
+        more = f" ({len(problems) - 1} more shards are damaged)" if len(problems) > 1 else ""
+        raise ShardError(problems[0] + more)
+
+
+def _require(option: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{option} is {value}: give at least {least}")
+
+
+def _require_resolution(resolution: int) -> None:
+    if not 32 <= resolution <= 1024:
+        raise ConfigError(f"--resolution is {resolution}: give 32 to 1024 pixels")
+
+
+def _require_fps(fps: float) -> None:
+    if not fps > 0:
+        raise ConfigError(f"--fps is {fps}: give a number of frames per second above 0")
+
+
+def _cut(resolution: int, crop: CropMethod, margin: float, frames_per_clip: int, min_frames: int, fps: float) -> Cut:
+    _require_resolution(resolution)
+    _require_fps(fps)
+    _require("--min_frames", min_frames, 2)
+    _require("--frames_per_clip", frames_per_clip, min_frames)
+    if not 0 <= margin <= 2:
+        raise ConfigError(f"--margin is {margin}: give 0 to 2, a share of the face's size")
+    return Cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
+
+
+def _options(dataset: str, resolution: int, clips_per_shard: int, seed: int, workers: int) -> ShardOptions:
+    _require("--clips_per_shard", clips_per_shard, 1)
+    _require("--workers", workers, 0)
+    return ShardOptions(dataset, resolution, clips_per_shard, seed, workers)
+
+
+def _shares(validation: float, test: float) -> tuple[float, float]:
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise ConfigError(
+            f"--validation_share is {validation} and --test_share {test}: give shares from 0 whose sum is below 1"
+        )
+    return validation, test
+
+
+def _pack_frames(
+    sources: Sequence[FrameSource],
+    skips: Sequence[Skip],
+    output: Path,
+    cut: Cut,
+    options: ShardOptions,
+    shares: tuple[float, float],
+    overwrite: bool,
+) -> None:
+    splits = split_identities((source.identity for source in sources), *shares, options.seed)
+    members: dict[str, list[FrameSource]] = {split: [] for split in SPLITS}
+    for source in sources:
+        members[splits[source.identity]].append(source)
+    settings = {
+        "source": "files",
+        "dataset": options.dataset,
+        **asdict(cut),
+        "validation_share": shares[0],
+        "test_share": shares[1],
+        "clips_per_shard": options.clips_per_shard,
+        "seed": options.seed,
+        "files": len(sources),
+        "input": fingerprint(sources),
+    }
+    _tell(pack(members, output, settings, options, overwrite, skips))
+
+
+def _tell(report: PackReport) -> None:
+    if report.found:
+        print(f"{report.output} is complete with these settings already: nothing was done")
+    print(report.table())
+    for name, split in report.splits.items():
+        if not split.clips:
+            print(f"the split {name} is empty, no folder was made for it: raise its share, or give more videos")

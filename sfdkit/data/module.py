@@ -1,0 +1,220 @@
+"""The data module: folders of shards to Lightning's loaders, and batches on the device to floats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sfdkit.augment import DriverViewAugmentation
+from sfdkit.data.format import ShardIndex
+from sfdkit.data.index import load_index, require_shards
+from sfdkit.data.loader import EpochLoader
+from sfdkit.data.plan import generator
+from sfdkit.data.settings import StreamSettings
+from sfdkit.errors import ConfigError, ShardError
+from sfdkit.types import FrameBatch
+
+Split = Literal["train", "validation", "test"]
+_STAGES: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "validation"),
+    "validate": ("validation",),
+    "test": ("test",),
+    "predict": ("test",),
+}
+
+
+class FramesDataModule(pl.LightningDataModule):
+    """Source and driving frames from folders of shards.
+
+    Batches leave the loader as uint8 and become float32 in [0, 1] on the device. In training the augmentation adds
+    ``driving_view`` there. A data set derives from this class and says by ``dataset`` which shards are its own.
+
+    Args:
+        root: Folder with one folder of shards per split: ``train``, ``validation``, ``test``.
+        resolution: Side of the pictures in pixels. Shards of a higher resolution are scaled down on the device.
+        batch_size: Rows (sources) per batch and process.
+        driving_per_source: Driving frames per source.
+        rows_per_clip: Rows that one opened clip gives per epoch of training.
+        num_workers: Worker processes per process; with 0 the main process reads.
+        seed: Order of the data and augmentation follow from it, the epoch, and the rank.
+        shuffle: Rows in each worker's shuffle buffer; it holds packed clips.
+        skip_budget: Share of the rows of an epoch that may be lost to damaged clips; with 0 the first damage is an
+            error.
+        augmentation: What makes the harder view of the driving frames in training; None leaves it out.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    dataset: ClassVar[str | None] = None
+    """Name that the index must carry; None takes shards of any data set."""
+
+    def __init__(
+        self,
+        root: str,
+        resolution: int,
+        batch_size: int = 32,
+        driving_per_source: int = 1,
+        rows_per_clip: int = 1,
+        num_workers: int = 2,
+        seed: int = 0,
+        shuffle: int = 64,
+        skip_budget: float = 0.0,
+        augmentation: DriverViewAugmentation | None = None,
+    ) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may get no clip of a small split
+        positive = dict(
+            resolution=resolution,
+            batch_size=batch_size,
+            driving_per_source=driving_per_source,
+            rows_per_clip=rows_per_clip,
+        )
+        for name, value in positive.items():
+            if value < 1:
+                raise ConfigError(f"data.{name} is {value}, a number of at least 1 is wanted.")
+        for name, value in dict(num_workers=num_workers, shuffle=shuffle).items():
+            if value < 0:
+                raise ConfigError(f"data.{name} is {value}, a number of at least 0 is wanted.")
+        if not 0 <= skip_budget <= 1:
+            raise ConfigError(f"data.skip_budget is {skip_budget}, a share from 0 to 1 is wanted.")
+        self.root = Path(root)
+        self.resolution = resolution
+        self.batch_size = batch_size
+        self.driving_per_source = driving_per_source
+        self.rows_per_clip = rows_per_clip
+        self.num_workers = num_workers
+        self.seed = seed
+        self.shuffle = shuffle
+        self.skip_budget = skip_budget
+        self.augmentation = augmentation
+        self.loaders: dict[Split, EpochLoader] = {}
+        self._indexes: dict[Split, ShardIndex] = {}
+
+    def index(self, split: Split) -> ShardIndex:
+        """Return the index of a split, after checking that its shards are there and fit this module.
+
+        Raises:
+            ShardError: The folder, its index, or a shard is missing or damaged, or belongs to another data set or split.
+            ConfigError: The shards have a lower resolution than this module.
+        """
+        if split not in self._indexes:
+            self._indexes[split] = self._checked(split)
+        return self._indexes[split]
+
+    def _checked(self, split: Split) -> ShardIndex:
+        folder = self.root / split
+        if not folder.is_dir():
+            present = [name for name in get_args(Split) if (self.root / name).is_dir()]
+            raise ShardError(
+                f"data.root {str(self.root)!r} has no folder {split!r} (it has: {', '.join(present) or 'none'}). "
+                f"Pack that split with `sfdkit shards pack ...`, or set data.root."
+            )
+        index = load_index(folder)
+        if self.dataset is not None and index["dataset"] != self.dataset:
+            raise ShardError(
+                f"The shards in {folder} are of data set {index['dataset']!r}, {type(self).__name__} reads "
+                f"{self.dataset!r}. Set data.root, or take the data module of that data set."
+            )
+        if index["split"] != split:
+            raise ShardError(
+                f"The index in {folder} says split {index['split']!r}. Put these shards into a folder of that name."
+            )
+        if index["resolution"] < self.resolution:
+            raise ConfigError(
+                f"data.resolution is {self.resolution}, the shards in {folder} have {index['resolution']}. "
+                f"Set data.resolution to {index['resolution']} or less, or pack the shards again."
+            )
+        require_shards(folder, index)
+        return index
+
+    @property
+    def train_identities(self) -> int:
+        """Number of identities in the training split."""
+        return self.index("train")["identities"]
+
+    def setup(self, stage: str) -> None:
+        """Check the splits that a stage reads.
+
+        Raises:
+            ShardError: See :meth:`index`.
+            ConfigError: See :meth:`index`.
+        """
+        for split in _STAGES[stage]:
+            self.index(split)
+
+    def train_dataloader(self) -> EpochLoader:
+        """Return the loader of ``train``: shuffled, endless turns, equal numbers of full batches on all ranks."""
+        return self._open("train")
+
+    def val_dataloader(self) -> EpochLoader:
+        """Return the loader of ``validation``: each clip once over all ranks, fixed frames."""
+        return self._open("validation")
+
+    def test_dataloader(self) -> EpochLoader:
+        """Return the loader of ``test``: each clip once over all ranks, fixed frames."""
+        return self._open("test")
+
+    def predict_dataloader(self) -> EpochLoader:
+        """Return the loader of ``test``, as for testing."""
+        return self._open("test")
+
+    def _open(self, split: Split) -> EpochLoader:
+        settings = StreamSettings(
+            folder=str(self.root / split),
+            index=self.index(split),
+            training=split == "train",
+            batch_size=self.batch_size,
+            driving=self.driving_per_source,
+            rows_per_clip=self.rows_per_clip,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world=self.trainer.world_size if self.trainer else 1,
+            shuffle=self.shuffle,
+            skip_budget=self.skip_budget,
+        )
+        self.loaders[split] = EpochLoader(settings, self.num_workers, pin_memory=torch.cuda.is_available())
+        return self.loaders[split]
+
+    def teardown(self, stage: str) -> None:
+        """End the workers of all loaders."""
+        for loader in self.loaders.values():
+            loader.close()
+
+    @torch.no_grad()
+    def on_after_batch_transfer(self, batch: FrameBatch, dataloader_idx: int) -> FrameBatch:
+        """Turn a batch on the device into floats of the wanted resolution and, in training, augment it.
+
+        Args:
+            batch: Images uint8, as the loader gives them.
+            dataloader_idx: Lightning's number of the loader.
+
+        Returns:
+            Images float32 in [0, 1]; with ``driving_view`` in training if there is an augmentation.
+        """
+        floats = FrameBatch(
+            source=self._to_float(batch["source"]),
+            driving=self._to_float(batch["driving"].flatten(0, 1)).unflatten(0, batch["driving"].shape[:2]),
+            key=batch["key"],
+            identity=batch["identity"],
+        )
+        if self.augmentation is None or self.trainer is None or not self.trainer.training:
+            return floats
+        # The number of the batch over all epochs: it counts on after a resume, and once per batch whatever the
+        # number of optimisers, which global_step does not.
+        step = self.trainer.fit_loop.total_batch_idx + 1
+        draw = generator(self.seed, self.trainer.global_rank, self.trainer.current_epoch, step)
+        return self.augmentation(floats, draw.getrandbits(63))
+
+    def _to_float(self, images: Tensor) -> Tensor:
+        """Turn N 3 H W uint8 into N 3 R R float32 in [0, 1]."""
+        floats = images.float() / 255
+        if floats.shape[-1] == self.resolution:
+            return floats
+        size = (self.resolution, self.resolution)
+        return F.interpolate(floats, size=size, mode="bilinear", antialias=True, align_corners=False).clamp_(0, 1)

@@ -1,0 +1,260 @@
+"""Where clips come from: videos, and folders of pictures. Puppets are in :mod:`sfdkit.data.puppet_source`.
+
+Each source is a small picklable object whose ``clips`` method yields finished clips, so that sources can be worked on
+in parallel processes. Legend: ``T`` frames of a clip, ``R`` pixels of a side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from sfdkit.data.crop import Box, CropMethod, clip_box, crop_meta, crop_resize, face_square, find_face
+from sfdkit.data.format import ClipMeta
+from sfdkit.data.picture import PICTURE_SUFFIXES, list_pictures, natural_key, read_picture
+from sfdkit.data.video import VIDEO_SUFFIXES, read_frames
+from sfdkit.errors import DataError
+
+_LOOK_EVERY = 8  # frames between two looks for a face
+
+
+class CutClip(NamedTuple):
+    """One finished clip."""
+
+    frames: list[np.ndarray]
+    """T pictures, each R R 3 uint8 RGB."""
+    meta: ClipMeta
+
+
+class Skip(NamedTuple):
+    """Something that was left out."""
+
+    file: str
+    """Its path below the searched folder."""
+    reason: str
+    """``unreadable``, ``damaged``, ``short``, ``no face``, ``size changes`` or ``not in the manifest``."""
+    detail: str
+
+
+class ClipSource(Protocol):
+    """What can be packed."""
+
+    @property
+    def name(self) -> str:
+        """What progress and messages call it."""
+
+    def clips(self, skip: Callable[[Skip], None]) -> Iterator[CutClip]:
+        """Yield the clips and report what is left out."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How videos become clips."""
+
+    resolution: int
+    """R, pixels of a side."""
+    crop: CropMethod
+    margin: float
+    """Share of the face's size added on each side."""
+    frames_per_clip: int
+    min_frames: int
+    """A clip with fewer frames is left out."""
+    fps: float
+    """At most so many frames per second of a video are kept; the rate of a folder of pictures."""
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """A video file, or a folder of pictures that are the frames of one video.
+
+    Memory holds one clip of finished frames, however long the video is. For ``face`` the video is read twice: first
+    for the face in every eighth frame, then to cut; each clip has a square of its own.
+    """
+
+    path: Path
+    key: str
+    """First part of the keys of its clips."""
+    video: str
+    """Its path below the searched folder."""
+    identity: str
+    dataset: str
+    licence: str
+    cut: Cut
+    groups: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its path below the searched folder."""
+        return self.video
+
+    def clips(self, skip: Callable[[Skip], None]) -> Iterator[CutClip]:
+        """Yield the clips in order of time.
+
+        Args:
+            skip: Called with each clip that is left out and why; a damaged video gives the clips before the damage.
+        """
+        looks, length = self._looks() if self.cut.crop == "face" else ({}, 0)
+        number, first, box = 0, 0, None
+        frames: list[np.ndarray] = []
+        times: list[float] = []
+        problem: Skip | None = None
+        try:
+            for index, (image, time) in enumerate(self._sampled()):
+                if index == 0:
+                    shape = image.shape
+                elif image.shape != shape:
+                    problem = Skip(self.video, "size changes", f"frame {index} is {image.shape}, the first is {shape}")
+                    break
+                if not times:
+                    first, box = index, self._box(image, index, looks, length)
+                times.append(time)
+                if box is not None:
+                    frames.append(crop_resize(image, box, self.cut.resolution))
+                if len(times) == self.cut.frames_per_clip:
+                    yield from self._finish(number, first, box, frames, times, skip)
+                    number, frames, times = number + 1, [], []
+        except DataError as error:
+            problem = Skip(self.video, "damaged" if times or number else "unreadable", str(error))
+        if times:
+            yield from self._finish(number, first, box, frames, times, skip)
+        elif not number and not problem:
+            problem = Skip(self.video, "unreadable", "it holds no frame")
+        if problem:
+            skip(problem)
+
+    def _sampled(self) -> Iterator[tuple[np.ndarray, float]]:
+        """Yield the frames that are used, with their time in seconds."""
+        if self.path.is_dir():
+            for index, picture in enumerate(list_pictures(self.path)):
+                yield read_picture(picture), index / self.cut.fps
+            return
+        tick = 0
+        for image, time in read_frames(self.path):
+            if time * self.cut.fps >= tick - 0.25:
+                yield image, time
+                tick = max(tick, int(time * self.cut.fps)) + 1
+
+    def _looks(self) -> tuple[dict[int, Box | None], int]:
+        """Look for the face in frames spread over the video; return what was found and the number of frames."""
+        every = min(_LOOK_EVERY, self.cut.min_frames)  # so that the shortest clip has a look
+        found: dict[int, Box | None] = {}
+        length = 0
+        try:
+            for index, (image, _) in enumerate(self._sampled()):
+                if index % every == 0:
+                    found[index] = find_face(image)
+                length = index + 1
+        except DataError:
+            pass  # the second reading meets the same damage and reports it
+        return found, length
+
+    def _box(self, image: np.ndarray, first: int, looks: dict[int, Box | None], length: int) -> Box | None:
+        """Return the square of the clip that begins with frame ``first``."""
+        if self.cut.crop != "face":
+            return clip_box([image], self.cut.crop)
+        last = min(first + self.cut.frames_per_clip, length - 1)  # up to the next clip's first frame
+        seen = [looks[index] for index in range(first, last + 1) if index in looks]
+        return face_square(seen, image.shape[1], image.shape[0], self.cut.margin)
+
+    def _finish(
+        self,
+        number: int,
+        first: int,
+        box: Box | None,
+        frames: list[np.ndarray],
+        times: list[float],
+        skip: Callable[[Skip], None],
+    ) -> Iterator[CutClip]:
+        where = f"frames {first} to {first + len(times) - 1}"
+        if len(times) < self.cut.min_frames:
+            skip(Skip(self.video, "short", f"{where}: {len(times)} frames, at least {self.cut.min_frames} are wanted"))
+        elif box is None:
+            skip(Skip(self.video, "no face", f"{where}: no face in a third of the frames looked at"))
+        else:
+            yield CutClip(frames, self._meta(number, box, times))
+
+    def _meta(self, number: int, box: Box, times: list[float]) -> ClipMeta:
+        span = times[-1] - times[0]
+        return ClipMeta(
+            key=f"{self.key}-{number:04d}",
+            identity=self.identity,
+            video=self.video,
+            dataset=self.dataset,
+            licence=self.licence,
+            fps=round((len(times) - 1) / span, 3) if span > 0 else self.cut.fps,
+            times=[round(time, 6) for time in times],
+            resolution=self.cut.resolution,
+            crop=crop_meta(self.cut.crop, box, self.cut.margin),
+            groups=self.groups,
+        )
+
+
+def find_videos(root: Path) -> list[Path]:
+    """Return all videos below a folder in natural order; hidden files and folders are left out.
+
+    Raises:
+        DataError: The folder is missing or holds no video.
+    """
+    found = [path for path in _below(root) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+    if not found:
+        raise DataError(
+            f"{root} holds no video; files ending in {', '.join(VIDEO_SUFFIXES)} are looked for, also deeper down"
+        )
+    return found
+
+
+def find_picture_folders(root: Path) -> list[Path]:
+    """Return all folders below ``root`` that hold pictures, in natural order.
+
+    Raises:
+        DataError: The folder is missing, holds no folder of pictures, or pictures lie in ``root`` itself.
+    """
+    found = {path.parent for path in _below(root) if path.suffix.lower() in PICTURE_SUFFIXES}
+    if root in found:
+        raise DataError(
+            f"{root} holds pictures itself: put the pictures of each clip into a folder of its own below it"
+        )
+    if not found:
+        raise DataError(
+            f"no folder below {root} holds pictures; files ending in {', '.join(PICTURE_SUFFIXES)} are looked for"
+        )
+    return sorted(found, key=lambda path: _natural(path, root))
+
+
+def _below(root: Path) -> list[Path]:
+    if not root.is_dir():
+        what = "is no folder" if root.exists() else "does not exist"
+        raise DataError(f"--root: {root} {what}; give the folder that holds the videos or pictures")
+    shown = (p for p in root.rglob("*") if not any(part.startswith(".") for part in p.relative_to(root).parts))
+    return sorted(shown, key=lambda path: _natural(path, root))
+
+
+def _natural(path: Path, root: Path) -> list[list[tuple[int, int, str]]]:
+    return [natural_key(Path(part)) for part in path.relative_to(root).parts]
+
+
+def clip_keys(videos: Iterable[str]) -> dict[str, str]:
+    """Return a key for each video: its path in letters, digits, ``-`` and ``_``, unique and short enough for a tar.
+
+    Args:
+        videos: Paths below the searched folder, each once.
+
+    Returns:
+        Path to key.
+    """
+    keys: dict[str, str] = {}
+    taken: set[str] = set()
+    for video in videos:
+        stem = re.sub(r"\.\w{1,5}$", "", video)
+        key = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")
+        if not key or len(key) > 60 or key.lower() in taken:
+            key = f"{key[:48]}-{hashlib.sha256(video.encode()).hexdigest()[:10]}"
+        taken.add(key.lower())
+        keys[video] = key
+    return keys

@@ -1,0 +1,209 @@
+"""Where motion comes from: a video, a folder of frames or one picture, cropped and at a steady frame rate.
+
+Legend: ``R`` resolution of the animator; a frame leaves this file as 3 R R uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfdkit.data.crop import Box, CropMethod, clip_box, crop_resize
+from sfdkit.data.picture import PICTURE_SUFFIXES, list_pictures, read_picture
+from sfdkit.data.video import VIDEO_SUFFIXES, probe, read_frames
+from sfdkit.errors import ConfigError, DataError
+
+Kind: TypeAlias = Literal["video", "folder", "picture"]
+
+FOLDER_FPS = 25.0
+"""Frames per second of a folder of pictures, unless the user says otherwise."""
+_DETECTED = 16
+"""The most frames of a clip in which the face is looked for."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A driving clip. Iterating over it decodes it anew, one frame in memory at a time."""
+
+    path: Path
+    kind: Kind
+    fps: float
+    """Frames per second of what iterating yields."""
+    frames: int
+    """How many frames to expect: an estimate for videos, 0 where nothing is known; for progress bars."""
+    audio: Path | None
+    """The file that holds the clip's sound, if any."""
+    box: Box
+    """The part that is cut out, the same in every frame."""
+    resolution: int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield 3 R R uint8 frames.
+
+        Raises:
+            DataError: The clip is damaged, after the frames before the damage were yielded.
+        """
+        for frame in steady(_timed_frames(self.path, self.kind, self.fps), self.fps):
+            yield _cut(frame, self.box, self.resolution)
+
+
+def open_driver(path: str | Path, resolution: int, crop: CropMethod, margin: float, fps: float | None = None) -> Driver:
+    """Look at a driving clip: which kind it is, how long, and where the face is.
+
+    With ``crop="face"`` a video is decoded twice: once to find the face in up to 16 frames spread over its whole
+    length, which give one box for the clip, and once by iterating over the driver.
+
+    Args:
+        path: A video, a folder of pictures in the order of their names, or one picture.
+        resolution: Height and width of the frames to deliver.
+        crop: ``face`` cuts around the detected face, ``centre`` the largest square in the middle, ``none`` takes all.
+        margin: Share of the face's size that is added on each side.
+        fps: Frames per second to deliver. A video is resampled in time, so that its length stays; pictures of a folder
+            are taken to be that far apart. None: the video's own rate, or 25.
+
+    Raises:
+        ConfigError: ``fps`` is not positive.
+        DataError: The clip is missing, damaged or of no known kind, or no face was found.
+    """
+    path = Path(path)
+    if fps is not None and fps <= 0:
+        raise ConfigError(f"fps: {fps} frames per second cannot be shown; give a rate above 0, or leave it out")
+    kind = kind_of(path)
+    if kind == "video":
+        info = probe(path)
+        rate = fps or info.fps
+        frames, audio = round(info.frames * rate / info.fps), path if info.has_audio else None
+    else:
+        rate, audio = fps or FOLDER_FPS, None
+        frames = len(list_pictures(path)) if kind == "folder" else 1
+    raw = (frame for frame, _ in _timed_frames(path, kind, rate))
+    box = find_box(sparse(raw, _DETECTED if crop == "face" else 1), crop, margin, path)
+    return Driver(path, kind, rate, frames, audio, box, resolution)
+
+
+def read_source(path: str | Path, resolution: int, crop: CropMethod, margin: float) -> Tensor:
+    """Read and crop a source face: a picture, or the first frame of a video or of a folder of pictures.
+
+    Args:
+        path: The file or folder.
+        resolution: Height and width to deliver.
+        crop: As in :func:`open_driver`.
+        margin: As in :func:`open_driver`.
+
+    Returns:
+        3 R R uint8.
+
+    Raises:
+        DataError: The file is missing, damaged or no picture, or no face was found.
+    """
+    path = Path(path)
+    kind = kind_of(path, otherwise="picture")
+    frame = next((frame for frame, _ in _timed_frames(path, kind, FOLDER_FPS)), None)
+    if frame is None:
+        raise DataError(f"{path} holds no frame: give another picture or video")
+    return _cut(frame, find_box([frame], crop, margin, path), resolution)
+
+
+def kind_of(path: Path, otherwise: Kind = "video") -> Kind:
+    """Tell a folder, a picture and a video apart, by their suffix; an unknown suffix counts as ``otherwise``."""
+    if path.is_dir():
+        return "folder"
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return "picture"
+    return "video" if path.suffix.lower() in VIDEO_SUFFIXES else otherwise
+
+
+def find_box(images: list[np.ndarray], crop: CropMethod, margin: float, path: Path) -> Box:
+    """Return the one box for all ``images`` (H W 3 uint8) of a clip.
+
+    Raises:
+        DataError: There is no frame, or ``crop`` is ``face`` and no face was found.
+    """
+    if not images:
+        raise DataError(f"{path} holds no frame: give another clip")
+    box = clip_box(images, crop, margin)
+    if box is None:
+        where = "its frames" if len(images) > 1 else "it"
+        raise DataError(f"{path}: no face was found in {where}; use --crop centre or --crop none, or another file")
+    return box
+
+
+def sparse(frames: Iterable[np.ndarray], count: int) -> list[np.ndarray]:
+    """Return frames evenly spread over a stream of unknown length, holding at most ``count`` + 1 at a time.
+
+    Every ``step``-th frame is kept; whenever there are too many, every second one is dropped and ``step`` doubles.
+
+    Args:
+        frames: The stream; with ``count`` 1 only its first frame is read.
+        count: The most frames to return.
+    """
+    kept: list[np.ndarray] = []
+    step = 1
+    for number, frame in enumerate(frames):
+        if number % step == 0:
+            kept.append(frame)
+            if count == 1:
+                break
+        if len(kept) > count:
+            kept, step = kept[::2], 2 * step
+    return kept
+
+
+def steady(frames: Iterable[tuple[np.ndarray, float]], fps: float) -> Iterator[np.ndarray]:
+    """Turn frames with times into frames at a fixed rate: at each tick the frame that is nearest in time.
+
+    A clip of a constant rate comes out unchanged at its own rate, small errors in its times notwithstanding; elsewhere
+    frames are repeated or left out, so that picture and sound stay together.
+
+    The last frame is taken to last as long as the one before it.
+
+    Args:
+        frames: Pictures and their times in seconds, rising.
+        fps: Ticks per second; the first is at the time of the first frame.
+
+    Yields:
+        One picture per tick.
+    """
+    tick, start, gap = 0, 0.0, 1 / fps
+    held: tuple[np.ndarray, float] | None = None
+    for frame, time in frames:
+        if held is None:
+            start = time
+        else:
+            gap = time - held[1]
+            while tick / fps < held[1] + gap / 2 - start:
+                yield held[0]
+                tick += 1
+        held = (frame, time)
+    while held is not None and (tick == 0 or tick / fps < held[1] + gap - 0.5 / fps - start):
+        yield held[0]
+        tick += 1
+
+
+def _timed_frames(path: Path, kind: Kind, fps: float) -> Iterator[tuple[np.ndarray, float]]:
+    if kind == "video":
+        yield from read_frames(path)
+        return
+    pictures = list_pictures(path) if kind == "folder" else [path]
+    if not pictures:
+        raise DataError(f"the folder {path} holds no picture: give one with {', '.join(PICTURE_SUFFIXES)} files")
+    size: tuple[int, ...] | None = None
+    for number, picture in enumerate(pictures):
+        frame = read_picture(picture)
+        if size is not None and frame.shape != size:
+            raise DataError(
+                f"{picture} is {frame.shape[1]}x{frame.shape[0]}, the pictures before it are {size[1]}x{size[0]}: "
+                "the frames of one clip need one size"
+            )
+        size = frame.shape
+        yield frame, number / fps
+
+
+def _cut(frame: np.ndarray, box: Box, resolution: int) -> Tensor:
+    return torch.from_numpy(crop_resize(frame, box, resolution)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,1 @@
+"""Puppets: rendered talking heads whose identity, motion, landmarks and mask are known exactly."""

@@ -1,0 +1,78 @@
+"""Files and tables that state the result of an evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from sfdkit.errors import DataError
+
+Value: TypeAlias = float | int | str | None
+"""What a report holds under one key."""
+
+_COLUMNS = ("l1", "psnr", "ssim")
+
+
+def write_metrics(path: Path, metrics: Mapping[str, Value]) -> None:
+    """Write figures as json, sorted by key, one per line; the file appears whole or not at all.
+
+    Args:
+        path: The file; its folder exists.
+        metrics: Key to figure. A float is rounded to six significant digits.
+
+    Raises:
+        ValueError: A figure is not finite: json has no such number.
+    """
+    rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in metrics.items()}
+    text = json.dumps(rounded, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> None:
+    """Write H W 3 uint8 as a picture; the suffix names the format, and the file appears whole or not at all."""
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    Image.fromarray(pixels).save(part)
+    os.replace(part, path)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder for results, with its parents, unless it is there.
+
+    Raises:
+        DataError: A file is in the way, or it may not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot create the folder {folder}: {error.strerror}; name another --output") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(f"no permission to write into the folder {folder}; name another --output")
+    return folder
+
+
+def distance_table(metrics: Mapping[str, Value], names: Sequence[tuple[str, str]]) -> str:
+    """Lay L1, PSNR and SSIM out as a table.
+
+    Args:
+        metrics: Key to figure.
+        names: Per line the words to print and the prefix of its keys: ``("cross", "cross/")`` reads ``cross/l1`` and
+            so on. Lines without figures are left out.
+
+    Returns:
+        The table's lines.
+    """
+    there = [(words, prefix) for words, prefix in names if f"{prefix}l1" in metrics]
+    width = max((len(words) for words, _ in there), default=0)
+    lines = [" " * width + "".join(f"{name:>9}" for name in ("L1", "PSNR", "SSIM"))]
+    for words, prefix in there:
+        l1, psnr, ssim = (metrics[f"{prefix}{column}"] for column in _COLUMNS)
+        lines.append(f"{words:<{width}}{l1:9.4f}{psnr:9.2f}{ssim:9.4f}")
+    return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""The clips of an evaluation, reduced to the frames it needs, and the truth of puppets under another puppet's motion.
+
+Legend: ``G`` pairs of one batch, ``K`` driving frames of each, ``R`` resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sfdkit.data.decode import decode_frames
+from sfdkit.data.format import ShardIndex, frame_bytes, pack_frames
+from sfdkit.data.index import index_clips, require_shards
+from sfdkit.data.pairs import spread_frames
+from sfdkit.data.reader import read_clips
+from sfdkit.puppets.clips import factors_from_meta, to_bytes
+from sfdkit.puppets.factors import IdentityFactors, MotionFactors
+from sfdkit.puppets.render import render
+from sfdkit.types import Clip
+
+
+class Sample(NamedTuple):
+    """One clip with the frames of the evaluation alone, still encoded."""
+
+    clip: Clip
+    """Its ``frames`` hold the source, then the K driving frames; its json is that of the whole clip."""
+    chosen: list[int]
+    """1 + K: the numbers that these frames have in the whole clip."""
+
+    @property
+    def identity(self) -> str:
+        """Name of the person."""
+        return self.clip["meta"]["identity"]
+
+    @property
+    def is_puppet(self) -> bool:
+        """Whether the clip can be rendered with another identity or motion."""
+        return "puppet" in self.clip["meta"]
+
+    def factors(self) -> tuple[IdentityFactors, MotionFactors]:
+        """Return the puppet's identity, one row, and its motion in the driving frames, K rows."""
+        identity, motion = factors_from_meta(self.clip["meta"])
+        return identity, motion[torch.tensor(self.chosen[1:])]
+
+
+class Pair(NamedTuple):
+    """Who is driven by whom; in self-reenactment twice the same clip."""
+
+    source: Sample
+    """Gives its first frame."""
+    driver: Sample
+    """Gives the motion of its driving frames."""
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the true answer can be rendered."""
+        return self.source.is_puppet and self.driver.is_puppet
+
+
+class Frames(NamedTuple):
+    """The frames of G pairs, float in [0, 1]."""
+
+    source: Tensor
+    """G 3 R R."""
+    driving: Tensor
+    """G K 3 R R."""
+
+
+def read_samples(folder: str | Path, index: ShardIndex, clips: int | None, driving: int) -> list[Sample]:
+    """Read the clips of a folder of shards; no frame is decoded.
+
+    Memory: 1 + ``driving`` JPEG files per clip.
+
+    Args:
+        folder: The folder.
+        index: Its index.
+        clips: How many, from the start of the index; None for all.
+        driving: Driving frames per clip, evenly spread after frame 0, which is the source. A shorter clip repeats some,
+            a clip of one frame drives itself.
+
+    Raises:
+        ShardError: A shard is missing, damaged, or not what the index says.
+    """
+    require_shards(folder, index)
+    wanted = min(index_clips(index), clips or index_clips(index))
+    samples: list[Sample] = []
+    with tqdm(total=wanted, desc="read", unit="clip") as bar:
+        for entry in index["shards"]:
+            left = wanted - len(samples)
+            stop = None if left >= entry["clips"] else left
+            for clip in read_clips(Path(folder) / entry["name"], 0, stop) if left else ():
+                samples.append(_reduce(clip, driving))
+                bar.update()
+    return samples
+
+
+def _reduce(clip: Clip, driving: int) -> Sample:
+    chosen = spread_frames(len(clip["meta"]["times"]), driving)
+    packed = pack_frames([frame_bytes(clip["frames"], number) for number in chosen])
+    return Sample(Clip(key=clip["key"], meta=clip["meta"], frames=packed), chosen)
+
+
+def load_frames(pairs: Sequence[Pair], device: torch.device) -> Frames:
+    """Decode the source frame and the driving frames of each pair."""
+    still = torch.stack([decode_frames(pair.source.clip, [0])[0] for pair in pairs])
+    moving = torch.stack([decode_frames(pair.driver.clip, range(1, len(pair.driver.chosen))) for pair in pairs])
+    return Frames(still.to(device).float() / 255.0, moving.to(device).float() / 255.0)
+
+
+def render_truth(pairs: Sequence[Pair], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Render each source puppet under the motion of its driver: the true answer of cross-reenactment.
+
+    The pictures are rounded to 8 bits, as those in the shards are; they do not pass through JPEG.
+
+    Args:
+        pairs: G pairs of puppets.
+        device: Where to render.
+
+    Returns:
+        Pictures G K 3 R R in [0, 1] and face masks G K 1 R R in [0, 1].
+    """
+    images, masks = [], []
+    for source, driver in pairs:
+        identity, motion = source.factors()[0].to(device), driver.factors()[1].to(device)
+        truth = render(identity, motion, source.clip["meta"]["resolution"])
+        images.append(to_bytes(truth.image).float() / 255.0)
+        masks.append(truth.mask)
+    return torch.stack(images), torch.stack(masks)

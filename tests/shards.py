@@ -1,0 +1,101 @@
+"""Tiny folders of shards for tests: real tars, real JPEGs, one colour per clip and one brightness per frame."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sfdkit.data.format import SCHEMA, ShardIndex, pack_frames
+from sfdkit.data.index import save_index, shard_sha256
+
+
+def frame_colour(clip: int, frame: int) -> tuple[int, int, int]:
+    """The RGB colour of a frame: the hue tells the clip, the brightness the frame."""
+    red, green, blue = colorsys.hsv_to_rgb(clip * 0.618 % 1.0, 0.7, 0.5 + 0.08 * (frame % 6))
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def jpeg(colour: tuple[int, int, int], resolution: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((resolution, resolution, 3), colour, np.uint8)).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def clip_key(split: str, clip: int) -> str:
+    return f"{split}-{clip:05d}"
+
+
+def clip_members(
+    split: str, clip: int, frames: int, resolution: int, dataset: str = "puppets"
+) -> list[tuple[str, bytes]]:
+    """The two members of a clip: name and bytes."""
+    key = clip_key(split, clip)
+    meta = {
+        "key": key,
+        "identity": f"{split}-person-{clip}",
+        "video": key,
+        "dataset": dataset,
+        "licence": "CC0-1.0",
+        "fps": 12.5,
+        "times": [frame / 12.5 for frame in range(frames)],
+        "resolution": resolution,
+        "crop": {"method": "none", "box": [0.0, 0.0, resolution, resolution], "margin": 0.0, "detector": ""},
+        "groups": {"parity": "even" if clip % 2 == 0 else "odd"},
+    }
+    pictures = [jpeg(frame_colour(clip, frame), resolution) for frame in range(frames)]
+    return [(f"{key}.json", json.dumps(meta).encode()), (f"{key}.frames", pack_frames(pictures))]
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], tar_format: int = tarfile.USTAR_FORMAT) -> None:
+    with tarfile.open(path, "w", format=tar_format) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def make_shards(
+    folder: Path,
+    split: str,
+    clips_per_shard: list[int],
+    frames: int = 6,
+    resolution: int = 32,
+    dataset: str = "puppets",
+) -> Path:
+    """Write ``folder / split`` with one tar per entry of ``clips_per_shard`` and the index; return that folder."""
+    target = folder / split
+    target.mkdir(parents=True)
+    entries = []
+    clip = 0
+    for number, clips in enumerate(clips_per_shard):
+        path = target / f"{split}-{number:05d}.tar"
+        members: list[tuple[str, bytes]] = []
+        for _ in range(clips):
+            members += clip_members(split, clip, frames, resolution, dataset)
+            clip += 1
+        write_tar(path, members)
+        entries.append(
+            {
+                "name": path.name,
+                "clips": clips,
+                "frames": clips * frames,
+                "bytes": path.stat().st_size,
+                "sha256": shard_sha256(path),
+            }
+        )
+    index: ShardIndex = {
+        "schema": SCHEMA,
+        "dataset": dataset,
+        "split": split,
+        "resolution": resolution,
+        "identities": clip,
+        "shards": entries,  # type: ignore[typeddict-item]
+    }
+    save_index(target, index)
+    return target

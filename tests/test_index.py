@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.shards import make_shards
+
+from sfdkit.data.index import index_clips, load_index, require_shards, save_index, shard_sha256
+from sfdkit.errors import ShardError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_shards(tmp_path, "train", [2, 3], frames=2, resolution=16)
+
+
+def test_round_trip(folder: Path) -> None:
+    index = load_index(folder)
+    assert index_clips(index) == 5 and index["split"] == "train" and index["resolution"] == 16
+    index["identities"] = 7
+    assert save_index(folder, index) == folder / "index.json"
+    assert load_index(folder) == index
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_save_keeps_the_old_index_when_writing_fails(folder: Path) -> None:
+    before = load_index(folder)
+    with pytest.raises(TypeError):
+        save_index(folder, {"schema": object()})  # type: ignore[typeddict-item]
+    assert load_index(folder) == before
+    assert sorted(path.name for path in folder.iterdir()) == ["index.json", "train-00000.tar", "train-00001.tar"]
+
+
+def test_sha256(folder: Path) -> None:
+    path = folder / "train-00000.tar"
+    assert shard_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest() == load_index(folder)["shards"][0]["sha256"]
+
+
+def test_a_missing_folder_or_index_names_the_remedy(folder: Path) -> None:
+    with pytest.raises(ShardError, match=r"nowhere' does not exist.*sfdkit shards pack"):
+        load_index(folder / "nowhere")
+    (folder / "index.json").unlink()
+    with pytest.raises(ShardError, match=r"has no index.json.*sfdkit shards pack"):
+        load_index(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": "sfdkit.shards/0"}, "schema 'sfdkit.shards/0', this version reads 'sfdkit.shards/1'"),
+        ({"resolution": "64"}, "resolution = '64', a value of type int"),
+        ({"shards": []}, "lists no shards"),
+        ({"shards": [7]}, r"shards\[0\] is a int"),
+        ({"shards": [{"name": "a.tar"}]}, r"shards\[0\] has clips = None"),
+        ({"shards": [{"name": "a", "clips": 0, "frames": 0, "bytes": 0, "sha256": ""}]}, "hold no clips"),
+    ],
+)
+def test_a_wrong_index_says_what_is_wrong(folder: Path, change: dict[str, Any], message: str) -> None:
+    path = folder / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ShardError, match=message):
+        load_index(folder)
+
+
+def test_no_json(folder: Path) -> None:
+    (folder / "index.json").write_text("{")
+    with pytest.raises(ShardError, match="no valid json"):
+        load_index(folder)
+
+
+def test_shards_must_be_there_in_full(folder: Path) -> None:
+    index = load_index(folder)
+    require_shards(folder, index)
+    path = folder / "train-00001.tar"
+    path.write_bytes(path.read_bytes()[:-512])
+    with pytest.raises(ShardError, match=r"train-00001.tar has \d+ bytes, its index says"):
+        require_shards(folder, index)
+    path.unlink()
+    with pytest.raises(ShardError, match=r"train-00001.tar is in the index and not on disk"):
+        require_shards(folder, index)

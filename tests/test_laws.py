@@ -1,0 +1,88 @@
+"""The laws of the layout, held by parsing imports."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = {p.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): p for d in ("sfdkit", "datamodules") for p in (ROOT / d).rglob("*.py")}
+MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
+
+ROOMS = {
+    "webdataset": ("sfdkit.data.stream", "sfdkit.data.pack"),
+    "kornia": ("sfdkit.augment",),
+    "timm": ("sfdkit.model.encoders",),
+    "lightning": ("sfdkit.task", "sfdkit.callbacks", "sfdkit.data.module", "sfdkit.training"),
+}
+NEVER = [
+    ("sfdkit", "datamodules"),
+    ("sfdkit.task", "sfdkit.data"),
+    ("sfdkit.callbacks", "sfdkit.data"),
+    ("sfdkit.data", "sfdkit.model"),
+    ("sfdkit.data", "sfdkit.task"),
+    ("sfdkit.model", "sfdkit.data"),
+    ("sfdkit.model", "sfdkit.task"),
+    ("sfdkit.puppets", "sfdkit.model"),
+    ("sfdkit.losses", "sfdkit.data"),
+]
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """Every module that a file imports, ``from a import b`` as ``a.b`` where that is a module of the project."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            inside = {n for n in names if n in MODULES}
+            found |= inside or {node.module}
+    return found
+
+
+def belongs(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+@pytest.mark.parametrize(("library", "rooms"), ROOMS.items(), ids=ROOMS)
+def test_each_library_has_one_room(library: str, rooms: tuple[str, ...]) -> None:
+    users = {m for m, p in MODULES.items() if any(belongs(i, library) for i in imports(p))}
+    outside = {m for m in users if not any(belongs(m, room) for room in rooms)}
+    assert users and not outside
+
+
+@pytest.mark.parametrize(("one", "other"), NEVER, ids=[f"{a}-{b}" for a, b in NEVER])
+def test_dependencies_go_one_way(one: str, other: str) -> None:
+    guilty = [(m, i) for m, p in MODULES.items() if belongs(m, one) for i in imports(p) if belongs(i, other)]
+    assert not guilty
+
+
+def test_model_files_are_torch_only() -> None:
+    allowed = {"torch", "timm", "sfdkit", "typing", "collections", "contextlib", "pathlib", "pickle", "__future__", "math"}
+    for module, path in MODULES.items():
+        if belongs(module, "sfdkit.model"):
+            assert {i.split(".")[0] for i in imports(path)} <= allowed, module
+
+
+def test_no_cycle_between_files() -> None:
+    graph = {m: {i for i in imports(p) if i in MODULES and i != m} for m, p in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above, module))
+        if module not in done:
+            for other in graph[module]:
+                visit(other, (*above, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_experiments_hold_no_code() -> None:
+    assert {p.suffix for p in (ROOT / "experiments").rglob("*") if p.is_file()} <= {".yaml", ".md"}

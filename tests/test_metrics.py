@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from sfdkit.metrics.image import PSNR_LIMIT, frame_l1, frame_psnr, frame_ssim
+from sfdkit.metrics.protocol import cross_pairs
+from sfdkit.metrics.video import VideoL1, VideoMean, VideoPSNR, VideoSSIM, distances
+
+
+def pictures(count: int = 5, size: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
+    target = torch.rand(count, 3, size, size)
+    noise = torch.linspace(0.02, 0.3, count)[:, None, None, None]
+    return (target + noise * torch.randn_like(target)).clamp(0, 1), target
+
+
+def test_frame_values_are_those_of_torchmetrics_frame_by_frame() -> None:
+    prediction, target = pictures()
+    psnr = [float(peak_signal_noise_ratio(p, t, data_range=1.0)) for p, t in zip(prediction, target, strict=True)]
+    ssim = [
+        float(structural_similarity_index_measure(p[None], t[None], data_range=1.0))
+        for p, t in zip(prediction, target, strict=True)
+    ]
+    assert frame_psnr(prediction, target).tolist() == pytest.approx(psnr, rel=1e-5)
+    assert frame_ssim(prediction, target).tolist() == pytest.approx(ssim, rel=1e-4)
+    assert frame_l1(prediction, target)[2] == pytest.approx(float((prediction[2] - target[2]).abs().mean()))
+
+
+def test_equal_pictures_have_the_best_values() -> None:
+    _, target = pictures(2)
+    assert frame_l1(target, target).tolist() == [0, 0]
+    assert frame_psnr(target, target).tolist() == pytest.approx([PSNR_LIMIT] * 2)
+    assert frame_ssim(target, target).tolist() == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_mask_leaves_the_outside_out() -> None:
+    _, target = pictures(1, 32)
+    prediction = target.clone()
+    prediction[..., :16] = 0
+    left = torch.zeros(1, 1, 32, 32)
+    left[..., :8] = 1
+    right = torch.zeros(1, 1, 32, 32)
+    right[..., 24:] = 1
+    assert frame_l1(prediction, target, right).item() == 0
+    assert frame_psnr(prediction, target, right).item() == pytest.approx(PSNR_LIMIT)
+    assert frame_ssim(prediction, target, right).item() == pytest.approx(1, abs=1e-5)
+    assert frame_l1(prediction, target, left).item() == pytest.approx(float(target[..., :8].mean()), rel=1e-5)
+    assert frame_ssim(prediction, target, left).item() < 0.1
+    assert math.isnan(frame_l1(prediction, target, torch.zeros(1, 1, 32, 32)).item())
+
+
+def test_half_weights_of_a_mask_count_half() -> None:
+    target = torch.zeros(1, 3, 8, 8)
+    prediction = target.clone()
+    prediction[..., 0] = 1
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 0], mask[..., 1] = 0.5, 1.0
+    assert frame_l1(prediction, target, mask).item() == pytest.approx(1 / 3)
+
+
+def test_videos_count_the_same_whatever_their_length() -> None:
+    metric = VideoMean()
+    metric.update(torch.tensor([1.0, 10.0, 2.0, 3.0]), [7, 2, 7, 7])
+    assert metric.compute() == pytest.approx((2.0 + 10.0) / 2)
+    metric.update(torch.tensor([4.0]), [7])
+    assert metric.compute() == pytest.approx((2.0 + 10.0 + 4.0) / 3)
+    with pytest.raises(ValueError, match=r"\(2,\) numbers"):
+        VideoMean().update(torch.zeros(4), [1, 2])
+
+
+@pytest.mark.parametrize(("metric", "measure"), [(VideoL1, frame_l1), (VideoPSNR, frame_psnr), (VideoSSIM, frame_ssim)])
+def test_each_metric_averages_its_own_distance(metric: type[VideoL1], measure: Callable[..., torch.Tensor]) -> None:
+    prediction, target = pictures(3)
+    mask = (torch.rand(3, 1, 24, 24) > 0.5).float()
+    values = measure(prediction, target, mask)
+    made = metric()
+    made.update(prediction, target, torch.tensor([0, 1, 1]), mask)
+    assert made.compute() == pytest.approx(float((values[0] + values[1:].mean()) / 2), rel=1e-5)
+
+
+def test_processes_add_up_and_one_without_data_does_no_harm() -> None:
+    prediction, target = pictures(5)
+    alone = distances("x/")
+    alone.update(prediction, target, [0, 0, 1, 2, 2])
+    ranks = [distances("x/") for _ in range(3)]
+    ranks[0].update(prediction[:2], target[:2], [0, 0])
+    ranks[1].update(prediction[2:], target[2:], [0, 1, 1])
+    for name, metric in ranks[0].items(keep_base=True):
+        for rank in ranks[1:]:
+            metric.merge_state(rank[name])
+    assert {k: float(v) for k, v in ranks[0].compute().items()} == pytest.approx(
+        {k: float(v) for k, v in alone.compute().items()}
+    )
+    assert set(alone.compute()) == {"x/l1", "x/psnr", "x/ssim"}
+    reductions = {f for m in alone.values() for f in m._reductions.values()}
+    assert {f.__name__ for f in reductions} == {"dim_zero_sum"}
+
+
+def test_pairs_are_of_two_people_seeded_and_without_repetition() -> None:
+    names = ["a", "b", "a", "c", "b", "d"]
+    every = {(i, j) for i in range(6) for j in range(6) if names[i] != names[j]}
+    assert set(cross_pairs(names, 1000, 0)) == every
+    assert len(cross_pairs(names, 1000, 0)) == len(every)
+    some = cross_pairs(names, 7, 4)
+    assert len(set(some)) == 7 and set(some) <= every
+    assert some == cross_pairs(names, 7, 4) != cross_pairs(names, 7, 5)
+    assert cross_pairs(["a", "a"], 5, 0) == [] == cross_pairs([], 5, 0)
+
+
+def test_all_pairs_are_equally_likely() -> None:
+    names = ["a", "a", "b", "c"]
+    counts: dict[tuple[int, int], int] = {}
+    for seed in range(2000):
+        (pair,) = cross_pairs(names, 1, seed)
+        counts[pair] = counts.get(pair, 0) + 1
+    assert len(counts) == 10
+    assert min(counts.values()) > 150 and max(counts.values()) < 255  # 200 expected, deviation 13

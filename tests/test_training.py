@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sfdkit.checkpoint import load_animator
+from sfdkit.cli import main
+from sfdkit.errors import CheckpointError
+from tests.running import EXPERIMENTS, SLOTS, config, fit, logging_to, make_data, small
+
+WITH_GAN = (
+    "--model.discriminator=sfdkit.model.discriminator.Discriminator",
+    "--model.discriminator.init_args.width=4",
+    "--model.weights.adversarial=0.1",
+    "--model.weights.r1=1.0",
+    "--model.r1_every=2",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A finished run of four steps with a discriminator."""
+    folder = tmp_path_factory.mktemp("run")
+    fit(data, folder, *WITH_GAN, steps=4)
+    return folder
+
+
+def slot_files() -> list[str]:
+    return sorted(str(p.relative_to(EXPERIMENTS)) for p in EXPERIMENTS.rglob("*.yaml"))
+
+
+def files_for(name: str) -> tuple[str, ...]:
+    """A whole experiment around one file: the file itself if it composes others, else the default of each other slot."""
+    if "compose" in yaml.safe_load((EXPERIMENTS / name).read_text()):
+        return (name,)
+    return tuple(name if Path(slot).parent == Path(name).parent else slot for slot in SLOTS)
+
+
+@pytest.mark.parametrize("name", slot_files())
+def test_every_yaml_trains(name: str, data: Path, tmp_path: Path) -> None:
+    own = tmp_path / "shards"
+    dataset = yaml.safe_load((EXPERIMENTS / name).read_text()).get("data", {})
+    if "clips" in str(dataset.get("class_path", "")):
+        data = make_data_of("clips", own)
+    checkpoint = fit(data, tmp_path, "--trainer.devices=1", "--trainer.max_time=null", files=files_for(name))
+    assert load_animator(checkpoint).train["steps"] == 2
+
+
+def make_data_of(dataset: str, folder: Path) -> Path:
+    from tests.shards import make_shards
+
+    for split, clips in (("train", [4]), ("validation", [2]), ("test", [2])):
+        make_shards(folder, split, clips, dataset=dataset)
+    return folder
+
+
+def test_steps_count_generator_steps_only(run: Path) -> None:
+    loaded = load_animator(run / "checkpoints/last.ckpt")
+    assert loaded.train["steps"] == 4
+    assert loaded.train["identities"] == 9 and loaded.train["seed"] == 1
+    stored = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert stored["global_step"] == 4
+    assert int(stored["animator_average"]["n_averaged"]) == 4
+
+
+def test_run_writes_config_scalars_histograms_and_pictures(run: Path) -> None:
+    saved = yaml.safe_load((run / "logs/config.yaml").read_text())
+    assert saved["compose"] is None and saved["model"]["weights"]["adversarial"] == 0.1
+    events = EventAccumulator(str(run / "logs"))
+    events.Reload()
+    tags = events.Tags()
+    assert "train/faces" in tags["images"]
+    assert {"train/motion coefficients", "train/identity coefficients"} <= set(tags["histograms"])
+
+
+def test_resume_equals_uninterrupted(data: Path, tmp_path: Path) -> None:
+    """Three batches make an epoch; the run is cut after the first epoch and continued to the end of the second."""
+    every = ("--checkpoint.every_n_train_steps=1", "--checkpoint.save_top_k=-1", *WITH_GAN)
+    probe = fit(data, tmp_path / "probe", "--trainer.max_epochs=1", "--trainer.max_steps=-1", *WITH_GAN)
+    batches = load_animator(probe).train["steps"]
+    whole = fit(data, tmp_path / "whole", *every, steps=2 * batches)
+    middle = tmp_path / f"whole/checkpoints/step{batches:06d}.ckpt"
+    resumed = fit(data, tmp_path / "resumed", *every, f"--ckpt_path={middle}", steps=2 * batches)
+    one, other = (torch.load(path, weights_only=True) for path in (whole, resumed))
+    for part in ("state_dict", "animator_average"):
+        assert one[part].keys() == other[part].keys()
+        for key, value in one[part].items():
+            assert torch.equal(value, other[part][key]), f"{part}: {key}"
+
+
+def test_configured_rate_wins_over_the_checkpoints(data: Path, run: Path, tmp_path: Path) -> None:
+    checkpoint = run / "checkpoints/last.ckpt"
+    rate = "--model.optimizer.init_args.lr=0.05"
+    resumed = fit(data, tmp_path, *WITH_GAN, rate, f"--ckpt_path={checkpoint}", "--trainer.max_steps=8")
+    group = torch.load(resumed, weights_only=True)["optimizer_states"][0]["param_groups"][0]
+    assert 0.05 * 0.01 <= group["lr"] <= 0.05 and group["lr"] > 1e-3
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_precisions_and_accumulation(precision: str, data: Path, tmp_path: Path) -> None:
+    extra = (f"--trainer.precision={precision}", "--model.accumulate=2", *WITH_GAN)
+    loaded = load_animator(fit(data, tmp_path, *extra))
+    assert loaded.train["steps"] == 2
+    basis = loaded.animator.descriptors.basis()
+    assert (basis.T @ basis - torch.eye(basis.shape[1])).abs().max() < 1e-5
+
+
+def test_half_precision_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*config(*SLOTS), *small(data, tmp_path), "--trainer.precision=16-mixed"]
+    assert main(["fit", *arguments, "--trainer.logger=false"]) == 1
+    assert "use bf16-mixed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_other_subcommands(command: str, data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*config(*SLOTS), *small(data, tmp_path), *logging_to(tmp_path), *WITH_GAN]
+    arguments = [a for a in arguments if not a.startswith("--trainer.max_steps")]
+    assert main([command, *arguments, f"--ckpt_path={run}/checkpoints/last.ckpt"]) == 0
+    out = capsys.readouterr().out
+    if command == "predict":
+        assert len(list((tmp_path / "logs/predictions").glob("*.png"))) == 3
+    else:
+        assert f"{command[:3] if command == 'validate' else 'test'}/psnr" in out
+
+
+def test_two_processes_share_the_work(data: Path, tmp_path: Path) -> None:
+    files = ("base.yaml", "encoder/tiny.yaml", "data/puppets.yaml", "trainer/cpu2.yaml")
+    arguments = [*config(*files), *small(data, tmp_path), *logging_to(tmp_path), *WITH_GAN]
+    arguments += ["--trainer.max_epochs=1", "--trainer.max_steps=-1"]
+    command = [sys.executable, "-m", "sfdkit", "fit", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXPERIMENTS.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    train = load_animator(tmp_path / "checkpoints/last.ckpt").train
+    assert train["world_size"] == 2
+    alone = load_animator(fit(data, tmp_path / "alone", "--trainer.max_epochs=1", "--trainer.max_steps=-1")).train
+    assert train["steps"] == -(-alone["steps"] // 2)
+
+
+def test_checkpoint_of_another_model_is_refused(data: Path, run: Path, tmp_path: Path, capsys) -> None:
+    arguments = [*config(*SLOTS), *small(data, tmp_path), "--trainer.logger=false", *WITH_GAN]
+    arguments += ["--model.animator.init_args.generator.init_args.width=16", f"--ckpt_path={run}/checkpoints/last.ckpt"]
+    assert main(["fit", *arguments]) == 1
+    assert "another model" in capsys.readouterr().err
+
+
+def test_checkpoint_errors_name_the_file(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none\.ckpt does not exist"):
+        load_animator(tmp_path / "none.ckpt")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(CheckpointError, match=r"text\.ckpt is no readable checkpoint"):
+        load_animator(tmp_path / "text.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match="another program or model"):
+        load_animator(tmp_path / "other.ckpt")
+    stored = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    stored["sfdkit"]["animator"]["init_args"]["encoder"]["class_path"] = "subprocess.Popen"
+    torch.save(stored, tmp_path / "evil.ckpt")
+    with pytest.raises(CheckpointError, match=r"subprocess\.Popen, which is not sfdkit's"):
+        load_animator(tmp_path / "evil.ckpt")
+    stored["sfdkit"]["animator"]["init_args"]["encoder"]["class_path"] = "sfdkit.model.encoders.TimmEncoder"
+    stored["sfdkit"]["animator"]["init_args"]["generator"]["init_args"]["width"] = 16
+    torch.save(stored, tmp_path / "misfit.ckpt")
+    with pytest.raises(CheckpointError, match="do not fit the model"):
+        load_animator(tmp_path / "misfit.ckpt")
