@@ -10,8 +10,8 @@ class ClipsDataModule(FramesDataModule):
 
     Layouts that pack without a script of their own:
 
-    - VoxCeleb in the crop of the first order motion model, ``<person>#<video>#<start>#<end>.mp4``: ``--identity prefix``
-      (https://github.com/AliaksandrSiarohin/video-preprocessing).
+    - VoxCeleb in the crop of the first order motion model, ``<person>#<video>#<start>#<end>.mp4``:
+      ``--identity prefix`` (https://github.com/AliaksandrSiarohin/video-preprocessing).
     - A folder per person: ``--identity folder``.
     - HDTF and others whose file names do not tell the person: a csv for ``--identities``
       (https://github.com/MRzzm/HDTF, CC BY 4.0).

@@ -1,16 +1,16 @@
 """Augmentation on the device: the harder view of the driving frames that the motion branch sees.
 
-The motion branch must carry motion and nothing else. It therefore looks at ``driving_view``, in which colours, proportions
-and position differ from the target ``driving``: what it reads there about identity is wrong, so it does not pay to read it.
-Squeezing key points by up to a quarter removes face shape from pose in the same way
-(TPSMM, https://arxiv.org/abs/2203.14367).
+The motion branch must carry motion and nothing else. It therefore looks at ``driving_view``, in which colours,
+proportions and position differ from the target ``driving``: what it reads there about identity is wrong, so it does not
+pay to read it. Squeezing key points by up to a quarter removes face shape from pose in the same way (TPSMM,
+https://arxiv.org/abs/2203.14367).
 
 Legend: ``B`` rows, ``K`` driving frames per row, ``H W`` picture.
 
 Each call draws from a generator of its own on the CPU, so a seed gives the same draws on every device and the global
-generators stay as they are. All colour changes of a picture are one 3 x 3 matrix with an offset, and all geometry is one
-resampling: 32 rows of one driving frame at 64 x 64 take 8 ms on one core. The classes of kornia take that much for a
-change of saturation alone, and 35 ms for a thin-plate spline in place of 2.
+generators stay as they are. All colour changes of a picture are one 3 x 3 matrix with an offset, and all geometry is
+one resampling: 32 rows of one driving frame at 64 x 64 take 8 ms on one core. The classes of kornia take that much for
+a change of saturation alone, and 35 ms for a thin-plate spline in place of 2.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _COARSE = 9
 class DriverViewAugmentation:
     """Changes rows as a whole a little, and the view of their driving frames a lot.
 
-    The joint part is the same for the source and all driving frames of a row: a horizontal flip and a mild colour change.
-    The driver part is drawn for each driving frame and changes ``driving_view`` alone. With all strengths 0 the batch
-    comes back as it was, and ``driving_view`` equals ``driving``.
+    The joint part is the same for the source and all driving frames of a row: a horizontal flip and a mild change of
+    colours. The driver part is drawn for each driving frame and changes ``driving_view`` alone. With all strengths 0
+    the batch comes back as it was, and ``driving_view`` equals ``driving``.
 
     Args:
         flip: Probability that a row is mirrored.
@@ -162,7 +162,7 @@ def draw_colour(count: int, strength: float, grayscale: float, generator: torch.
 
 def _apply_colour(frames: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     """Change N K 3 H W by N matrices; results are clipped to [0, 1]."""
-    count, driving = frames.shape[:2]
+    driving = frames.shape[1]
     matrix = matrix.to(frames.device).repeat_interleave(driving, 0)
     offset = offset.to(frames.device).repeat_interleave(driving, 0)
     changed = torch.baddbmm(offset[:, :, None], matrix, frames.flatten(0, 1).flatten(2))

@@ -88,7 +88,7 @@ def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> 
     for name in _class_paths(config):
         if name.split(".")[0] not in allowed:
             raise CheckpointError(
-                f"{path} names the class {name}, which is not sfdkit's; if you trust it, pass trust={name.split('.')[0]!r}"
+                f"{path} names the class {name}, which is not sfdkit's; if you trust it, pass --trust [{name.split('.')[0]}]"
             )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(FaceAnimator, "animator")

@@ -69,7 +69,7 @@ class AnimationTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.animator = animator
+        self.animator = animator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = Objective(weights)
         self.adversarial_weight = float(weights.get("adversarial", 0.0))
         self.r1_weight = float(weights.get("r1", 0.0))

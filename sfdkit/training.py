@@ -37,7 +37,7 @@ class AnimationCLI(LightningCLI):
             args=list(args),
             run=run,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [TrainingStatistics(), TrainingProgress(), RandomState()]},
+            trainer_defaults={"callbacks": [TrainingStatistics(), RandomState()]},
             auto_configure_optimizers=False,
         )
 
@@ -64,6 +64,12 @@ class AnimationCLI(LightningCLI):
         """Forget which files were composed: the saved config holds all that they said."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         config[COMPOSE] = None
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the trainer, with the kit's progress bar unless ``trainer.enable_progress_bar`` is off."""
+        if self._get(self.config_init, "trainer.enable_progress_bar") is not False:
+            self.trainer_defaults["callbacks"].append(TrainingProgress())
+        return super().instantiate_trainer(**kwargs)
 
     def instantiate_classes(self) -> None:
         """Build everything, and tell the task what it was built from, for its checkpoints."""

@@ -42,7 +42,7 @@ def test_batches_keep_shapes_names_and_range_and_are_float32_under_autocast() ->
     for name in ("source", "driving", "driving_view"):
         image = result[name]  # type: ignore[literal-required]
         assert image.dtype == torch.float32 and not image.requires_grad
-        assert 0 <= image.min() and image.max() <= 1
+        assert image.min() >= 0 and image.max() <= 1
     assert result["source"].shape == batch["source"].shape
     assert result["driving"].shape == result["driving_view"].shape == batch["driving"].shape
     assert result["key"] == batch["key"] and result["identity"] == batch["identity"]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.shards import make_shards
 
 from sfdkit.data.index import index_clips, load_index, require_shards, save_index, shard_sha256
 from sfdkit.errors import ShardError
+from tests.shards import make_shards
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ def test_save_keeps_the_old_index_when_writing_fails(folder: Path) -> None:
 
 def test_sha256(folder: Path) -> None:
     path = folder / "train-00000.tar"
-    assert shard_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest() == load_index(folder)["shards"][0]["sha256"]
+    assert (
+        shard_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest() == load_index(folder)["shards"][0]["sha256"]
+    )
 
 
 def test_a_missing_folder_or_index_names_the_remedy(folder: Path) -> None:

@@ -89,7 +89,7 @@ def test_fit_gets_floats_and_a_view_in_training_alone(root: Path, tmp_path: Path
         assert batch["driving_view"].shape == batch["driving"].shape
         assert not torch.equal(batch["driving_view"], batch["driving"])
         for image in (batch["source"], batch["driving"], batch["driving_view"]):
-            assert image.dtype == torch.float32 and 0 <= image.min() and 0.3 < image.max() <= 1
+            assert image.dtype == torch.float32 and image.min() >= 0 and 0.3 < image.max() <= 1
     first, second = keys(task, "train")[:10], keys(task, "train")[10:]
     assert set(first) == set(second) == {clip_key("train", clip) for clip in range(9)} and first != second
     validation = [batch for name, batch in task.batches if name == "validation"]
@@ -190,6 +190,14 @@ def test_rank_and_world_come_from_the_trainer(root: Path) -> None:
     assert not module.val_dataloader().settings.training
 
 
+def test_each_rank_needs_a_clip_to_validate_on(root: Path) -> None:
+    module = make_module(root)
+    module.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 4})()
+    with pytest.raises(ConfigError, match=r"'validation' .* has 3 clips for 4 processes.*trainer.devices"):
+        module.val_dataloader()
+    assert len(module.train_dataloader()) == 2
+
+
 def test_train_identities(root: Path) -> None:
     assert make_module(root).train_identities == 9
 
@@ -209,7 +217,7 @@ def test_a_missing_split_names_what_is_there_and_the_remedy(tmp_path: Path) -> N
 def test_a_missing_shard_is_found_before_training(tmp_path: Path) -> None:
     folder = make_shards(tmp_path, "test", [1, 1], frames=2, resolution=16)
     (folder / "test-00001.tar").unlink()
-    with pytest.raises(ShardError, match="test-00001.tar is in the index and not on disk"):
+    with pytest.raises(ShardError, match=r"test-00001\.tar is in the index and not on disk"):
         make_module(tmp_path, resolution=16).setup("test")
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sfdkit.data import commands
 from sfdkit.data import pack as pack_module
 from sfdkit.data.commands import pack_images, pack_puppets, pack_videos
 from sfdkit.data.decode import decode_jpeg
-from sfdkit.data.index import load_index
+from sfdkit.data.index import load_index, shard_sha256
 from sfdkit.data.reader import read_clips, read_members
 from sfdkit.data.spool import encode_jpeg
 from sfdkit.errors import ConfigError, DataError, ShardError
@@ -81,12 +82,35 @@ def test_the_result_depends_on_input_and_settings_alone(tmp_path: Path, videos: 
     assert keys[0] != keys[1]
 
 
-def test_full_windows_become_shards_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_windows_become_shards_and_free_their_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spooled: list[int] = []
+
+    def counted(path: Path) -> str:
+        spooled.append(len(list(path.parent.parent.glob("spool/*"))))
+        return shard_sha256(path)
+
     monkeypatch.setattr(pack_module, "_WINDOW", 2)
-    pack_puppets(str(tmp_path / "out"), clips_per_shard=3, clips_per_identity=3, **PUPPETS)
+    monkeypatch.setattr(pack_module, "shard_sha256", counted)
+    monkeypatch.setattr(commands, "_PUPPETS_PER_SOURCE", 1)
+    counts = {**PUPPETS, "validation_identities": 0, "test_identities": 0}
+    pack_puppets(str(tmp_path / "out"), clips_per_shard=3, clips_per_identity=3, **counts)
     clips = clips_in(tmp_path / "out" / "train")
     assert len({clip["key"] for clip in clips}) == len(clips) == 27
     assert [entry["clips"] for entry in load_index(tmp_path / "out" / "train")["shards"]] == [3] * 9
+    assert spooled == [2] * 8 + [1]
+
+
+def test_the_mark_of_completeness_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[str] = []
+    rename = Path.rename
+
+    def noted(path: Path, target: Path) -> Path:
+        moved.append(path.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", noted)
+    pack_puppets(str(tmp_path / "out"), **PUPPETS)
+    assert sorted(moved) == ["pack.json", "skipped.csv", "test", "train", "validation"] and moved[-1] == "pack.json"
 
 
 def test_a_second_call_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from sfdkit.data.puppet_source import PuppetSource
 from sfdkit.data.sources import Cut, FrameSource, Skip, clip_keys, find_picture_folders, find_videos
 from sfdkit.errors import DataError
 from sfdkit.puppets.clips import factors_from_meta
-from tests.test_video import ramp, write
+from tests.test_video import noise_video, ramp, write
 
 CENTRE = Cut(resolution=32, crop="centre", margin=0.4, frames_per_clip=8, min_frames=4, fps=25.0)
 
@@ -52,6 +52,12 @@ def test_rate_is_brought_down_and_never_up(tmp_path: Path, rate: float, kept: in
     assert all(abs(time * rate - round(time * rate)) < 1e-3 for time in clips[0].meta["times"])
 
 
+def test_rounded_times_lose_no_frame(tmp_path: Path) -> None:
+    stamps = [round(100 * index / 30) for index in range(16)]
+    clips, _ = clips_of(noise_video(tmp_path / "a.mp4", 16, stamps), Cut(32, "centre", 0.4, 16, 4, 30.0))
+    assert [len(clip.frames) for clip in clips] == [16]
+
+
 def test_each_clip_has_its_own_square_and_lost_faces_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,8 +75,6 @@ def test_each_clip_has_its_own_square_and_lost_faces_are_reported(
 
 
 def test_a_damaged_video_gives_the_clips_before_the_damage(tmp_path: Path) -> None:
-    from tests.test_video import noise_video
-
     path = noise_video(tmp_path / "a.mp4", 40)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     clips, skips = clips_of(path)

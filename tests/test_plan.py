@@ -72,7 +72,9 @@ def test_frames_are_drawn_without_replacement_while_there_are_enough() -> None:
     draws = [choose_frames(5, 4, rng) for _ in range(200)]
     assert all(sorted(draw) == list(range(5)) for draw in draws)
     assert Counter(draw[0] for draw in draws).keys() == set(range(5))
-    assert {tuple(choose_frames(6, 1, rng)) for _ in range(600)} == {(a, b) for a in range(6) for b in range(6) if a != b}
+    assert {tuple(choose_frames(6, 1, rng)) for _ in range(600)} == {
+        (a, b) for a in range(6) for b in range(6) if a != b
+    }
 
 
 def test_short_clips_repeat_driving_frames_and_not_the_source() -> None:

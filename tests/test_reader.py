@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.shards import clip_key, clip_members, frame_colour, jpeg, make_shards, write_tar
 
 from sfdkit.data.decode import decode_frames, decode_jpeg
 from sfdkit.data.format import pack_frames
 from sfdkit.data.reader import ClipError, read_clips, read_members
 from sfdkit.errors import ShardError
+from tests.shards import clip_key, clip_members, frame_colour, jpeg, make_shards, write_tar
 
 
 class Pipe(io.RawIOBase):

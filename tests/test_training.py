@@ -11,8 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sfdkit.checkpoint import load_animator
 from sfdkit.cli import main
+from sfdkit.compose import composed_files
 from sfdkit.errors import CheckpointError
 from tests.running import EXPERIMENTS, SLOTS, config, fit, logging_to, make_data, small
+from tests.shards import make_shards
 
 WITH_GAN = (
     "--model.discriminator=sfdkit.model.discriminator.Discriminator",
@@ -49,17 +51,14 @@ def files_for(name: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("name", slot_files())
 def test_every_yaml_trains(name: str, data: Path, tmp_path: Path) -> None:
-    own = tmp_path / "shards"
-    dataset = yaml.safe_load((EXPERIMENTS / name).read_text()).get("data", {})
-    if "clips" in str(dataset.get("class_path", "")):
-        data = make_data_of("clips", own)
+    files = [f for top in files_for(name) for f in composed_files(EXPERIMENTS / top)]
+    if any("datamodules.clips" in f.read_text() for f in files):
+        data = make_data_of("clips", tmp_path / "shards")
     checkpoint = fit(data, tmp_path, "--trainer.devices=1", "--trainer.max_time=null", files=files_for(name))
     assert load_animator(checkpoint).train["steps"] == 2
 
 
 def make_data_of(dataset: str, folder: Path) -> Path:
-    from tests.shards import make_shards
-
     for split, clips in (("train", [4]), ("validation", [2]), ("test", [2])):
         make_shards(folder, split, clips, dataset=dataset)
     return folder

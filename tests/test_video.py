@@ -74,7 +74,7 @@ def test_rotation_of_a_phone_is_applied(tmp_path: Path, matrix: tuple[int, ...],
     assert probe(path)[:2] == turned(upright).shape[1::-1]  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_a_cut_video_gives_its_frames_and_then_says_so(tmp_path: Path, suffix: str) -> None:
     path = noise_video(tmp_path / f"whole{suffix}")
     whole = [picture for picture, _ in read_frames(path)]
@@ -88,7 +88,7 @@ def test_a_cut_video_gives_its_frames_and_then_says_so(tmp_path: Path, suffix: s
             read.append(picture)
     assert 15 < len(read) < 36
     assert "cut" + suffix in str(caught.value) and f"after {len(read)} frames" in str(caught.value)
-    assert np.array_equal(read[10], whole[10])
+    assert all(np.array_equal(picture, true) for picture, true in zip(read, whole, strict=False))
 
 
 def test_files_that_are_no_video(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sfdkit.augment import DriverViewAugmentation
 from sfdkit.data.format import ShardIndex
-from sfdkit.data.index import load_index, require_shards
+from sfdkit.data.index import index_clips, load_index, require_shards
 from sfdkit.data.loader import EpochLoader
 from sfdkit.data.plan import generator
 from sfdkit.data.settings import StreamSettings
@@ -68,7 +68,6 @@ class FramesDataModule(pl.LightningDataModule):
         augmentation: DriverViewAugmentation | None = None,
     ) -> None:
         super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may get no clip of a small split
         positive = dict(
             resolution=resolution,
             batch_size=batch_size,
@@ -100,7 +99,8 @@ class FramesDataModule(pl.LightningDataModule):
         """Return the index of a split, after checking that its shards are there and fit this module.
 
         Raises:
-            ShardError: The folder, its index, or a shard is missing or damaged, or belongs to another data set or split.
+            ShardError: The folder, its index, or a shard is missing or damaged, or belongs to another data set or
+                split.
             ConfigError: The shards have a lower resolution than this module.
         """
         if split not in self._indexes:
@@ -165,16 +165,24 @@ class FramesDataModule(pl.LightningDataModule):
         return self._open("test")
 
     def _open(self, split: Split) -> EpochLoader:
+        index = self.index(split)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if split != "train" and index_clips(index) < world:
+            # Lightning leaves out the whole evaluation on a rank without batches, and the others wait for it for ever.
+            raise ConfigError(
+                f"The split {split!r} in {self.root} has {index_clips(index)} clips for {world} processes; each needs "
+                "one. Set trainer.devices or trainer.num_nodes lower, or pack more clips."
+            )
         settings = StreamSettings(
             folder=str(self.root / split),
-            index=self.index(split),
+            index=index,
             training=split == "train",
             batch_size=self.batch_size,
             driving=self.driving_per_source,
             rows_per_clip=self.rows_per_clip,
             seed=self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world=self.trainer.world_size if self.trainer else 1,
+            rank=rank,
+            world=world,
             shuffle=self.shuffle,
             skip_budget=self.skip_budget,
         )

@@ -38,7 +38,7 @@ class StreamSettings:
     shuffle: int = 64
     """Rows in the shuffle buffer of each worker; the buffer holds whole clips, not decoded."""
     skip_budget: float = 0.0
-    """Share of the rows of an epoch of this rank that may be lost to damaged clips."""
+    """Share of the rows of an epoch of this rank that may be lost to damaged clips, those read ahead included."""
 
     def batches(self, workers: int, worker: int) -> int:
         """Return the number of batches that one of ``workers`` workers of this rank gives in an epoch."""

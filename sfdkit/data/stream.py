@@ -5,9 +5,9 @@
 Legend: a *slot* is one worker of one rank, see :mod:`sfdkit.data.plan`; a *turn* is one pass of a slot over its clips.
 
 The stages are module-level classes and hold plain values, so the stream can be sent to workers that are forked,
-spawned or come from a fork server. Rank and world size are bound when the stream is built, in the main process: a spawned
-worker of a process group cannot find them out. All randomness depends on (seed, epoch, slot, and turn or row), nothing
-on time.
+spawned or come from a fork server. Rank and world size are bound when the stream is built, in the main process: a
+spawned worker of a process group cannot find them out. All randomness depends on (seed, epoch, slot, and turn or row),
+nothing on time.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ from sfdkit.data.plan import ClipRange, generator, slot_ranges, training_ranges
 from sfdkit.data.reader import ClipError, RawClip, SkipReason, parse_clip, read_raw_clips
 from sfdkit.data.settings import Failure, StreamSettings, StreamState
 from sfdkit.errors import ShardError
-from sfdkit.types import FrameBatch
+from sfdkit.types import Clip, FrameBatch
 
 
 class _Draw(NamedTuple):
-    """One clip of one turn."""
+    """One clip of one turn, for one row."""
 
     turn: int
     shard: int
-    raw: RawClip
+    position: int
+    """Byte in the shard at which the clip starts, for messages."""
+    clip: Clip
 
 
 class _Row(NamedTuple):
@@ -48,6 +50,10 @@ class _Row(NamedTuple):
     """1 + K 3 H W uint8, the source first."""
     key: str
     identity: str
+
+
+class _Stop(Exception):
+    """Ends the stream; not a ``ShardError``, so that no stage takes it for damage to count."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,12 @@ class _Stage:
     def slot(self) -> int:
         return self.settings.rank * self.workers + self.worker
 
+    def path(self, shard: int) -> Path:
+        """Return the path of a shard."""
+        return Path(self.settings.folder) / self.settings.index["shards"][shard]["name"]
+
     def skip(self, shard: int, reason: SkipReason, rows: int, error: ShardError) -> None:
-        """Count rows that are lost to ``error``, or raise when they are more than the budget allows."""
+        """Count rows that are lost to ``error``, or stop when they are more than the budget allows."""
         self.state.skip(self.worker, shard, reason, rows)
         skipped, budget, total = (
             int(self.state.skips().sum()),
@@ -80,9 +90,9 @@ class _Stage:
             self.settings.rows(self.workers),
         )
         if budget == 0:
-            raise error
+            raise _Stop(str(error))
         if skipped > budget * total:
-            raise ShardError(
+            raise _Stop(
                 f"{skipped} of {total} rows of this epoch are lost to damage, more than skip_budget = {budget} allows. "
                 f"The last: {error}"
             )
@@ -106,7 +116,7 @@ class Ranges(_Stage):
 
 
 class Clips(_Stage):
-    """Stage 2: the clips of each range, as bytes; what was read is compared with the index."""
+    """Stage 2: the clips of each range, not decoded; what was read is compared with the index."""
 
     def __call__(self, ranges: Iterable[tuple[int, ClipRange]]) -> Iterator[_Draw]:
         """Yield each clip as often as it gives rows."""
@@ -116,14 +126,22 @@ class Clips(_Stage):
             try:
                 for raw in self._read(part):
                     read += 1
-                    yield from [_Draw(turn, part.shard, raw)] * copies
+                    yield from self._draws(turn, part.shard, raw, copies)
             except ShardError as error:
                 self.skip(part.shard, "shard", (part.stop - part.start - read) * copies, error)
 
+    def _draws(self, turn: int, shard: int, raw: RawClip, copies: int) -> list[_Draw]:
+        try:
+            return [_Draw(turn, shard, raw.position, parse_clip(raw))] * copies
+        except ClipError as error:
+            self.skip(shard, error.reason, copies, error)
+            return []
+
     def _read(self, part: ClipRange) -> Iterator[RawClip]:
-        entry = self.settings.index["shards"][part.shard]
-        path = Path(self.settings.folder) / entry["name"]
-        to_end = part.stop == entry["clips"]  # then the end of the archive is looked at as well
+        path = self.path(part.shard)
+        to_end = (
+            part.stop == self.settings.index["shards"][part.shard]["clips"]
+        )  # then the end of the archive is looked at as well
         clips = read_raw_clips(path, part.start, None if to_end else part.stop)
         found = part.start
         for found, raw in zip(range(part.start + 1, part.stop + 1), clips, strict=False):
@@ -169,13 +187,13 @@ class Rows(_Stage):
             if number < seen:
                 continue
             try:
-                yield self._row(draw.raw, number)
+                yield self._row(draw.clip, number)
             except ClipError as error:
-                named = ShardError(f"{error} It is in shard {draw.raw.shard}, byte {draw.raw.position}.")
-                self.skip(draw.shard, error.reason, 1, named)
+                where = f"It is in shard {self.path(draw.shard)}, byte {draw.position}."
+                self.skip(draw.shard, error.reason, 1, ShardError(f"{error} {where}"))
 
-    def _row(self, raw: RawClip, number: int) -> _Row:
-        clip, settings = parse_clip(raw), self.settings
+    def _row(self, clip: Clip, number: int) -> _Row:
+        settings = self.settings
         frames = len(clip["meta"]["times"])
         if settings.training:
             rng = generator(settings.seed, self.state.epoch, self.slot, number, 1)
@@ -198,8 +216,8 @@ class Batches(_Stage):
                 if not batch:
                     return
                 yield collate(batch)
-        except ShardError as error:
-            yield Failure(str(error))
+        except _Stop as stop:
+            yield Failure(str(stop))
 
 
 def collate(rows: list[_Row]) -> FrameBatch:

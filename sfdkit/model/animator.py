@@ -55,7 +55,12 @@ class CoefficientHead(nn.Module):
         self.level = min(middle, key=lambda i: encoder.sizes[i]) if middle else 0
         self.points = SoftPoints(encoder.channels[self.level], points) if points else None
         inputs = encoder.channels[-1] + 2 * points
-        self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, outputs))
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(inputs), nn.Linear(inputs, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, outputs)
+        )
+        for layer in (self.layers[1], self.layers[3]):
+            nn.init.kaiming_normal_(layer.weight, a=0.2)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's feature maps to B outputs, float32."""

@@ -111,6 +111,7 @@ class SoftPoints(nn.Module):
     def __init__(self, inputs: int, points: int) -> None:
         super().__init__()
         self.heat = nn.Conv2d(inputs, points, 1)
+        nn.init.normal_(self.heat.weight, std=3 * inputs**-0.5)  # peaks from the start: a flat map's centre tells nothing
 
     def forward(self, x: Tensor) -> Tensor:
         """Map B C H W to B 2P: x and y of each point in [-1, 1]."""
