@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## pack puppets, train experiments/quickstart.yaml, evaluate it, animate a face: runs/quickstart
-	$(SFDKIT) shards pack puppets --output $(SHARDS) --resolution 64 --identities 640 --validation_identities 32 --test_identities 64 --frames 12
+	$(SFDKIT) shards pack puppets --output $(SHARDS) --resolution 64 --identities 640 --validation_identities 32 --test_identities 64 --frames_per_clip 12 --workers 2
 	$(SFDKIT) fit --config experiments/quickstart.yaml
 	$(SFDKIT) evaluate --checkpoint $(RUN)/checkpoints/last.ckpt --shards $(SHARDS)/test --output $(RUN)
 	$(SFDKIT) puppets render --split test --identity 4 --motion 4 --resolution 64 --output $(RUN)/source.png

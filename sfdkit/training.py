@@ -76,7 +76,7 @@ class AnimationCLI(LightningCLI):
         super().instantiate_classes()
         parser = self._parser(self.subcommand) if self.subcommand else self.parser
         config = self.config[self.subcommand] if self.subcommand else self.config
-        written: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False))
+        written: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False, skip_link_targets=False))
         assert isinstance(self.model, AnimationTask)
         self.model.experiment = {"animator": written["model"]["animator"], "seed": written["seed_everything"]}
 

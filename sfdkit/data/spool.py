@@ -6,6 +6,8 @@ This file imports little, so that a new process is quick to start.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -97,5 +99,13 @@ def worker_map(workers: int) -> Iterator[Mapper]:
     if workers == 0:
         yield map
         return
-    with get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with get_context("spawn").Pool(workers, initializer=_use_one_core) as pool:
         yield pool.imap
+
+
+def _use_one_core() -> None:
+    """Keep the libraries of a worker to one thread: several per core wait for each other, and take six times as long."""
+    cv2.setNumThreads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, if it is imported after this
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

@@ -11,10 +11,12 @@ from sfdkit.errors import ConfigError, did_you_mean
 from sfdkit.losses.gradient import GradientLoss
 from sfdkit.losses.perceptual import PerceptualLoss
 from sfdkit.losses.reconstruction import MultiScaleL1
+from sfdkit.losses.squared import SquaredError
 from sfdkit.losses.structure import StructureLoss
 
 TERMS: dict[str, type[nn.Module]] = {
     "l1": MultiScaleL1,
+    "l2": SquaredError,
     "gradient": GradientLoss,
     "ssim": StructureLoss,
     "perceptual": PerceptualLoss,
