@@ -64,7 +64,10 @@ def throughput(resolutions: list[int] | None = None, batch: int = 16, repeats: i
     seconds = median_seconds(lambda: make_clip(0, "train", 0, 16, 64), torch.device("cpu"), repeats)
     print(f"puppets at 64: {16 / seconds:.0f} frames/s")
     print(f"shards at 64, one process: {_rows_per_second(repeats):.0f} rows/s (source and driving frame)")
-    print(f"{'resolution':>10}{'parameters':>12}{'GMAC':>8}{'train frames/s':>16}{'driven frames/s':>17}{'latency ms':>12}")
+    print(
+        f"{'resolution':>10}{'parameters':>12}{'GMAC':>8}{'train frames/s':>16}"
+        f"{'driven frames/s':>17}{'latency ms':>12}"
+    )
     for resolution in resolutions or [64, 128, 256]:
         print(_model_row(resolution, batch, repeats, place))
 
@@ -74,7 +77,9 @@ def _rows_per_second(repeats: int) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "shards"
-        pack_puppets(str(root), identities=64, validation_identities=1, test_identities=1, resolution=64, frames_per_clip=12)
+        pack_puppets(
+            str(root), identities=64, validation_identities=1, test_identities=1, resolution=64, frames_per_clip=12
+        )
         clips = sum(entry["clips"] for entry in load_index(root / "train")["shards"])
         module = PuppetsDataModule(str(root), resolution=64, batch_size=16, rows_per_clip=4)
         module.setup("fit")
@@ -101,7 +106,9 @@ def _model_row(resolution: int, batch: int, repeats: int, device: torch.device) 
     with torch.no_grad():
         state = animator.source_state(sources[:1])
         many = state.expand(len(targets))
-        driven = len(targets) / median_seconds(lambda: animator.generate(many, animator.motion(targets)), device, repeats)
+        driven = len(targets) / median_seconds(
+            lambda: animator.generate(many, animator.motion(targets)), device, repeats
+        )
         single = median_seconds(lambda: animator.generate(state, animator.motion(targets[:1])), device, repeats)
     cost = gmac_per_driven_frame(animator)
     return f"{resolution:>10}{parameters(animator):>12,}{cost:>8.3f}{train:>16.1f}{driven:>17.1f}{1000 * single:>12.1f}"

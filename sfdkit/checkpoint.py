@@ -25,7 +25,7 @@ class LoadedAnimator(NamedTuple):
     animator: FaceAnimator
     """In eval mode, with the averaged weights."""
     train: dict[str, Any]
-    """``steps``, ``seconds``, ``frames``, ``images_per_second``, ``identities``, ``seed`` of its training, as far as known."""
+    """Of its training, as far as known: ``steps seconds frames images_per_second identities world_size seed``."""
     experiment: dict[str, Any]
     """The animator's configuration: ``class_path`` and ``init_args`` of each part."""
 
@@ -33,7 +33,8 @@ class LoadedAnimator(NamedTuple):
 def load_animator(path: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()) -> LoadedAnimator:
     """Load an animator from a checkpoint that ``sfdkit fit`` wrote.
 
-    The file is read with ``weights_only=True``, and only classes of sfdkit itself, or of packages named in ``trust``, are built.
+    The file is read with ``weights_only=True``, and only classes of sfdkit itself, or of packages named in ``trust``,
+    are built.
 
     Args:
         path: The checkpoint.
@@ -47,7 +48,9 @@ def load_animator(path: str | Path, device: str | torch.device = "cpu", trust: S
     stored = read_checkpoint(path)
     about = stored[KEY]
     if about.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path} has schema {about.get('schema')}, this sfdkit reads {SCHEMA}; use the sfdkit that wrote it")
+        raise CheckpointError(
+            f"{path} has schema {about.get('schema')}, this sfdkit reads {SCHEMA}; use the sfdkit that wrote it"
+        )
     animator = build_animator(about["animator"], path, trust)
     weights = {k.removeprefix("module."): v for k, v in stored[AVERAGE_KEY].items() if k.startswith("module.")}
     if int(stored[AVERAGE_KEY]["n_averaged"]) == 0:
@@ -55,7 +58,9 @@ def load_animator(path: str | Path, device: str | torch.device = "cpu", trust: S
     try:
         animator.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: the weights do not fit the model it describes: {str(error).splitlines()[1].strip()}") from error
+        raise CheckpointError(
+            f"{path}: the weights do not fit the model it describes: {str(error).splitlines()[1].strip()}"
+        ) from error
     animator.eval().requires_grad_(False)
     return LoadedAnimator(animator.to(device), {**about["train"], "seed": about.get("seed")}, about["animator"])
 
@@ -67,14 +72,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: No such file, or not a checkpoint of sfdkit.
     """
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist; sfdkit fit writes them to <run>/checkpoints, last.ckpt is the newest")
+        raise CheckpointError(
+            f"checkpoint {path} does not exist; sfdkit fit writes them to <run>/checkpoints, last.ckpt is the newest"
+        )
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is no readable checkpoint ({reason}); give a file that sfdkit fit wrote") from error
+        raise CheckpointError(
+            f"{path} is no readable checkpoint ({reason}); give a file that sfdkit fit wrote"
+        ) from error
     if not isinstance(stored, dict) or KEY not in stored or AVERAGE_KEY not in stored:
-        raise CheckpointError(f"{path} is the checkpoint of another program or model: it has no entry {KEY!r}; give one that sfdkit fit wrote")
+        raise CheckpointError(
+            f"{path} is the checkpoint of another program or model: it has no entry {KEY!r}; "
+            "give one that sfdkit fit wrote"
+        )
     return stored
 
 
@@ -88,7 +100,8 @@ def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> 
     for name in _class_paths(config):
         if name.split(".")[0] not in allowed:
             raise CheckpointError(
-                f"{path} names the class {name}, which is not sfdkit's; if you trust it, pass --trust [{name.split('.')[0]}]"
+                f"{path} names the class {name}, which is not sfdkit's; "
+                f"if you trust it, pass --trust [{name.split('.')[0]}]"
             )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(FaceAnimator, "animator")

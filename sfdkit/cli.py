@@ -21,7 +21,8 @@ TRAINER_COMMANDS = {
     "predict": "render the test split and write pictures",
 }
 OWN_COMMANDS = {
-    "animate": "move the face of a picture as a video's:  sfdkit animate --checkpoint C --source S --driving D --output O",
+    "animate": "move the face of a picture as a video's:  "
+    "sfdkit animate --checkpoint C --source S --driving D --output O",
     "evaluate": "metrics.json and sheet.png of a checkpoint on shards",
     "shards": "pack and check shards:  sfdkit shards pack puppets|videos|images, sfdkit shards check",
     "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",
@@ -70,7 +71,9 @@ def _dispatch(arguments: list[str]) -> None:
     command = arguments[0]
     known = [*TRAINER_COMMANDS, *OWN_COMMANDS]
     if command not in known:
-        raise SfdkitError(f"there is no command {command!r}.{did_you_mean(command, known)} The commands are {', '.join(known)}")
+        raise SfdkitError(
+            f"there is no command {command!r}.{did_you_mean(command, known)} The commands are {', '.join(known)}"
+        )
     _quiet()
     if command in TRAINER_COMMANDS:
         from sfdkit.training import run
@@ -79,7 +82,9 @@ def _dispatch(arguments: list[str]) -> None:
         return
     if command == "model":
         if arguments[1:2] != ["summary"]:
-            raise SfdkitError("usage: sfdkit model summary --config FILE [--config FILE ...] [overrides as for sfdkit fit]")
+            raise SfdkitError(
+                "usage: sfdkit model summary --config FILE [--config FILE ...] [overrides as for sfdkit fit]"
+            )
         from sfdkit.training import summary
 
         summary(arguments[2:])
@@ -111,7 +116,13 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
 def _quiet() -> None:
     """Silence what a user can do nothing about."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage().lower())
-    warnings.filterwarnings("ignore", message="LightningCLI.s args parameter.*")  # main(args) hands them over on purpose
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # decoding needs less than one core here
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda r: "litlogger" not in r.getMessage().lower()
+    )
+    warnings.filterwarnings(
+        "ignore", message="LightningCLI.s args parameter.*"
+    )  # main(args) hands them over on purpose
+    warnings.filterwarnings(
+        "ignore", message=".*does not have many workers.*"
+    )  # decoding needs less than one core here
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own use of torch

@@ -15,13 +15,14 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MetricCollection
+from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.losses import Objective
 from sfdkit.losses.adversarial import AdversarialKind, discriminator_loss, generator_loss, r1_penalty
 from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.blocks import warp
 from sfdkit.model.discriminator import Discriminator
 from sfdkit.schedule import cosine_with_warmup
 from sfdkit.types import FrameBatch, Generated
@@ -35,18 +36,22 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
 class AnimationTask(L.LightningModule):
     """Self-supervised training: a source frame and the motion of another frame of its clip must give that frame.
 
-    Generator and discriminator take turns under manual optimisation. ``trainer.global_step`` counts generator steps only, so ``max_steps``
-    means what it says with and without a discriminator.
+    Generator and discriminator take turns under manual optimisation. ``trainer.global_step`` counts generator steps
+    only, so ``max_steps`` means what it says with and without a discriminator.
 
     Args:
         animator: The model.
-        weights: Loss term to weight: l1, gradient, ssim, perceptual, adversarial, r1. A weight of 0 switches a term off.
+        weights: Loss term to weight: l1, l2, gradient, ssim, perceptual, warp, adversarial, r1. A weight of 0 switches
+            a term off.
         discriminator: Needed when the weight ``adversarial`` is not 0.
         adversarial: Form of the adversarial loss.
         r1_every: The R1 penalty is taken every so many steps, and scaled up by as much.
         optimizer: Of the animator.
         discriminator_optimizer: Of the discriminator.
-        warmup_steps: Steps over which the learning rate rises; afterwards it falls along a cosine until ``max_steps`` or ``max_time``.
+        basis_rate: Factor on the learning rate of the basis. A basis that turns quickly leaves behind all that reads
+            the latent code.
+        warmup_steps: Steps over which the learning rate rises; afterwards it falls along a cosine until ``max_steps``
+            or ``max_time``.
         gradient_clip: Largest norm of the gradient; 0 for no limit.
         accumulate: Batches per step.
 
@@ -63,6 +68,7 @@ class AnimationTask(L.LightningModule):
         r1_every: PositiveInt = 16,
         optimizer: OptimizerCallable = adam,
         discriminator_optimizer: OptimizerCallable = adam,
+        basis_rate: float = 0.02,
         warmup_steps: NonNegativeInt = 100,
         gradient_clip: float = 1.0,
         accumulate: PositiveInt = 1,
@@ -80,6 +86,7 @@ class AnimationTask(L.LightningModule):
         self.r1_every = r1_every
         self.optimizer = optimizer
         self.discriminator_optimizer = discriminator_optimizer
+        self.basis_rate = basis_rate
         self.warmup_steps = warmup_steps
         self.gradient_clip = gradient_clip
         self.accumulate = accumulate
@@ -88,7 +95,7 @@ class AnimationTask(L.LightningModule):
         self.total_steps = float("inf")
         self.last_motion: Tensor | None = None
         for stage in ("val", "test"):
-            metrics = {
+            metrics: dict[str, Metric | MetricCollection] = {
                 "l1": MeanAbsoluteError(),
                 "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean"),
                 "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
@@ -105,16 +112,18 @@ class AnimationTask(L.LightningModule):
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
             raise CheckpointError(
-                f"the checkpoint belongs to another model than the configuration describes: {str(error).splitlines()[1].strip()} "
-                "Use the config.yaml that lies beside the checkpoint's run"
+                "the checkpoint belongs to another model than the configuration describes: "
+                f"{str(error).splitlines()[1].strip()} Use the config.yaml that lies beside the checkpoint's run"
             ) from error
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build the optimisers; their configured rates, not a checkpoint's, are what the schedule scales."""
-        parts: list[tuple[Any, torch.nn.Module]] = [(self.optimizer, self.animator)]
+        basis = self.animator.descriptors.weight
+        others = [p for p in self.animator.parameters() if p is not basis]
+        groups = [{"params": others, "scale": 1.0}, {"params": [basis], "scale": self.basis_rate}]
+        optimizers = [self.optimizer(groups)]
         if self.discriminator is not None:
-            parts.append((self.discriminator_optimizer, self.discriminator))
-        optimizers = [build(module.parameters()) for build, module in parts]
+            optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))
         self.base_rates = [float(o.param_groups[0]["lr"]) for o in optimizers]
         return optimizers
 
@@ -129,7 +138,9 @@ class AnimationTask(L.LightningModule):
             ConfigError: ``precision: 16-mixed``.
         """
         if str(self.trainer.precision) == "16-mixed":
-            raise ConfigError("trainer.precision: 16-mixed needs loss scaling, which two optimisers cannot share; use bf16-mixed")
+            raise ConfigError(
+                "trainer.precision: 16-mixed needs loss scaling, which two optimisers cannot share; use bf16-mixed"
+            )
 
     def on_train_start(self) -> None:
         """Note the length of the training, which the schedule needs."""
@@ -141,7 +152,10 @@ class AnimationTask(L.LightningModule):
         stepping = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
         self._set_rates(optimizers)
         result, motion, target = self.render(batch)
-        self._generator_phase(result, target, optimizers[0], stepping)
+        warped = None
+        if self.objective.needs_warped:
+            warped = warp(batch["source"].repeat_interleave(batch["driving"].shape[1], 0), result.flow)
+        self._generator_phase(result, target, warped, optimizers[0], stepping)
         if self.discriminator is not None:
             self._discriminator_phase(result.image.detach(), target, optimizers[1], stepping)
         self.last_motion = motion.detach()
@@ -162,8 +176,10 @@ class AnimationTask(L.LightningModule):
         motion = self.animator.motion(views.flatten(0, 1))
         return self.animator.generate(state.expand(driving.shape[1]), motion), motion, driving.flatten(0, 1)
 
-    def _generator_phase(self, result: Generated, target: Tensor, optimizer: LightningOptimizer, stepping: bool) -> None:
-        loss, values = self.objective(result.image, target)
+    def _generator_phase(
+        self, result: Generated, target: Tensor, warped: Tensor | None, optimizer: LightningOptimizer, stepping: bool
+    ) -> None:
+        loss, values = self.objective(result.image, target, warped)
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
             values["adversarial"] = generator_loss(self.discriminator(result.image), self.adversarial)
@@ -200,7 +216,7 @@ class AnimationTask(L.LightningModule):
         factor = cosine_with_warmup(self.global_step, self.warmup_steps, self.progress())
         for optimizer, rate in zip(optimizers, self.base_rates, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+                group["lr"] = rate * factor * group.get("scale", 1.0)
         self.log("train/rate", self.base_rates[0] * factor, on_step=True, on_epoch=False)
 
     def progress(self) -> float:

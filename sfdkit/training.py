@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -20,6 +21,7 @@ from sfdkit.callbacks import (
 )
 from sfdkit.compose import KEY as COMPOSE
 from sfdkit.compose import expand_arguments
+from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import summary_table
 from sfdkit.task import AnimationTask
 
@@ -43,7 +45,9 @@ class AnimationCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that a config can set, and the links between data and model."""
-        parser.add_argument(f"--{COMPOSE}", type=list[str] | None, default=None, help="Files that a config is laid over.")
+        parser.add_argument(
+            f"--{COMPOSE}", type=list[str] | None, default=None, help="Files that a config is laid over."
+        )
         parser.add_lightning_class_args(WeightAverage, "average")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
@@ -74,18 +78,23 @@ class AnimationCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build everything, and tell the task what it was built from, for its checkpoints."""
         super().instantiate_classes()
-        parser = self._parser(self.subcommand) if self.subcommand else self.parser
         config = self.config[self.subcommand] if self.subcommand else self.config
-        written: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False, skip_link_targets=False))
+        parser = (
+            ArgumentParser()
+        )  # one without links: the CLI's own drops nested link targets, the resolution, at a dump
+        parser.add_subclass_arguments(FaceAnimator, "animator")
+        written: dict[str, Any] = yaml.safe_load(
+            parser.dump(Namespace(animator=config.model.animator), skip_unset=False)
+        )
         assert isinstance(self.model, AnimationTask)
-        self.model.experiment = {"animator": written["model"]["animator"], "seed": written["seed_everything"]}
+        self.model.experiment = {**written, "seed": config.seed_everything}
 
     def _parse_ckpt_path(self) -> None:
-        """Keep the configuration as given: Lightning would lay a checkpoint's hyperparameters over it without a word."""
+        """Keep the configuration as given: Lightning would lay a checkpoint's hyperparameters over it silently."""
 
 
 def run(args: Sequence[str]) -> None:
-    """Run ``fit``, ``validate``, ``test`` or ``predict`` with the arguments of the command line, the subcommand first."""
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` with the command line's arguments, the subcommand first."""
     AnimationCLI.launch(expand_arguments(args))
 
 

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = {p.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): p for d in ("sfdkit", "datamodules") for p in (ROOT / d).rglob("*.py")}
+FILES = {
+    p.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): p
+    for d in ("sfdkit", "datamodules")
+    for p in (ROOT / d).rglob("*.py")
+}
 MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 
 ROOMS = {
@@ -63,7 +67,18 @@ def test_dependencies_go_one_way(one: str, other: str) -> None:
 
 
 def test_model_files_are_torch_only() -> None:
-    allowed = {"torch", "timm", "sfdkit", "typing", "collections", "contextlib", "pathlib", "pickle", "__future__", "math"}
+    allowed = {
+        "torch",
+        "timm",
+        "sfdkit",
+        "typing",
+        "collections",
+        "contextlib",
+        "pathlib",
+        "pickle",
+        "__future__",
+        "math",
+    }
     for module, path in MODULES.items():
         if belongs(module, "sfdkit.model"):
             assert {i.split(".")[0] for i in imports(path)} <= allowed, module

@@ -39,8 +39,29 @@ def test_objective_sums_what_has_a_weight() -> None:
     assert objective(image, image)[0] == pytest.approx(0, abs=1e-5)
 
 
+def test_warp_term_judges_the_warped_source() -> None:
+    image, painted = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    objective = Objective({"l1": 1.0, "warp": 0.5})
+    assert objective.needs_warped and not Objective({"l1": 1.0, "warp": 0.0}).needs_warped
+    total, values = objective(painted, image, image)
+    assert values["warp"] == 0 and values["l1"] > 0.1 and total == pytest.approx(values["l1"].item())
+    total, values = objective(image, image, painted)
+    assert values["l1"] == 0 and values["warp"] == MultiScaleL1()(painted, image) > 0.1
+    assert total == pytest.approx(0.5 * values["warp"].item())
+
+
+def test_squared_term_weighs_large_errors() -> None:
+    target = torch.zeros(1, 3, 8, 8)
+    spread, peak = torch.full_like(target, 0.1), torch.zeros_like(target)
+    peak[..., 0] = 0.8
+    objective = Objective({"l2": 2.0})
+    assert objective(spread, target)[0] == pytest.approx(2 * 0.01)
+    assert objective(peak, target)[0] == pytest.approx(2 * 0.64 / 8)
+    assert not objective.needs_warped
+
+
 def test_unknown_term_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no loss term 'gradiant'. Did you mean 'gradient'"):
+    with pytest.raises(ConfigError, match=r"no loss term 'gradiant'\. Did you mean 'gradient'"):
         Objective({"gradiant": 1.0})
 
 
@@ -74,7 +95,7 @@ def test_perceptual_needs_weights_and_says_where_from(tmp_path: Path, monkeypatc
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(ConfigError, match="could not be downloaded.*set the weight perceptual to 0"):
+    with pytest.raises(ConfigError, match=r"could not be downloaded.*set the weight perceptual to 0"):
         Objective({"perceptual": 1.0})
 
 

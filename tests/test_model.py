@@ -72,7 +72,9 @@ def test_ten_families_encode_any_resolution(name: str, resolution: int) -> None:
         adapter = FeatureAdapter(encoder.sizes, encoder.channels, (8, 16, 32), (24, 16, 8))
         maps = encoder(torch.rand(2, 3, resolution, resolution))
         adapted = adapter(maps)
-    assert [tuple(m.shape) for m in maps] == [(2, c, s, s) for c, s in zip(encoder.channels, encoder.sizes, strict=True)]
+    assert [tuple(m.shape) for m in maps] == [
+        (2, c, s, s) for c, s in zip(encoder.channels, encoder.sizes, strict=True)
+    ]
     assert [tuple(m.shape) for m in adapted] == [(2, 24, 8, 8), (2, 16, 16, 16), (2, 8, 32, 32)]
 
 

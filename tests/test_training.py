@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sfdkit.checkpoint import load_animator
 from sfdkit.cli import main
 from sfdkit.compose import composed_files
-from sfdkit.errors import CheckpointError
+from sfdkit.errors import CheckpointError, ConfigError
+from sfdkit.task import AnimationTask
 from tests.running import EXPERIMENTS, SLOTS, config, fit, logging_to, make_data, small
 from tests.shards import make_shards
+from tests.tiny import tiny_animator
 
 WITH_GAN = (
     "--model.discriminator=sfdkit.model.discriminator.Discriminator",
@@ -23,6 +28,17 @@ WITH_GAN = (
     "--model.weights.r1=1.0",
     "--model.r1_every=2",
 )
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_process_group() -> Iterator[None]:
+    """A training under DDP leaves its process group and the variables of its environment behind."""
+    before = dict(os.environ)
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +59,7 @@ def slot_files() -> list[str]:
 
 
 def files_for(name: str) -> tuple[str, ...]:
-    """A whole experiment around one file: the file itself if it composes others, else the default of each other slot."""
+    """A whole experiment around one file: the file alone if it composes others, else with the other slots' defaults."""
     if "compose" in yaml.safe_load((EXPERIMENTS / name).read_text()):
         return (name,)
     return tuple(name if Path(slot).parent == Path(name).parent else slot for slot in SLOTS)
@@ -83,15 +99,33 @@ def test_run_writes_config_scalars_histograms_and_pictures(run: Path) -> None:
     assert {"train/motion coefficients", "train/identity coefficients"} <= set(tags["histograms"])
 
 
-def test_resume_equals_uninterrupted(data: Path, tmp_path: Path) -> None:
-    """Three batches make an epoch; the run is cut after the first epoch and continued to the end of the second."""
-    every = ("--checkpoint.every_n_train_steps=1", "--checkpoint.save_top_k=-1", *WITH_GAN)
-    probe = fit(data, tmp_path / "probe", "--trainer.max_epochs=1", "--trainer.max_steps=-1", *WITH_GAN)
-    batches = load_animator(probe).train["steps"]
-    whole = fit(data, tmp_path / "whole", *every, steps=2 * batches)
-    middle = tmp_path / f"whole/checkpoints/step{batches:06d}.ckpt"
-    resumed = fit(data, tmp_path / "resumed", *every, f"--ckpt_path={middle}", steps=2 * batches)
-    one, other = (torch.load(path, weights_only=True) for path in (whole, resumed))
+EPOCH = 5
+"""Batches of an epoch: nine clips, one row each, in full batches of two."""
+EACH_STEP = (
+    "--checkpoint.every_n_train_steps=1",
+    "--checkpoint.save_top_k=-1",
+    "--data.init_args.rows_per_clip=1",
+    *WITH_GAN,
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """An uninterrupted run of two epochs, with a checkpoint of each step."""
+    folder = tmp_path_factory.mktemp("whole")
+    fit(data, folder, *EACH_STEP, steps=2 * EPOCH)
+    return folder
+
+
+@pytest.mark.parametrize("cut", [2, EPOCH, EPOCH + 2])
+def test_resume_equals_uninterrupted(cut: int, data: Path, whole: Path, tmp_path: Path) -> None:
+    """The run is cut within an epoch or after one, and continued to the end of the second."""
+    middle = whole / f"checkpoints/step{cut:06d}.ckpt"
+    assert torch.load(middle, weights_only=True)["epoch"] == (cut - 1) // EPOCH
+    resumed = fit(data, tmp_path, *EACH_STEP, f"--ckpt_path={middle}", steps=2 * EPOCH)
+    one, other = (torch.load(path, weights_only=True) for path in (whole / "checkpoints/last.ckpt", resumed))
+    assert one["global_step"] == other["global_step"] == 2 * EPOCH and one["epoch"] == other["epoch"] == 1
+    assert one["sfdkit"]["train"]["frames"] == other["sfdkit"]["train"]["frames"]
     for part in ("state_dict", "animator_average"):
         assert one[part].keys() == other[part].keys()
         for key, value in one[part].items():
@@ -115,14 +149,36 @@ def test_precisions_and_accumulation(precision: str, data: Path, tmp_path: Path)
     assert (basis.T @ basis - torch.eye(basis.shape[1])).abs().max() < 1e-5
 
 
-def test_half_precision_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*config(*SLOTS), *small(data, tmp_path), "--trainer.precision=16-mixed"]
-    assert main(["fit", *arguments, "--trainer.logger=false"]) == 1
-    assert "use bf16-mixed" in capsys.readouterr().err
+def test_half_precision_is_refused() -> None:
+    task = AnimationTask(tiny_animator(), {"l1": 1.0})
+    for precision in ("bf16-mixed", "16-mixed"):  # a stand-in for a trainer on a GPU: on a CPU Lightning takes bf16
+        task._trainer = SimpleNamespace(precision=precision)  # type: ignore[assignment]
+        if precision == "bf16-mixed":
+            task.on_fit_start()
+    with pytest.raises(ConfigError, match="use bf16-mixed"):
+        task.on_fit_start()
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_bar_can_be_switched_off(
+    shown: bool, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(data, tmp_path, f"--trainer.enable_progress_bar={str(shown).lower()}")
+    output = capsys.readouterr()
+    assert ("images/s=" in output.out + output.err) == shown
+
+
+def test_checkpoint_keeps_the_resolution_it_was_trained_at(run: Path) -> None:
+    loaded = load_animator(run / "checkpoints/last.ckpt")
+    parts = loaded.experiment["init_args"]
+    assert parts["encoder"]["init_args"]["resolution"] == parts["generator"]["init_args"]["resolution"] == 32
+    assert loaded.animator.resolution == loaded.animator.encoder.resolution == 32
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_other_subcommands(command: str, data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_subcommands(
+    command: str, data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = [*config(*SLOTS), *small(data, tmp_path), *logging_to(tmp_path), *WITH_GAN]
     arguments = [a for a in arguments if not a.startswith("--trainer.max_steps")]
     assert main([command, *arguments, f"--ckpt_path={run}/checkpoints/last.ckpt"]) == 0
@@ -136,14 +192,14 @@ def test_other_subcommands(command: str, data: Path, run: Path, tmp_path: Path, 
 def test_two_processes_share_the_work(data: Path, tmp_path: Path) -> None:
     files = ("base.yaml", "encoder/tiny.yaml", "data/puppets.yaml", "trainer/cpu2.yaml")
     arguments = [*config(*files), *small(data, tmp_path), *logging_to(tmp_path), *WITH_GAN]
-    arguments += ["--trainer.max_epochs=1", "--trainer.max_steps=-1"]
+    arguments += ["--trainer.max_epochs=1", "--trainer.max_steps=-1", "--data.init_args.rows_per_clip=1"]
     command = [sys.executable, "-m", "sfdkit", "fit", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=EXPERIMENTS.parent)
     assert done.returncode == 0, done.stderr[-3000:]
     train = load_animator(tmp_path / "checkpoints/last.ckpt").train
     assert train["world_size"] == 2
-    alone = load_animator(fit(data, tmp_path / "alone", "--trainer.max_epochs=1", "--trainer.max_steps=-1")).train
-    assert train["steps"] == -(-alone["steps"] // 2)
+    assert train["steps"] == 3  # the larger share of nine clips is five: three batches of two, against EPOCH alone
+    assert train["frames"] == 3 * 2 * 2 * 2  # steps, processes, sources, driving frames
 
 
 def test_checkpoint_of_another_model_is_refused(data: Path, run: Path, tmp_path: Path, capsys) -> None:

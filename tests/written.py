@@ -32,8 +32,9 @@ def lively_animator(seed: int = 0) -> FaceAnimator:
         motion = animator.motion(torch.rand(16, 3, 32, 32))
         last.weight.div_(motion.std(0)[:, None])
         last.bias.sub_(motion.mean(0)).div_(motion.std(0))
-        for name, parameter in animator.named_parameters():
-            if "flow_and_mask.weight" in name:
+        animator.generator.affine.weight.normal_(std=0.3)
+        for name, parameter in animator.generator.named_parameters():
+            if name.endswith(".motion.weight"):
                 parameter.normal_(std=0.3)
     return animator
 

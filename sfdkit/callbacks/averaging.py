@@ -13,13 +13,14 @@ from sfdkit.errors import CheckpointError
 from sfdkit.task import AnimationTask
 
 KEY = "animator_average"
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class WeightAverage(L.Callback):
     """Keeps an exponential moving average of the animator alone, and validates, tests and predicts with it.
 
-    Lightning's own averaging copies the whole module, discriminator and metrics included; this one holds a second animator only. The
-    average follows early steps faster: its decay at update ``n`` is ``min(decay, (1 + n) / (10 + n))``.
+    Lightning's own averaging copies the whole module, discriminator and metrics included; this one a second animator.
+    The average follows early steps faster: its decay at update ``n`` is ``min(decay, (1 + n) / (10 + n))``.
 
     Args:
         decay: Share of the average that a step keeps, 0 … 1; 0 makes the average equal to the weights.
@@ -31,7 +32,7 @@ class WeightAverage(L.Callback):
         self.restored: dict[str, Tensor] | None = None
         self.last_step = 0
 
-    def _blend(self, average: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+    def _blend(self, average: Tensors, current: Tensors, updates: Tensor | int) -> None:
         """Move the averages towards the current values; whole numbers are copied."""
         n = float(updates)
         share = 1 - min(self.decay, (1 + n) / (10 + n))
@@ -114,7 +115,9 @@ class WeightAverage(L.Callback):
             CheckpointError: The checkpoint holds none.
         """
         if KEY not in checkpoint:
-            raise CheckpointError(f"the checkpoint holds no average of the weights ({KEY}); it was not written by sfdkit")
+            raise CheckpointError(
+                f"the checkpoint holds no average of the weights ({KEY}); it was not written by sfdkit"
+            )
         self.restored = checkpoint[KEY]
         self.last_step = int(checkpoint["global_step"])
 

@@ -15,7 +15,7 @@ KEY = "sfdkit"
 
 
 class TrainingStatistics(L.Callback):
-    """Counts driven frames and seconds over all parts of a training and stores them in the checkpoint with the experiment.
+    """Counts driven frames and seconds over all parts of a training; stores them and the experiment in the checkpoint.
 
     Seconds run from the first step to the last and leave out set-up; a resumed training goes on counting.
     """

@@ -1,7 +1,7 @@
 """The shard format: what a tar member holds and what the index beside the shards promises.
 
-A shard is an uncompressed tar (WebDataset, https://github.com/webdataset/webdataset) of clips. A clip ``KEY`` is two members,
-in this order:
+A shard is an uncompressed tar (WebDataset, https://github.com/webdataset/webdataset) of clips. A clip ``KEY`` is two
+members, in this order:
 
 ``KEY.json``
     UTF-8 json, see :class:`ClipMeta`.

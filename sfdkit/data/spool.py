@@ -104,7 +104,7 @@ def worker_map(workers: int) -> Iterator[Mapper]:
 
 
 def _use_one_core() -> None:
-    """Keep the libraries of a worker to one thread: several per core wait for each other, and take six times as long."""
+    """Keep a worker's libraries to one thread: several per core wait for each other, and take six times as long."""
     cv2.setNumThreads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for torch, if it is imported after this
     if "torch" in sys.modules:

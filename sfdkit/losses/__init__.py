@@ -1,4 +1,4 @@
-"""Loss terms. One file, one term: to add one, write the file and name it in ``TERMS``; a weight in the YAML switches it on."""
+"""Loss terms. One file, one term: to add one, write it and name it in ``TERMS``; a weight in YAML switches it on."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ TERMS: dict[str, type[nn.Module]] = {
     "gradient": GradientLoss,
     "ssim": StructureLoss,
     "perceptual": PerceptualLoss,
+    "warp": MultiScaleL1,
 }
 """Terms of (prediction, target), both B 3 H W in [0, 1], each giving a scalar."""
+
+OF_WARPED = ("warp",)
+"""Terms whose prediction is the warped source, nothing painted: flow must explain motion where it can."""
 
 ADVERSARIAL = ("adversarial", "r1")
 """Weights that the task itself uses, with a discriminator."""
@@ -43,13 +47,27 @@ class Objective(nn.Module):
         for name in weights:
             if name not in known:
                 raise ConfigError(
-                    f"weights: there is no loss term {name!r}.{did_you_mean(name, known)} The terms are {', '.join(known)}"
+                    f"weights: there is no loss term {name!r}.{did_you_mean(name, known)} "
+                    f"The terms are {', '.join(known)}"
                 )
         self.weights = {name: float(weights[name]) for name in TERMS if weights.get(name, 0.0)}
         self.terms = nn.ModuleDict({name: TERMS[name]() for name in self.weights})
 
-    def forward(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum and each term's own value."""
-        values = {name: term(prediction, target) for name, term in self.terms.items()}
+    @property
+    def needs_warped(self) -> bool:
+        """Whether a term wants the warped source."""
+        return any(name in self.weights for name in OF_WARPED)
+
+    def forward(
+        self, prediction: Tensor, target: Tensor, warped: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum and each term's own value.
+
+        Args:
+            prediction: B 3 H W, the results.
+            target: B 3 H W.
+            warped: B 3 H W, the warped sources; needed when :attr:`needs_warped`.
+        """
+        values = {name: term(warped if name in OF_WARPED else prediction, target) for name, term in self.terms.items()}
         total = sum((self.weights[name] * value for name, value in values.items()), prediction.new_zeros(()))
         return torch.as_tensor(total), values

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class GradientLoss(nn.Module):
-    """Mean absolute difference of horizontal and vertical finite differences: it asks for sharp edges in the right place."""
+    """Mean absolute difference of horizontal and vertical finite differences: asks for sharp edges in their place."""
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the mean of both directions for B 3 H W in [0, 1]."""

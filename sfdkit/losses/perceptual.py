@@ -18,10 +18,11 @@ WEIGHTS_VARIABLE = "SFDKIT_VGG19"
 
 
 class PerceptualLoss(nn.Module):
-    """L1 between VGG19 features of five depths at several scales (https://arxiv.org/abs/1603.08155; pyramid as in FOMM, LIA).
+    """L1 between VGG19 features of five depths at several scales.
 
-    The weights come from the file that the environment variable ``SFDKIT_VGG19`` names (torchvision's state dict), else from torchvision's
-    cache or download. They serve training alone and are not saved in checkpoints.
+    After https://arxiv.org/abs/1603.08155; the pyramid is as in FOMM and LIA. The weights come from the file that the
+    environment variable ``SFDKIT_VGG19`` names (torchvision's state dict), else from torchvision's cache or download.
+    They serve training alone and are not saved in checkpoints.
 
     Args:
         scales: Number of scales, the full one included; a scale under 32 pixels is left out.
@@ -36,7 +37,8 @@ class PerceptualLoss(nn.Module):
     def __init__(self, scales: int = 4) -> None:
         super().__init__()
         self.scales = scales
-        features = load_vgg19().features
+        features = load_vgg19().get_submodule("features")
+        assert isinstance(features, nn.Sequential)
         starts = (0, *LAYERS[:-1])
         self.slices = nn.ModuleList(features[a:b] for a, b in zip(starts, LAYERS, strict=True))
         self.requires_grad_(False)
@@ -79,7 +81,9 @@ def load_vgg19() -> nn.Module:
         try:
             return vgg19(weights=VGG19_Weights.IMAGENET1K_V1).eval()
         except (OSError, RuntimeError) as error:
-            raise ConfigError(f"weights: perceptual needs VGG19, which could not be downloaded ({error}). {remedy}") from error
+            raise ConfigError(
+                f"weights: perceptual needs VGG19, which could not be downloaded ({error}). {remedy}"
+            ) from error
     if not Path(path).is_file():
         raise ConfigError(f"weights: perceptual: {WEIGHTS_VARIABLE}={path} is no file. {remedy}")
     network = vgg19()

@@ -58,9 +58,10 @@ class CoefficientHead(nn.Module):
         self.layers = nn.Sequential(
             nn.BatchNorm1d(inputs), nn.Linear(inputs, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, outputs)
         )
-        for layer in (self.layers[1], self.layers[3]):
-            nn.init.kaiming_normal_(layer.weight, a=0.2)
-            nn.init.zeros_(layer.bias)
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, a=0.2)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's feature maps to B outputs, float32."""
@@ -82,7 +83,8 @@ class FaceAnimator(nn.Module):
         encoder: Reads the source; its maps are what the generator warps.
         descriptors: The basis.
         generator: Renders; its ``latent_size`` must be the descriptor layer's.
-        driving_encoder: Reads the motion; may be lighter and of a lower resolution. ``None``: the source's encoder serves both.
+        driving_encoder: Reads the motion; may be lighter and of a lower resolution. ``None``: the source's encoder
+            serves both.
         motion_points: Soft points that the motion head sees beside pooled features; 0 for none.
 
     Raises:
@@ -100,12 +102,14 @@ class FaceAnimator(nn.Module):
         super().__init__()
         if descriptors.latent_size != generator.latent_size:
             raise ConfigError(
-                f"animator: descriptors have latent_size {descriptors.latent_size}, generator has {generator.latent_size}; "
-                "set generator.latent_size to the former (identity_size + motion_size for a complete basis)"
+                f"animator: descriptors have latent_size {descriptors.latent_size}, "
+                f"generator has {generator.latent_size}; set generator.latent_size to the former "
+                "(identity_size + motion_size for a complete basis)"
             )
         if encoder.resolution != generator.resolution:
             raise ConfigError(
-                f"animator: encoder has resolution {encoder.resolution}, generator {generator.resolution}; give both the same"
+                f"animator: encoder has resolution {encoder.resolution}, generator {generator.resolution}; "
+                "give both the same"
             )
         self.resolution: int = generator.resolution
         self.encoder = encoder

@@ -18,7 +18,7 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """Return the sampling grid of the identity warp, 1 2 H W, (x, y) of pixel centres in [-1, 1] (``align_corners=False``)."""
+    """Return the identity warp's sampling grid, 1 2 H W: x, y of pixel centres in [-1, 1], ``align_corners=False``."""
     y = (torch.arange(height, device=like.device, dtype=torch.float32) * 2 + 1) / height - 1
     x = (torch.arange(width, device=like.device, dtype=torch.float32) * 2 + 1) / width - 1
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])[None]
@@ -54,8 +54,8 @@ def resize(image: Tensor, height: int, width: int | None = None) -> Tensor:
 class ModulatedConv(nn.Module):
     """Convolution whose input channels are scaled by a style and whose output is normalised (StyleGAN2 demodulation).
 
-    The activations are scaled rather than the weights: the two forms are equal, and this one exports with a dynamic batch.
-    https://arxiv.org/abs/1912.04958
+    The activations are scaled rather than the weights: the two forms are equal, and this one exports with a dynamic
+    batch. https://arxiv.org/abs/1912.04958
 
     Args:
         inputs: Input channels.
@@ -111,7 +111,8 @@ class SoftPoints(nn.Module):
     def __init__(self, inputs: int, points: int) -> None:
         super().__init__()
         self.heat = nn.Conv2d(inputs, points, 1)
-        nn.init.normal_(self.heat.weight, std=3 * inputs**-0.5)  # peaks from the start: a flat map's centre tells nothing
+        # peaks from the start: a flat map's centre tells nothing
+        nn.init.normal_(self.heat.weight, std=3 * inputs**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map B C H W to B 2P: x and y of each point in [-1, 1]."""

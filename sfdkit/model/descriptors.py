@@ -5,8 +5,8 @@ Legend: ``B`` batch, ``D`` latent dimensions, ``N`` identity coefficients, ``M``
     [U | V] = QR(W)            W learned, D x (N + M); U identity, V motion; sign of diag(R) fixed to +
     z = U a + V b              a: B N identity coefficients, b: B M motion coefficients
 
-After "Learning Semantic Facial Descriptors for Accurate Face Animation", https://arxiv.org/abs/2501.17718; the free residual code
-is the setting of "Latent Image Animator", https://arxiv.org/abs/2203.09043.
+After "Learning Semantic Facial Descriptors for Accurate Face Animation", https://arxiv.org/abs/2501.17718; the free
+residual code is the setting of "Latent Image Animator", https://arxiv.org/abs/2203.09043.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sfdkit.types import Descriptors
 
 
 def orthonormalise(weight: Tensor) -> Tensor:
-    """Return the Q factor of ``weight`` with the sign of R's diagonal made positive, so that it is unique and continuous.
+    """Return the Q factor of ``weight``, with the sign of R's diagonal made positive: it is unique and continuous.
 
     Args:
         weight: D C with D >= C, any floating type.
@@ -37,16 +37,17 @@ def orthonormalise(weight: Tensor) -> Tensor:
 class DescriptorLayer(nn.Module):
     """Turns identity and motion coefficients into a latent code and reads them back by projection.
 
-    The raw matrix ``W`` is stored and orthogonalised in float32 in every training step: an average of orthonormal matrices is not
-    orthonormal, an average of ``W`` stays a valid ``W``. In eval mode the basis is computed once and kept until ``W`` changes.
+    The raw matrix ``W`` is stored and orthogonalised in float32 in every training step: an average of orthonormal
+    matrices is not orthonormal, an average of ``W`` stays a valid ``W``. In eval mode the basis is computed once and
+    kept until ``W`` changes.
 
     Args:
         identity_size: ``N``, number of identity vectors. Ignored when ``identity_basis`` is off.
         motion_size: ``M``, number of motion vectors.
         latent_size: ``D``; ``None`` makes the basis complete, ``D = N + M``.
         orthogonal: Off: the columns of ``W`` are only scaled to length 1 (ablation).
-        identity_basis: Off: the identity code is a free residual of ``D`` numbers, ``z = w + V b`` (the LIA setting); then
-            ``latent_size`` must be given.
+        identity_basis: Off: the identity code is a free residual of ``D`` numbers, ``z = w + V b`` (the LIA setting);
+            then ``latent_size`` must be given.
 
     Raises:
         ConfigError: Sizes that cannot form a basis.
@@ -66,7 +67,9 @@ class DescriptorLayer(nn.Module):
                 f"descriptors: identity_size and motion_size must be at least 1, got {identity_size} and {motion_size}"
             )
         if latent_size is None and not identity_basis:
-            raise ConfigError("descriptors: identity_basis=false needs latent_size, the length of the free residual code")
+            raise ConfigError(
+                "descriptors: identity_basis=false needs latent_size, the length of the free residual code"
+            )
         columns = (identity_size if identity_basis else 0) + motion_size
         self.latent_size: int = columns if latent_size is None else latent_size
         if columns > self.latent_size:
@@ -89,7 +92,7 @@ class DescriptorLayer(nn.Module):
         return self.weight.shape[0] == self.weight.shape[1]
 
     def basis(self) -> Tensor:
-        """Return ``[U | V]``, D (N + M) float32, identity columns first (motion columns alone without an identity basis)."""
+        """Return ``[U | V]``, D (N + M) float32: identity columns first (without an identity basis ``V`` alone)."""
         if self.training or torch.is_grad_enabled() or self.weight.is_meta:
             return self._compute()
         now = (self.weight._version, self.weight.data_ptr())

@@ -46,8 +46,16 @@ class TimmEncoder(Encoder):
         ConfigError: Unknown name, or a resolution that the backbone cannot take.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
-        self, name: str, resolution: int = 256, pretrained: bool = False, weights: str | None = None, max_stride: int = 32
+        self,
+        name: str,
+        resolution: int = 256,
+        pretrained: bool = False,
+        weights: str | None = None,
+        max_stride: int = 32,
     ) -> None:
         super().__init__()
         if not timm.is_model(name):
@@ -86,17 +94,20 @@ class TimmEncoder(Encoder):
         finally:
             self.backbone.train(training)
         if any(m.ndim != 4 or m.shape[2] < 1 for m in maps):
-            raise ConfigError(f"encoder: {self.name} gives no feature maps at resolution {self.resolution}; raise the resolution")
+            raise ConfigError(
+                f"encoder: {self.name} gives no feature maps at resolution {self.resolution}; raise the resolution"
+            )
         return maps
 
 
 def _create(name: str, resolution: int, pretrained: bool, max_stride: int) -> nn.Module:
-    """Build the feature extractor; transformers need the picture's size, most convolutional nets refuse the argument."""
+    """Build the feature extractor; transformers need the picture's size, most convolutional nets refuse to take it."""
     arguments: dict[str, Any] = {"pretrained": pretrained, "features_only": True, "feature_cls": "getter"}
     failure: Exception | None = None
-    for extra in ({"img_size": resolution}, {}):
+    sized: tuple[dict[str, Any], ...] = ({"img_size": resolution}, {})
+    for extra in sized:
         try:
-            model = timm.create_model(name, **arguments, **extra)
+            model: Any = timm.create_model(name, **arguments, **extra)
         except TypeError as error:
             if "img_size" not in str(error):
                 raise
@@ -127,15 +138,16 @@ def _load_local(backbone: nn.Module, name: str, weights: str) -> None:
         stored = timm.models.load_state_dict(weights, weights_only=True)
     except (RuntimeError, OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise ConfigError(f"encoder: weights file {weights} cannot be read: {_first_line(error)}") from error
-    wanted = backbone.model.state_dict()
+    model = backbone.get_submodule("model")
+    wanted = model.state_dict()
     fitting = {k: v for k, v in stored.items() if k in wanted and v.shape == wanted[k].shape}
     missing = [k for k in wanted if k not in fitting]
     if missing:
         raise ConfigError(
-            f"encoder: weights file {weights} does not fit {name}: {len(missing)} of {len(wanted)} tensors are missing or of another "
-            f"shape, the first is {missing[0]}; give a state dict of timm's {name}"
+            f"encoder: weights file {weights} does not fit {name}: {len(missing)} of {len(wanted)} tensors are missing "
+            f"or of another shape, the first is {missing[0]}; give a state dict of timm's {name}"
         )
-    backbone.model.load_state_dict(fitting)
+    model.load_state_dict(fitting)
 
 
 def _first_line(error: BaseException | None) -> str:
@@ -145,8 +157,8 @@ def _first_line(error: BaseException | None) -> str:
 class FeatureAdapter(nn.Module):
     """Brings an encoder's maps to the sizes and channels that a generator asks for.
 
-    For each wanted map the coarsest encoder map that is still at least as fine is taken (or the finest there is), resized and mixed by a 1x1
-    convolution.
+    For each wanted map the coarsest encoder map that is still at least as fine is taken (or the finest there is),
+    resized and mixed by a 1x1 convolution.
 
     Args:
         encoder_sizes: Sizes of the encoder's maps.

@@ -1,9 +1,11 @@
 """The generator: warps the source's features and picture by a multi-scale flow and paints the rest.
 
-Legend: ``B`` batch, ``D`` latent dimensions, ``R`` resolution, ``C`` channels of a level, ``r`` size of a level (8, 16, ... R/2).
+Legend: ``B`` batch, ``D`` latent dimensions, ``R`` resolution, ``C`` channels, ``r`` size of a level (8, 16 ... R/2).
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +16,31 @@ from sfdkit.model.blocks import ModulatedBlock, ModulatedConv, identity_grid, re
 from sfdkit.types import Generated
 
 START = 8
-AFFINE_GAIN = 0.2
+PART_GAIN = 0.2
 FLOW_GAIN = 0.05
-"""Units of the flow heads: without it the first steps of Adam throw the flow off the picture, where gradients are zero."""
+"""Units of the flow heads: without it Adam's first steps throw the flow off the picture, where gradients are zero."""
+
+
+class MotionField(NamedTuple):
+    """Flow as a few affine motions, each over a soft part of the picture, plus a residual."""
+
+    affine: Tensor
+    """B P 2 3: motion of each part, an offset that is affine in the position; the last part stands still."""
+    logits: Tensor
+    """B P r r: where the parts are."""
+    residual: Tensor
+    """B 2 r r: what the parts do not explain."""
+
+    def refine(self, residual: Tensor, logits: Tensor) -> MotionField:
+        """Return the field at the size of ``residual`` (B 2 r r) and ``logits`` (B P r r), which are added."""
+        size = residual.shape[2]
+        return MotionField(self.affine, resize(self.logits, size) + logits, resize(self.residual, size) + residual)
+
+    def flow(self) -> Tensor:
+        """Return the flow, B 2 r r, in units of half the picture."""
+        grid = identity_grid(self.logits.shape[2], self.logits.shape[3], self.logits)[0]
+        matrix = torch.einsum("bphw,bpij->bijhw", self.logits.softmax(1), self.affine)
+        return (matrix[:, :, :2] * grid).sum(2) + matrix[:, :, 2] + self.residual
 
 
 class GeneratorLevel(nn.Module):
@@ -26,35 +50,39 @@ class GeneratorLevel(nn.Module):
         inputs: Channels of the hidden state that comes from the coarser level.
         channels: Channels of this level and of the source's features at it.
         style_size: Style dimensions.
+        parts: Number of parts that move by an affine motion each.
     """
 
-    def __init__(self, inputs: int, channels: int, style_size: int) -> None:
+    def __init__(self, inputs: int, channels: int, style_size: int, parts: int) -> None:
         super().__init__()
         self.enter = ModulatedConv(inputs, channels, style_size)
-        self.flow_and_mask = nn.Conv2d(channels, 3, 3, padding=1)
+        self.motion = nn.Conv2d(channels, 3 + parts, 3, padding=1)
         self.merge = ModulatedConv(2 * channels, channels, style_size)
-        nn.init.zeros_(self.flow_and_mask.weight)
-        nn.init.zeros_(self.flow_and_mask.bias)
+        with torch.no_grad():
+            self.motion.weight[:3] = 0  # residual flow and mask start at zero; the parts must differ from the start
+            self.motion.bias.zero_()  # type: ignore[union-attr]
 
-    def forward(self, hidden: Tensor, feature: Tensor, flow: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
-        """Map hidden B inputs r/2 r/2 (or r r), feature B C r r, flow B 2 . . to hidden B C r r and flow B 2 r r."""
+    def forward(self, hidden: Tensor, feature: Tensor, field: MotionField, style: Tensor) -> tuple[Tensor, MotionField]:
+        """Map hidden B inputs r/2 r/2 (or r r) and feature B C r r to hidden B C r r and the motion field at r."""
         size = feature.shape[2]
         if hidden.shape[2] != size:
             hidden = F.interpolate(hidden, scale_factor=2, mode="nearest")
         hidden = F.leaky_relu(self.enter(hidden, style), 0.2)
-        change = self.flow_and_mask(hidden).float()
-        flow = resize(flow, size) + FLOW_GAIN * change[:, :2]
-        warped = warp(feature, flow) * torch.sigmoid(change[:, 2:])
+        change = self.motion(hidden).float()
+        field = field.refine(FLOW_GAIN * change[:, :2], change[:, 3:])
+        warped = warp(feature, field.flow()) * torch.sigmoid(change[:, 2:3])
         merged = self.merge(torch.cat([hidden, warped.to(hidden.dtype)], 1), style)
-        return F.leaky_relu(merged, 0.2), flow
+        return F.leaky_relu(merged, 0.2), field
 
 
 class Generator(nn.Module):
     """Renders a face from a latent code and the source.
 
-    It starts at 8x8 from the unwarped source features under modulation by the latent code, with an affine flow that is linear in the codes,
-    doubles up to R/2 with the flow refined at each level, and ends in one sub-pixel step to R (https://arxiv.org/abs/1609.05158) that gives the painted picture, the last change of the flow
-    and the blending mask: ``image = mask * warp(source, flow) + (1 - mask) * painted``. At initialisation the flow is zero.
+    It starts at 8x8 from the unwarped source features under modulation by the latent code and doubles up to R/2 with a
+    flow refined at each level: a few soft parts move by an affine motion each, read linearly from the codes, plus a
+    residual. It ends in one sub-pixel step to R (https://arxiv.org/abs/1609.05158) that gives the painted picture, the
+    last change of the flow and the blending mask: ``image = mask * warp(source, flow) + (1 - mask) * painted``. At
+    initialisation the flow is zero.
 
     Args:
         resolution: ``R``: 64, 128, 256 or 512.
@@ -62,7 +90,8 @@ class Generator(nn.Module):
         width: Channels at R/2; they double with each coarser level.
         max_channels: The most channels of a level.
         style_size: Dimensions of the style that modulates the convolutions.
-        source_code: The style also sees the displacement from the source's own latent code, so that the flow knows where motion starts from.
+        parts: Soft parts of the picture that move by an affine motion each, the last of them not at all; at least 2.
+        source_code: The style also sees the source's own latent code, so that the flow knows where motion starts from.
 
     Raises:
         ConfigError: A resolution that is no power of two from 32 to 1024.
@@ -75,25 +104,32 @@ class Generator(nn.Module):
         width: int = 32,
         max_channels: int = 192,
         style_size: int = 128,
+        parts: int = 6,
         source_code: bool = True,
     ) -> None:
         super().__init__()
+        if parts < 2:
+            raise ConfigError(f"generator: parts must be at least 2, one of which stands still, got {parts}")
         if resolution not in (32, 64, 128, 256, 512, 1024):
             raise ConfigError(f"generator: resolution must be 32, 64, 128, 256, 512 or 1024, got {resolution}")
         self.resolution = resolution
         self.latent_size = latent_size
         self.source_code = source_code
+        self.parts = parts
         sizes = [START]
         while sizes[-1] < resolution // 2:
             sizes.append(sizes[-1] * 2)
         self.sizes = tuple(sizes)
         self.channels = tuple(min(max_channels, width * (resolution // 2) // r) for r in sizes)
         inputs = latent_size * (2 if source_code else 1)
-        self.mapping = nn.Sequential(nn.Linear(inputs, style_size), nn.LeakyReLU(0.2), nn.Linear(style_size, style_size))
-        for layer in (self.mapping[0], self.mapping[2]):
-            nn.init.kaiming_normal_(layer.weight, a=0.2)
-            nn.init.zeros_(layer.bias)
-        self.affine = nn.Linear(inputs, 6)
+        self.mapping = nn.Sequential(
+            nn.Linear(inputs, style_size), nn.LeakyReLU(0.2), nn.Linear(style_size, style_size)
+        )
+        for layer in self.mapping:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, a=0.2)
+                nn.init.zeros_(layer.bias)
+        self.affine = nn.Linear(inputs, 6 * (parts - 1))
         nn.init.zeros_(self.affine.weight)
         nn.init.zeros_(self.affine.bias)
         first = self.channels[0]
@@ -101,17 +137,19 @@ class Generator(nn.Module):
         self.body = nn.ModuleList([ModulatedBlock(first, style_size) for _ in range(2)])
         entering = (first, *self.channels[:-1])
         self.levels = nn.ModuleList(
-            GeneratorLevel(i, c, style_size) for i, c in zip(entering, self.channels, strict=True)
+            GeneratorLevel(i, c, style_size, parts) for i, c in zip(entering, self.channels, strict=True)
         )
         self.last = nn.Conv2d(self.channels[-1], 4 * 6, 3, padding=1)
         with torch.no_grad():
             self.last.weight[12:] = 0  # flow and mask start at zero
-            nn.init.zeros_(self.last.bias)
+            self.last.bias.zero_()  # type: ignore[union-attr]
 
-    def _global_flow(self, code: Tensor, grid: Tensor) -> Tensor:
-        """Return the affine flow that is read linearly from the codes, B 2 8 8; position, roll and scale are learned by it first."""
-        matrix = AFFINE_GAIN * self.affine(code).float().view(-1, 2, 3)
-        return torch.einsum("bij,bjhw->bihw", matrix[:, :, :2], grid) + matrix[:, :, 2, None, None]
+    def _parts(self, code: Tensor) -> MotionField:
+        """Return the parts' motions, read linearly from the codes: they learn position, roll and scale first."""
+        affine = PART_GAIN * self.affine(code).float().view(-1, self.parts - 1, 2, 3)
+        affine = F.pad(affine, (0, 0, 0, 0, 0, 1))
+        logits = affine.new_zeros(len(code), self.parts, START, START)
+        return MotionField(affine, logits, affine.new_zeros(len(code), 2, START, START))
 
     def forward(self, latent: Tensor, source_latent: Tensor, features: list[Tensor], image: Tensor) -> Generated:
         """Render.
@@ -128,11 +166,11 @@ class Generator(nn.Module):
         hidden = F.leaky_relu(self.start(torch.cat([features[0], grid.to(features[0].dtype)], 1)), 0.2)
         for block in self.body:
             hidden = block(hidden, style)
-        flow = self._global_flow(code, grid)
+        field = self._parts(code)
         for level, feature in zip(self.levels, features, strict=True):
-            hidden, flow = level(hidden, feature, flow, style)
+            hidden, field = level(hidden, feature, field, style)
         last = F.pixel_shuffle(self.last(hidden).float(), 2)
-        flow = resize(flow, self.resolution) + FLOW_GAIN * last[:, 3:5]
+        flow = resize(field.flow(), self.resolution) + FLOW_GAIN * last[:, 3:5]
         mask = torch.sigmoid(last[:, 5:])
         painted = torch.sigmoid(last[:, :3])
         return Generated(mask * warp(image.float(), flow) + (1 - mask) * painted, flow, mask)

@@ -62,7 +62,9 @@ def summary_table(animator: FaceAnimator) -> str:
     lines = [f"{'part':34}{'parameters':>12}{'GMAC':>10}"]
     lines += [f"{name:34}{count:>12,}{cost:>10.3f}" for (name, count), cost in zip(rows, costs, strict=True)]
     driven = gmac_per_driven_frame(animator)
-    lines.append(f"{f'driven frame at {animator.resolution}, source cached':34}{parameters(animator):>12,}{driven:>10.3f}")
+    lines.append(
+        f"{f'driven frame at {animator.resolution}, source cached':34}{parameters(animator):>12,}{driven:>10.3f}"
+    )
     return "\n".join(lines)
 
 
