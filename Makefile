@@ -5,6 +5,8 @@ SFDKIT := $(VENV)/bin/sfdkit
 STAMP := $(VENV)/.sfdkit-installed
 RUN := runs/quickstart
 SHARDS := shards/puppets64
+# bfloat16 pays on processors that compute in it; others emulate it slowly
+PRECISION := $(shell grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null && echo bf16-mixed || echo 32-true)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench clean
@@ -21,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## pack puppets, train experiments/quickstart.yaml, evaluate it, animate a face: runs/quickstart
 	$(SFDKIT) shards pack puppets --output $(SHARDS) --resolution 64 --identities 640 --validation_identities 32 --test_identities 64 --frames_per_clip 12 --workers 2
-	$(SFDKIT) fit --config experiments/quickstart.yaml
+	$(SFDKIT) fit --config experiments/quickstart.yaml --trainer.precision $(PRECISION)
 	$(SFDKIT) evaluate --checkpoint $(RUN)/checkpoints/last.ckpt --shards $(SHARDS)/test --output $(RUN)
 	$(SFDKIT) puppets render --split test --identity 4 --motion 4 --resolution 64 --output $(RUN)/source.png
 	$(SFDKIT) puppets render --split test --identity 9 --motion 9 --resolution 64 --frames 75 --output $(RUN)/driving.mp4
