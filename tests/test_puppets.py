@@ -44,7 +44,7 @@ def test_motion_of_an_identity_does_not_follow_from_its_looks() -> None:
 
 def test_motion_is_lively_smooth_and_within_its_range() -> None:
     clips = [sample_motion(k, "train", 0, 16) for k in range(60)]
-    reach = {"yaw": 28, "pitch": 15, "roll": 14, "shift_x": 0.08, "shift_y": 0.06, "gaze_x": 1, "gaze_y": 1, "brows": 1}
+    reach = {"yaw": 32, "pitch": 18, "roll": 18, "shift_x": 0.11, "shift_y": 0.1, "gaze_x": 1, "gaze_y": 1, "brows": 1}
     for name, limit in reach.items():
         values = torch.stack([getattr(clip, name) for clip in clips])
         assert values.abs().max() <= limit

@@ -169,17 +169,17 @@ class MotionFactors(Factors):
     """What the puppet does: changes from frame to frame. Each field has the shape (B,)."""
 
     yaw: Tensor
-    """Degrees, positive when the face turns to the right of the picture; draws stay within ±28."""
+    """Degrees, positive when the face turns to the right of the picture; draws stay within ±32."""
     pitch: Tensor
-    """Degrees, positive when the face looks up; draws stay within ±15."""
+    """Degrees, positive when the face looks up; draws stay within ±18."""
     roll: Tensor
-    """Degrees, positive counter-clockwise (top of the head to the left); draws stay within ±14."""
+    """Degrees, positive counter-clockwise (top of the head to the left); draws stay within ±18."""
     shift_x: Tensor
-    """Share of the picture's width, positive to the right; draws stay within ±0.08."""
+    """Share of the picture's width, positive to the right; draws stay within ±0.11."""
     shift_y: Tensor
-    """Share of the picture's width, positive upwards; draws stay within ±0.06."""
+    """Share of the picture's width, positive upwards; draws stay within ±0.1."""
     scale: Tensor
-    """Factor on the head's size; draws stay within 0.9 to 1.1."""
+    """Factor on the head's size; draws stay within 0.87 to 1.13."""
     mouth_open: Tensor
     """Closed (0) to wide open (1)."""
     smile: Tensor
@@ -249,12 +249,12 @@ def sample_identity(index: int, split: Split, seed: int) -> IdentityFactors:
 
 _WAVES: dict[str, tuple[float, float, float, float]] = {
     # middle, reach to either side, slowest and fastest main frequency in Hz
-    "yaw": (0.0, 28.0, 0.4, 0.7),
-    "pitch": (0.0, 15.0, 0.4, 0.8),
-    "roll": (0.0, 14.0, 0.35, 0.8),
-    "shift_x": (0.0, 0.08, 0.3, 0.7),
-    "shift_y": (0.0, 0.06, 0.3, 0.7),
-    "scale": (1.0, 0.1, 0.3, 0.7),
+    "yaw": (0.0, 32.0, 0.4, 0.7),
+    "pitch": (0.0, 18.0, 0.4, 0.8),
+    "roll": (0.0, 18.0, 0.35, 0.8),
+    "shift_x": (0.0, 0.11, 0.3, 0.7),
+    "shift_y": (0.0, 0.1, 0.3, 0.7),
+    "scale": (1.0, 0.13, 0.3, 0.7),
     "mouth_open": (0.46, 0.62, 1.1, 2.0),
     "smile": (0.1, 0.9, 0.4, 1.0),
     "gaze_x": (0.0, 1.0, 0.5, 1.1),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sfdkit.puppets.factors import MotionFactors
 
-HEAD = 0.68
+HEAD = 0.585
 """Half height of an average head in units of half a picture."""
 PIVOT = (-0.45, -0.12)
 """y and z of the point of the neck, in head coordinates, that the head turns about."""
