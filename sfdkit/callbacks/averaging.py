@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from sfdkit.checkpoint import AVERAGE_KEY
 from sfdkit.errors import CheckpointError
 from sfdkit.task import AnimationTask
 
-KEY = "animator_average"
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -106,7 +106,7 @@ class WeightAverage(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the average beside the weights."""
         if self.average is not None:
-            checkpoint[KEY] = {name: value.clone() for name, value in self.average.state_dict().items()}
+            checkpoint[AVERAGE_KEY] = {name: value.clone() for name, value in self.average.state_dict().items()}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the average back from a checkpoint.
@@ -114,11 +114,11 @@ class WeightAverage(L.Callback):
         Raises:
             CheckpointError: The checkpoint holds none.
         """
-        if KEY not in checkpoint:
+        if AVERAGE_KEY not in checkpoint:
             raise CheckpointError(
-                f"the checkpoint holds no average of the weights ({KEY}); it was not written by sfdkit"
+                f"the checkpoint holds no average of the weights ({AVERAGE_KEY}); it was not written by sfdkit"
             )
-        self.restored = checkpoint[KEY]
+        self.restored = checkpoint[AVERAGE_KEY]
         self.last_step = int(checkpoint["global_step"])
 
 

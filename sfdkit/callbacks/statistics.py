@@ -7,11 +7,9 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
+from sfdkit.checkpoint import KEY, SCHEMA
 from sfdkit.task import AnimationTask
-
-KEY = "sfdkit"
 
 
 class TrainingStatistics(L.Callback):
@@ -59,7 +57,7 @@ class TrainingStatistics(L.Callback):
         module = getattr(trainer, "datamodule", None)
         if module is not None and hasattr(module, "train_identities"):
             train["identities"] = module.train_identities
-        checkpoint[KEY] = {"schema": 1, "train": train, **pl_module.experiment}
+        checkpoint[KEY] = {"schema": SCHEMA, "train": train, **pl_module.experiment}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts."""
@@ -81,9 +79,3 @@ class TrainingProgress(TQDMProgressBar):
             if isinstance(callback, TrainingStatistics) and callback.rate:
                 items["images/s"] = f"{callback.rate:.0f}"
         return items  # type: ignore[return-value]
-
-    def init_train_tqdm(self) -> Tqdm:
-        """Return the bar of training, without the loss's history."""
-        bar = super().init_train_tqdm()
-        bar.mininterval = 0.5
-        return bar
