@@ -41,8 +41,8 @@ class AnimationTask(L.LightningModule):
 
     Args:
         animator: The model.
-        weights: Loss term to weight: l1, l2, gradient, ssim, perceptual, warp, adversarial, r1. A weight of 0 switches
-            a term off.
+        weights: Loss term to weight: l1, l2, gradient, ssim, perceptual, warp, leakage, adversarial, r1. A weight of 0
+            switches a term off.
         discriminator: Needed when the weight ``adversarial`` is not 0.
         adversarial: Form of the adversarial loss.
         r1_every: The R1 penalty is taken every so many steps, and scaled up by as much.
@@ -155,7 +155,8 @@ class AnimationTask(L.LightningModule):
         warped = None
         if self.objective.needs_warped:
             warped = warp(batch["source"].repeat_interleave(batch["driving"].shape[1], 0), result.flow)
-        self._generator_phase(result, target, warped, optimizers[0], stepping)
+        loss, values = self.objective(result.image, target, warped, motion)
+        self._generator_phase(result, loss, values, optimizers[0], stepping)
         if self.discriminator is not None:
             self._discriminator_phase(result.image.detach(), target, optimizers[1], stepping)
         self.last_motion = motion.detach()
@@ -168,18 +169,25 @@ class AnimationTask(L.LightningModule):
         """Render a batch.
 
         Returns:
-            The results (B*K rows), the motion coefficients (B*K M) and the targets (B*K 3 R R).
+            The results (B*K rows), the motion coefficients of source and driving frames (B 1+K M), and the targets
+            (B*K 3 R R).
         """
-        driving = batch["driving"]
+        source, driving = batch["source"], batch["driving"]
         views = batch.get("driving_view", driving)
-        state = self.animator.source_state(batch["source"])
-        motion = self.animator.motion(views.flatten(0, 1))
-        return self.animator.generate(state.expand(driving.shape[1]), motion), motion, driving.flatten(0, 1)
+        rows, frames = driving.shape[:2]
+        motion = self.animator.motion(torch.cat([source[:, None], views], 1).flatten(0, 1)).unflatten(0, (rows, -1))
+        state = self.animator.source_state(source, motion[:, 0])
+        result = self.animator.generate(state.expand(frames), motion[:, 1:].flatten(0, 1))
+        return result, motion, driving.flatten(0, 1)
 
     def _generator_phase(
-        self, result: Generated, target: Tensor, warped: Tensor | None, optimizer: LightningOptimizer, stepping: bool
+        self,
+        result: Generated,
+        loss: Tensor,
+        values: dict[str, Tensor],
+        optimizer: LightningOptimizer,
+        stepping: bool,
     ) -> None:
-        loss, values = self.objective(result.image, target, warped)
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
             values["adversarial"] = generator_loss(self.discriminator(result.image), self.adversarial)

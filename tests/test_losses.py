@@ -11,6 +11,7 @@ from sfdkit.errors import ConfigError
 from sfdkit.losses import Objective
 from sfdkit.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from sfdkit.losses.gradient import GradientLoss
+from sfdkit.losses.leakage import Leakage
 from sfdkit.losses.perceptual import WEIGHTS_VARIABLE, PerceptualLoss
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.schedule import cosine_with_warmup
@@ -48,6 +49,31 @@ def test_warp_term_judges_the_warped_source() -> None:
     total, values = objective(image, image, painted)
     assert values["l1"] == 0 and values["warp"] == MultiScaleL1()(painted, image) > 0.1
     assert total == pytest.approx(0.5 * values["warp"].item())
+
+
+def test_leakage_is_the_intraclass_correlation() -> None:
+    torch.manual_seed(0)
+    clips, frames = 4000, 3
+    person, movement = torch.randn(clips, 1, 2), torch.randn(clips, frames, 2)
+    motion = torch.stack([person[..., 0] * 2 + movement[..., 0], movement[..., 1]], 2)
+    term = Leakage()
+    assert term(motion[:, :, :1]) == pytest.approx(4 / 5, abs=0.02)
+    assert term(motion[:, :, 1:]) == pytest.approx(0, abs=0.02)
+    assert term(motion * 7 + 3) == pytest.approx(term(motion).item(), abs=1e-4)
+    assert term(motion[:1]) == 0 and term(motion[:, :1]) == 0
+
+
+def test_leakage_equals_brute_force_and_is_unbiased_in_small_batches() -> None:
+    torch.manual_seed(0)
+    motion = torch.randn(5, 3, 1)
+    centred = (motion - motion.mean())[..., 0]
+    products = [c[i] * c[j] for c in centred for i in range(3) for j in range(3) if i != j]
+    expected = torch.stack(products).mean() / centred.square().mean()
+    assert Leakage()(motion) == pytest.approx(expected.item(), abs=1e-4)
+    values, totals = Objective({"leakage": 2.0})(motion, motion, None, motion)[::-1]
+    assert totals == pytest.approx(2 * values["leakage"].item())
+    mean = torch.stack([Leakage()(torch.randn(16, 3, 4)) for _ in range(300)]).mean()
+    assert abs(mean) < 0.03  # centring on the batch costs 1/48
 
 
 def test_squared_term_weighs_large_errors() -> None:

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from sfdkit.errors import ConfigError
-from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.animator import FaceAnimator, MotionHead
 from sfdkit.model.blocks import ModulatedConv, SoftPoints, warp
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.discriminator import Discriminator
@@ -54,14 +54,37 @@ def test_modulation_by_activations_equals_modulation_by_weights() -> None:
 
 
 def test_soft_points_follow_a_shift() -> None:
-    layer = SoftPoints(1, 3)
-    torch.nn.init.constant_(layer.heat.weight, 20.0)
+    layer = SoftPoints([1], 3, 16)
+    torch.nn.init.constant_(layer.heat[0].weight, 20.0)
     x = torch.zeros(1, 1, 16, 16)
     x[..., 5, 5] = 1.0
     moved = torch.roll(x, 4, dims=3)
-    change = (layer(moved) - layer(x)).view(3, 2)
+    change = (layer([moved]) - layer([x]))[0]
     torch.testing.assert_close(change[:, 0], torch.full((3,), 2 * 4 / 16), atol=2e-3, rtol=0)
     torch.testing.assert_close(change[:, 1], torch.zeros(3), atol=1e-4, rtol=0)
+
+
+def test_first_motion_coefficients_are_coordinates_and_move_with_the_picture() -> None:
+    torch.manual_seed(0)
+    encoder = TimmEncoder("test_resnet", 64, max_stride=16).eval()
+    head = MotionHead(encoder, 9, points=4).eval()
+    features = [torch.randn(2, c, s, s) for c, s in zip(encoder.channels, encoder.sizes, strict=True)]
+    coefficients = head(features)
+    assert coefficients.shape == (2, 9)
+    places = head.points(features).flatten(1)
+    torch.testing.assert_close(coefficients[:, :8], places, atol=2.0, rtol=0)
+    torch.nn.init.zeros_(head.layers[-1].weight)
+    torch.testing.assert_close(head(features)[:, :8], places)
+    assert MotionHead(encoder, 5, points=0).eval()(features).shape == (2, 5)
+
+
+def test_too_many_points_are_refused() -> None:
+    parts = TimmEncoder("test_resnet", 32, max_stride=16), DescriptorLayer(12, 4), Generator(32, 16, 8, 16, 16)
+    with pytest.raises(ConfigError, match=r"motion_points is 3.*there are 4"):
+        FaceAnimator(*parts, motion_points=3)
+    few = Generator(32, 16, 8, 16, 16, parts=2)
+    with pytest.raises(ConfigError, match=r"motion_points is 2.*generator's 2"):
+        FaceAnimator(*parts[:2], few, motion_points=2)
 
 
 @pytest.mark.parametrize("resolution", [64, 128, 256])
@@ -130,10 +153,16 @@ def test_generator_renders_every_resolution(resolution: int) -> None:
     assert tuple(result.mask.shape) == (2, 1, resolution, resolution)
 
 
-def test_untrained_generator_does_not_warp_and_stays_in_range() -> None:
+def test_untrained_generator_follows_its_points_and_stays_in_range() -> None:
     animator = tiny_animator().eval()
-    result = animator(torch.rand(3, 3, 32, 32), torch.rand(3, 3, 32, 32))
-    assert result.flow.abs().max() == 0
+    source = torch.rand(3, 3, 32, 32)
+    assert animator(source, source).flow.abs().max() < 1e-6
+    state = animator.source_state(source)
+    motion = state.descriptors.motion.clone()
+    motion[:, 0:4:2] += 0.25  # both points an eighth of the picture to the right
+    result = animator.generate(state, motion)
+    assert result.flow[:, 0].max() <= 0 and result.flow[:, 0].min() > -0.25 and result.flow[:, 0].mean() < -0.01
+    assert result.flow[:, 1].abs().max() < 1e-6
     assert result.image.min() >= 0 and result.image.max() <= 1
 
 

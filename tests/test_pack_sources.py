@@ -162,7 +162,7 @@ def test_split_is_by_identity_exact_seeded_and_blind_to_order() -> None:
 
 
 def test_puppets_of_one_identity_move_differently() -> None:
-    made = PuppetSource("train", 3, 5, 2, seed=0, frames=3, resolution=32, fps=12.5)
+    made = PuppetSource("train", 3, 5, 2, seed=0, frames=3, resolution=32, fps=12.5, pose=1.0)
     skips: list[Skip] = []
     clips = list(made.clips(skips.append))
     assert len({clip.meta["key"] for clip in clips}) == 4 and not skips

@@ -18,5 +18,5 @@ def tiny_animator(resolution: int = 32, seed: int = 0, driving: bool = False) ->
         DescriptorLayer(identity_size=12, motion_size=4),
         Generator(resolution, latent_size=16, width=8, max_channels=16, style_size=16),
         TimmEncoder("test_efficientnet", 32, max_stride=16) if driving else None,
-        motion_points=4,
+        motion_points=2,
     )

@@ -61,7 +61,7 @@ def _config() -> dict[str, Any]:
         ),
     }
     built = {name: {"class_path": f"{_MODEL}.{path}", "init_args": args} for name, (path, args) in parts.items()}
-    return {"class_path": f"{_MODEL}.animator.FaceAnimator", "init_args": {**built, "motion_points": 4}}
+    return {"class_path": f"{_MODEL}.animator.FaceAnimator", "init_args": {**built, "motion_points": 2}}
 
 
 def write_puppets(folder: Path, shards: Sequence[int] = (3, 2), frames: int = 5, real: bool = False) -> Path:

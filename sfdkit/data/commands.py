@@ -17,6 +17,7 @@ from sfdkit.data.packed import SPLITS, PackReport
 from sfdkit.data.puppet_source import PuppetSource
 from sfdkit.data.sources import ClipSource, Cut, FrameSource, Skip, find_picture_folders, find_videos
 from sfdkit.errors import ConfigError, ShardError
+from sfdkit.puppets.commands import require_pose
 
 _PUPPETS_PER_SOURCE = 8
 
@@ -141,6 +142,7 @@ def pack_puppets(
     resolution: int = 128,
     frames_per_clip: int = 32,
     fps: float = 12.5,
+    pose: float = 1.0,
     clips_per_shard: int = 64,
     seed: int = 0,
     workers: int = 0,
@@ -158,7 +160,8 @@ def pack_puppets(
         clips_per_identity: Clips of each identity, each with another motion.
         resolution: Pixels of a side, 32 to 1024.
         frames_per_clip: Frames of each clip.
-        fps: Frames per second.
+        fps: Frames per second; few of them make frames that differ much.
+        pose: Factor on the reach of head turns, shifts and size, from 0 to 1; expressions stay as they are.
         clips_per_shard: The most clips in a shard.
         seed: Of all identities, motions and the order of the clips.
         workers: Processes that render at the same time; 0 renders in this one.
@@ -171,6 +174,7 @@ def pack_puppets(
     _require("--validation_identities", validation_identities, 0)
     _require("--test_identities", test_identities, 0)
     _require_fps(fps)
+    require_pose(pose)
     counts = dict(zip(SPLITS, (identities, validation_identities, test_identities), strict=True))
     sources: dict[str, Sequence[ClipSource]] = {
         split: [
@@ -183,6 +187,7 @@ def pack_puppets(
                 frames_per_clip,
                 resolution,
                 fps,
+                pose,
             )
             for start in range(0, count, _PUPPETS_PER_SOURCE)
         ]
@@ -196,6 +201,7 @@ def pack_puppets(
         "resolution": resolution,
         "frames_per_clip": frames_per_clip,
         "fps": fps,
+        "pose": pose,
         "clips_per_shard": clips_per_shard,
         "seed": seed,
     }

@@ -28,6 +28,7 @@ class PuppetSource:
     frames: int
     resolution: int
     fps: float
+    pose: float
 
     @property
     def name(self) -> str:
@@ -46,12 +47,12 @@ class PuppetSource:
                 yield CutClip(list(images.permute(0, 2, 3, 1).contiguous().numpy()), meta)
 
     def _clip(self, index: int, frames: int) -> tuple[Tensor, ClipMeta]:
-        return make_clip(index, self.split, self.seed, frames, self.resolution, self.fps)
+        return make_clip(index, self.split, self.seed, frames, self.resolution, self.fps, self.pose)
 
     def _take(self, index: int, take: int) -> tuple[Tensor, ClipMeta]:
         """Render a further clip of an identity, with a motion that no other clip has."""
         meta = self._clip(index, 1)[1]
-        motion = sample_motion(index + take * _TAKE, self.split, self.seed, self.frames, self.fps)
+        motion = sample_motion(index + take * _TAKE, self.split, self.seed, self.frames, self.fps, self.pose)
         images = to_bytes(render(sample_identity(index, self.split, self.seed), motion, self.resolution).image)
         meta["key"] = meta["video"] = f"{meta['key']}-{take}"
         meta["times"] = [round(frame / self.fps, 6) for frame in range(self.frames)]

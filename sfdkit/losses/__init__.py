@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError, did_you_mean
 from sfdkit.losses.gradient import GradientLoss
+from sfdkit.losses.leakage import Leakage
 from sfdkit.losses.perceptual import PerceptualLoss
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.squared import SquaredError
@@ -21,18 +22,22 @@ TERMS: dict[str, type[nn.Module]] = {
     "ssim": StructureLoss,
     "perceptual": PerceptualLoss,
     "warp": MultiScaleL1,
+    "leakage": Leakage,
 }
-"""Terms of (prediction, target), both B 3 H W in [0, 1], each giving a scalar."""
+"""Terms that give a scalar: of (prediction, target), both B 3 H W in [0, 1], unless named below."""
 
 OF_WARPED = ("warp",)
 """Terms whose prediction is the warped source, nothing painted: flow must explain motion where it can."""
+
+OF_MOTION = ("leakage",)
+"""Terms of the motion coefficients, B S M, of the S frames of each row: source and driving views."""
 
 ADVERSARIAL = ("adversarial", "r1")
 """Weights that the task itself uses, with a discriminator."""
 
 
 class Objective(nn.Module):
-    """The weighted sum of the reconstruction terms whose weight is not zero.
+    """The weighted sum of the terms whose weight is not zero.
 
     Args:
         weights: Term name to weight, adversarial ones included (they are only checked here).
@@ -59,7 +64,7 @@ class Objective(nn.Module):
         return any(name in self.weights for name in OF_WARPED)
 
     def forward(
-        self, prediction: Tensor, target: Tensor, warped: Tensor | None = None
+        self, prediction: Tensor, target: Tensor, warped: Tensor | None = None, motion: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum and each term's own value.
 
@@ -67,7 +72,13 @@ class Objective(nn.Module):
             prediction: B 3 H W, the results.
             target: B 3 H W.
             warped: B 3 H W, the warped sources; needed when :attr:`needs_warped`.
+            motion: B S M, motion coefficients of the frames of each row; needed by terms of :data:`OF_MOTION`.
         """
-        values = {name: term(warped if name in OF_WARPED else prediction, target) for name, term in self.terms.items()}
+        values = {}
+        for name, term in self.terms.items():
+            if name in OF_MOTION:
+                values[name] = term(motion)
+            else:
+                values[name] = term(warped if name in OF_WARPED else prediction, target)
         total = sum((self.weights[name] * value for name, value in values.items()), prediction.new_zeros(()))
         return torch.as_tensor(total), values

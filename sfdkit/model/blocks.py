@@ -5,6 +5,7 @@ Legend: ``B`` batch, ``C H W`` feature map, ``S`` style dimensions, ``P`` points
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -103,20 +104,26 @@ class ModulatedBlock(nn.Module):
 class SoftPoints(nn.Module):
     """Expected coordinates of ``P`` learned heat maps: a translation-equivariant summary of where things are.
 
+    Each heat map is a sum over feature maps of all scales, so that a point is placed finely by what is seen widely.
+
     Args:
-        inputs: Channels of the feature map.
+        channels: Channels of the feature maps.
         points: ``P``.
+        size: Height and width of the heat maps; the feature maps are brought to it.
     """
 
-    def __init__(self, inputs: int, points: int) -> None:
+    def __init__(self, channels: Sequence[int], points: int, size: int) -> None:
         super().__init__()
-        self.heat = nn.Conv2d(inputs, points, 1)
-        # peaks from the start: a flat map's centre tells nothing
-        nn.init.normal_(self.heat.weight, std=3 * inputs**-0.5)
+        self.size = size
+        self.heat = nn.ModuleList(nn.Conv2d(inputs, points, 1) for inputs in channels)
+        for layer, inputs in zip(self.heat, channels, strict=True):
+            # peaks from the start: a flat map's centre tells nothing
+            nn.init.normal_(layer.weight, std=3 / len(channels) * inputs**-0.5)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map B C H W to B 2P: x and y of each point in [-1, 1]."""
-        with full_precision(x):
-            heat = self.heat(x.float()).flatten(2).softmax(-1)
-            grid = identity_grid(x.shape[2], x.shape[3], x).flatten(2)
-            return (heat[:, :, None] * grid[:, None]).sum(-1).flatten(1)
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Map feature maps, each B channels[i] H W, to B P 2: x and y of each point in [-1, 1]."""
+        with full_precision(features[0]):
+            scales = [resize(layer(x.float()), self.size) for layer, x in zip(self.heat, features, strict=True)]
+            heat = torch.stack(scales).sum(0).flatten(2).softmax(-1)
+            grid = identity_grid(self.size, self.size, heat).flatten(2)
+            return torch.einsum("bpk,ck->bpc", heat, grid[0])

@@ -17,8 +17,19 @@ from sfdkit.types import Generated
 
 START = 8
 PART_GAIN = 0.2
+PART_WIDTH = 0.35
+"""Standard deviation of the region that a point leads at first, in units of half the picture."""
 FLOW_GAIN = 0.05
 """Units of the flow heads: without it Adam's first steps throw the flow off the picture, where gradients are zero."""
+
+
+class Places(NamedTuple):
+    """Where the points that lead parts are, x and y in [-1, 1]."""
+
+    driving: Tensor
+    """B P 2: in the picture wanted."""
+    source: Tensor
+    """B P 2: in the source."""
 
 
 class MotionField(NamedTuple):
@@ -79,10 +90,12 @@ class Generator(nn.Module):
     """Renders a face from a latent code and the source.
 
     It starts at 8x8 from the unwarped source features under modulation by the latent code and doubles up to R/2 with a
-    flow refined at each level: a few soft parts move by an affine motion each, read linearly from the codes, plus a
-    residual. It ends in one sub-pixel step to R (https://arxiv.org/abs/1609.05158) that gives the painted picture, the
-    last change of the flow and the blending mask: ``image = mask * warp(source, flow) + (1 - mask) * painted``. At
-    initialisation the flow is zero.
+    flow refined at each level: a few soft parts move by an affine motion each, plus a residual. The first parts follow
+    points, by the difference of their places in source and picture, as in FOMM (https://arxiv.org/abs/2003.00196); what
+    else parts do is read linearly from the codes. It ends in one sub-pixel step to R
+    (https://arxiv.org/abs/1609.05158) that gives the painted picture, the last change of the flow and the blending
+    mask: ``image = mask * warp(source, flow) + (1 - mask) * painted``. At initialisation the flow is that of the
+    points, zero without any.
 
     Args:
         resolution: ``R``: 64, 128, 256 or 512.
@@ -90,7 +103,8 @@ class Generator(nn.Module):
         width: Channels at R/2; they double with each coarser level.
         max_channels: The most channels of a level.
         style_size: Dimensions of the style that modulates the convolutions.
-        parts: Soft parts of the picture that move by an affine motion each, the last of them not at all; at least 2.
+        parts: Soft parts of the picture that move by an affine motion each, the last of them not at all; at least 2,
+            and more than there are points.
         source_code: The style also sees the source's own latent code, so that the flow knows where motion starts from.
 
     Raises:
@@ -104,7 +118,7 @@ class Generator(nn.Module):
         width: int = 32,
         max_channels: int = 192,
         style_size: int = 128,
-        parts: int = 6,
+        parts: int = 11,
         source_code: bool = True,
     ) -> None:
         super().__init__()
@@ -144,14 +158,28 @@ class Generator(nn.Module):
             self.last.weight[12:] = 0  # flow and mask start at zero
             self.last.bias.zero_()  # type: ignore[union-attr]
 
-    def _parts(self, code: Tensor) -> MotionField:
-        """Return the parts' motions, read linearly from the codes: they learn position, roll and scale first."""
+    def _parts(self, code: Tensor, places: Places | None) -> MotionField:
+        """Return the parts' motions: those of their points, plus what is read linearly from the codes."""
         affine = PART_GAIN * self.affine(code).float().view(-1, self.parts - 1, 2, 3)
         affine = F.pad(affine, (0, 0, 0, 0, 0, 1))
         logits = affine.new_zeros(len(code), self.parts, START, START)
-        return MotionField(affine, logits, affine.new_zeros(len(code), 2, START, START))
+        residual = affine.new_zeros(len(code), 2, START, START)
+        if places is None:
+            return MotionField(affine, logits, residual)
+        moved = (places.source - places.driving).float()
+        follow = F.pad(moved[..., None], (2, 0, 0, 0, 0, self.parts - moved.shape[1]))  # the constant of each affine
+        offset = identity_grid(START, START, moved) - places.driving.float()[..., None, None]
+        near = 4 * torch.exp(-offset.square().sum(2) / (2 * PART_WIDTH**2)) - 2
+        return MotionField(affine + follow, logits + F.pad(near, (0, 0, 0, 0, 0, self.parts - near.shape[1])), residual)
 
-    def forward(self, latent: Tensor, source_latent: Tensor, features: list[Tensor], image: Tensor) -> Generated:
+    def forward(
+        self,
+        latent: Tensor,
+        source_latent: Tensor,
+        features: list[Tensor],
+        image: Tensor,
+        places: Places | None = None,
+    ) -> Generated:
         """Render.
 
         Args:
@@ -159,6 +187,7 @@ class Generator(nn.Module):
             source_latent: B D, the source's own latent code.
             features: One map per level, B channels[i] sizes[i] sizes[i].
             image: B 3 R R, the source in [0, 1].
+            places: The points that lead the first parts, fewer than there are parts.
         """
         code = torch.cat([latent, latent - source_latent], 1) if self.source_code else latent
         style = self.mapping(code)
@@ -166,7 +195,7 @@ class Generator(nn.Module):
         hidden = F.leaky_relu(self.start(torch.cat([features[0], grid.to(features[0].dtype)], 1)), 0.2)
         for block in self.body:
             hidden = block(hidden, style)
-        field = self._parts(code)
+        field = self._parts(code, places)
         for level, feature in zip(self.levels, features, strict=True):
             hidden, field = level(hidden, feature, field, style)
         last = F.pixel_shuffle(self.last(hidden).float(), 2)

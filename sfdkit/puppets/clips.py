@@ -15,7 +15,7 @@ from sfdkit.puppets.render import render
 
 
 def make_clip(
-    index: int, split: Split, seed: int, frames: int, resolution: int, fps: float = 12.5
+    index: int, split: Split, seed: int, frames: int, resolution: int, fps: float = 12.5, pose: float = 1.0
 ) -> tuple[Tensor, ClipMeta]:
     """Render clip ``index`` of a split: one identity of its own, one motion of its own.
 
@@ -26,11 +26,12 @@ def make_clip(
         frames: T, number of frames.
         resolution: R, height and width in pixels.
         fps: Frames in a second.
+        pose: Factor on the reach of head turns, shifts and size.
 
     Returns:
         The frames, uint8 T 3 R R, and the json of the clip with all its factors.
     """
-    identity, motion = sample_identity(index, split, seed), sample_motion(index, split, seed, frames, fps)
+    identity, motion = sample_identity(index, split, seed), sample_motion(index, split, seed, frames, fps, pose)
     meta = ClipMeta(
         key=f"puppet-{split}-{index:06d}",
         identity=f"puppet-{split}-{index}",

@@ -62,6 +62,16 @@ def sheet(output: str, identities: int = 8, motions: int = 6, resolution: int = 
     print(f"{target}: {identities} identities (columns) under {motions} motions (rows), {resolution} pixels each")
 
 
+def require_pose(pose: float) -> None:
+    """Refuse a factor on the reach of the pose that the renderer is not made for.
+
+    Raises:
+        ConfigError: It is not from 0 to 1.
+    """
+    if not 0 <= pose <= 1:
+        raise ConfigError(f"pose={pose}: give a factor from 0 (the head keeps still) to 1")
+
+
 def render_file(
     output: str,
     identity: int,
@@ -71,6 +81,7 @@ def render_file(
     resolution: int = 256,
     frames: int = 50,
     fps: float = 25.0,
+    pose: float = 1.0,
 ) -> None:
     """Render one identity under the motion of any clip, as a picture or as a video.
 
@@ -83,15 +94,17 @@ def render_file(
         resolution: Height and width in pixels.
         frames: Number of frames of a video.
         fps: Frames in a second.
+        pose: Factor on the reach of head turns, shifts and size, from 0 to 1.
 
     Raises:
-        ConfigError: A number is below 1, or the output cannot be written.
+        ConfigError: A number is out of its range, or the output cannot be written.
     """
     target = _output(output, (".png", ".mp4", ".gif"))
     for name, value in (("resolution", resolution), ("frames", frames), ("fps", fps)):
         if value < 1:
             raise ConfigError(f"{name}={value}: give at least 1")
-    who, what = sample_identity(identity, split, seed), sample_motion(motion, split, seed, frames, fps)
+    require_pose(pose)
+    who, what = sample_identity(identity, split, seed), sample_motion(motion, split, seed, frames, fps, pose)
     if target.suffix.lower() == ".png":
         _save(_picture(render(who, what[0], resolution).image[0]), target)
     else:

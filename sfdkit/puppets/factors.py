@@ -169,17 +169,17 @@ class MotionFactors(Factors):
     """What the puppet does: changes from frame to frame. Each field has the shape (B,)."""
 
     yaw: Tensor
-    """Degrees, positive when the face turns to the right of the picture; draws stay within ±32."""
+    """Degrees, positive when the face turns to the right of the picture; draws stay within ±30."""
     pitch: Tensor
-    """Degrees, positive when the face looks up; draws stay within ±18."""
+    """Degrees, positive when the face looks up; draws stay within ±16."""
     roll: Tensor
-    """Degrees, positive counter-clockwise (top of the head to the left); draws stay within ±18."""
+    """Degrees, positive counter-clockwise (top of the head to the left); draws stay within ±14."""
     shift_x: Tensor
-    """Share of the picture's width, positive to the right; draws stay within ±0.11."""
+    """Share of the picture's width, positive to the right; draws stay within ±0.075."""
     shift_y: Tensor
-    """Share of the picture's width, positive upwards; draws stay within ±0.1."""
+    """Share of the picture's width, positive upwards; draws stay within ±0.065."""
     scale: Tensor
-    """Factor on the head's size; draws stay within 0.87 to 1.13."""
+    """Factor on the head's size; draws stay within 0.89 to 1.11."""
     mouth_open: Tensor
     """Closed (0) to wide open (1)."""
     smile: Tensor
@@ -249,18 +249,19 @@ def sample_identity(index: int, split: Split, seed: int) -> IdentityFactors:
 
 _WAVES: dict[str, tuple[float, float, float, float]] = {
     # middle, reach to either side, slowest and fastest main frequency in Hz
-    "yaw": (0.0, 32.0, 0.4, 0.7),
-    "pitch": (0.0, 18.0, 0.4, 0.8),
-    "roll": (0.0, 18.0, 0.35, 0.8),
-    "shift_x": (0.0, 0.11, 0.3, 0.7),
-    "shift_y": (0.0, 0.1, 0.3, 0.7),
-    "scale": (1.0, 0.13, 0.3, 0.7),
+    "yaw": (0.0, 30.0, 0.4, 0.7),
+    "pitch": (0.0, 16.0, 0.4, 0.8),
+    "roll": (0.0, 14.0, 0.35, 0.8),
+    "shift_x": (0.0, 0.075, 0.3, 0.7),
+    "shift_y": (0.0, 0.065, 0.3, 0.7),
+    "scale": (1.0, 0.11, 0.3, 0.7),
     "mouth_open": (0.46, 0.62, 1.1, 2.0),
     "smile": (0.1, 0.9, 0.4, 1.0),
     "gaze_x": (0.0, 1.0, 0.5, 1.1),
     "gaze_y": (0.0, 1.0, 0.5, 1.1),
     "brows": (0.0, 1.0, 0.4, 1.0),
 }
+_POSE = ("yaw", "pitch", "roll", "shift_x", "shift_y", "scale")
 _BLINK_SECONDS = 0.36
 
 
@@ -285,7 +286,9 @@ def _blinks(dice: _Dice, times: Tensor) -> Tensor:
     return lids
 
 
-def sample_motion(index: int, split: Split, seed: int, frames: int, fps: float = 12.5) -> MotionFactors:
+def sample_motion(
+    index: int, split: Split, seed: int, frames: int, fps: float = 12.5, pose: float = 1.0
+) -> MotionFactors:
     """Draw what the puppet does in clip ``index`` of a split, smooth in time.
 
     Args:
@@ -294,6 +297,8 @@ def sample_motion(index: int, split: Split, seed: int, frames: int, fps: float =
         seed: Seed of the whole data set.
         frames: T, at least 1.
         fps: Frames in a second.
+        pose: Factor on the reach of head turns, shifts and size; expressions stay as they are. 0.4 is about a person
+            who talks to a camera.
 
     Returns:
         T rows; the same arguments always give the same values.
@@ -305,7 +310,9 @@ def sample_motion(index: int, split: Split, seed: int, frames: int, fps: float =
         raise ValueError(f"a clip needs frames >= 1 and fps > 0, got frames={frames} and fps={fps}")
     dice = _Dice(_generator(seed, split, index, "motion"))
     times = torch.arange(frames, dtype=torch.float64) / fps
-    values = {name: _wave(dice, times, *wave) for name, wave in _WAVES.items()}
+    values = {}
+    for name, (middle, reach, slow, fast) in _WAVES.items():
+        values[name] = _wave(dice, times, middle, reach * (pose if name in _POSE else 1.0), slow, fast)
     values["mouth_open"] = values["mouth_open"].clamp(0, 1)
     values["blink"] = _blinks(dice, times)
     return MotionFactors.from_values({name: [round(v, DECIMALS) for v in values[name].tolist()] for name in values})

@@ -18,6 +18,10 @@ from sfdkit.puppets.factors import MotionFactors
 
 HEAD = 0.585
 """Half height of an average head in units of half a picture."""
+ZOOM = 1.25
+"""How much closer the camera is than one that would see -1 to 1 of the view: a face crop, not a portrait."""
+MIDDLE = 0.02
+"""Height (y in view coordinates) of the picture's middle."""
 PIVOT = (-0.45, -0.12)
 """y and z of the point of the neck, in head coordinates, that the head turns about."""
 
@@ -78,7 +82,8 @@ def head_pose(m: MotionFactors) -> Pose:
     pivot_y, pivot_z = PIVOT
     swing_x = -(rotation[0][1] * pivot_y + rotation[0][2] * pivot_z)
     swing_y = pivot_y - (rotation[1][1] * pivot_y + rotation[1][2] * pivot_z)
-    return Pose(rotation, 2 * m.shift_x + size * swing_x, 2 * m.shift_y + size * swing_y + 0.03, size)
+    shift_x, shift_y = 2 / ZOOM * m.shift_x, 2 / ZOOM * m.shift_y
+    return Pose(rotation, shift_x + size * swing_x, shift_y + size * swing_y + 0.03, size)
 
 
 def project(pose: Pose, point: Triple) -> tuple[Tensor, Tensor, Tensor]:

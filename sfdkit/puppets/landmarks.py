@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sfdkit.puppets.face import Face
-from sfdkit.puppets.geometry import Pose, Triple, project
+from sfdkit.puppets.geometry import MIDDLE, ZOOM, Pose, Triple, project
 
 _EYE = ("eye_outer", "eye_inner", "eye_upper", "eye_lower", "iris", "brow_outer", "brow_middle", "brow_inner")
 LANDMARKS: tuple[str, ...] = (
@@ -91,4 +91,5 @@ def find_landmarks(pose: Pose, face: Face, resolution: int) -> Tensor:
     placed = [project(pose, point) for point in points]
     x = torch.cat([place[0].reshape(-1, 1) for place in placed], dim=1)
     y = torch.cat([place[1].reshape(-1, 1) for place in placed], dim=1)
+    x, y = ZOOM * x, ZOOM * (y - MIDDLE)
     return torch.stack([(x + 1) * resolution / 2 - 0.5, (1 - y) * resolution / 2 - 0.5], dim=2)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from sfdkit.puppets.face import Face, measure
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors
-from sfdkit.puppets.geometry import Pose, cast_rays, head_pose
+from sfdkit.puppets.geometry import MIDDLE, ZOOM, Pose, cast_rays, head_pose
 from sfdkit.puppets.hair import SHORT, paint_back, paint_shell, shell_thickness
 from sfdkit.puppets.head import light_direction, paint_head
 from sfdkit.puppets.landmarks import find_landmarks
@@ -77,7 +77,7 @@ def _render_rows(
     i, m = identity.grid(), motion.grid()
     side = resolution * supersample
     places = (torch.arange(side, device=m.yaw.device, dtype=torch.float32) + 0.5) * (2 / side) - 1
-    x, y, pixel = places[None, None, :], -places[None, :, None], 2 / side
+    x, y, pixel = places[None, None, :] / ZOOM, MIDDLE - places[None, :, None] / ZOOM, 2 / side / ZOOM
     pose, face = head_pose(m), measure(i, m)
     light = light_direction(pose, i)
     picture = paint_background(x, y, i)
@@ -106,10 +106,12 @@ def _head_window(pose: Pose, face: Face, i: IdentityFactors, side: int) -> tuple
     reach = face.skull.grow(0.18 + 0.7 * thick, 0.10 + thick, 0.26 + 0.5 * thick)
     axes = (reach.width, torch.maximum(reach.top, reach.bottom), reach.depth)
     slices = []
-    for row, centre, sign in ((1, pose.centre_y, -1), (0, pose.centre_x, 1)):
+    for row, centre, sign in ((1, pose.centre_y - MIDDLE, -ZOOM), (0, pose.centre_x, ZOOM)):
         turn = pose.rotation[row]
         middle = sign * (centre + pose.size * turn[2] * reach.centre_z)
-        extent = pose.size * torch.sqrt(sum(((turn[k] * axes[k]) ** 2 for k in range(3)), torch.zeros_like(middle)))
+        extent = (
+            ZOOM * pose.size * torch.sqrt(sum(((turn[k] * axes[k]) ** 2 for k in range(3)), torch.zeros_like(middle)))
+        )
         first, last = float((middle - extent).min()), float((middle + extent).max())
         start = min(max(int((first + 1) / 2 * side) - 1, 0), side - 1)
         slices.append(slice(start, max(min(int((last + 1) / 2 * side) + 2, side), start + 1)))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfdkit.puppets.face import Face
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors
-from sfdkit.puppets.geometry import Pose, Rays, along, project
+from sfdkit.puppets.geometry import ZOOM, Pose, Rays, along, project
 from sfdkit.puppets.paint import blob, cover, hsv, lay, mix, palette, ramp
 from sfdkit.puppets.skin import skin_colour
 
@@ -78,11 +78,11 @@ def beside_chest(x: Tensor, y: Tensor, i: IdentityFactors, m: MotionFactors) -> 
 
 
 def _body_x(m: MotionFactors) -> Tensor:
-    return 1.2 * m.shift_x
+    return 1.2 / ZOOM * m.shift_x
 
 
 def _body_y(m: MotionFactors) -> Tensor:
-    return 1.2 * m.shift_y + 0.07
+    return 1.2 / ZOOM * m.shift_y + 0.07
 
 
 def paint_glasses(picture: Tensor, rays: Rays, pose: Pose, face: Face, i: IdentityFactors) -> Tensor:

@@ -1,0 +1,33 @@
+"""Leakage: the share of the motion coefficients that tells people apart rather than movements."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Leakage(nn.Module):
+    """Intraclass correlation of motion coefficients: what frames of one clip have in common, against all variance.
+
+    If motion coefficients say nothing of the person, two frames of a clip far apart in time are as different as frames
+    of two people, and the covariance of coefficients between frames of the same clip is zero. It is estimated without
+    bias from the ``S`` frames that each row of a batch holds, as in a one-way analysis of variance
+    (https://doi.org/10.1037/0033-2909.86.2.420), so that small batches push the right way on average.
+
+    A pose that a person keeps through a whole clip counts as leakage too. Clips should thus be long in comparison with
+    the movements, and the weight small.
+    """
+
+    def forward(self, motion: Tensor) -> Tensor:
+        """Return the mean share over coefficients, about 0 (none) to 1.
+
+        Args:
+            motion: B S M, coefficients of S >= 2 frames of each of B clips; 0 for a single clip or frame, where nothing
+                can be estimated.
+        """
+        clips, frames = motion.shape[:2]
+        if clips < 2 or frames < 2:
+            return motion.new_zeros(())
+        centred = motion.float() - motion.float().mean((0, 1))
+        squares = centred.square()
+        between = (centred.sum(1).square() - squares.sum(1)).mean(0) / (frames * (frames - 1))
+        return (between / (squares.mean((0, 1)) + 1e-6)).mean()
