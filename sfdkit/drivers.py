@@ -206,4 +206,4 @@ def _timed_frames(path: Path, kind: Kind, fps: float) -> Iterator[tuple[np.ndarr
 
 
 def _cut(frame: np.ndarray, box: Box, resolution: int) -> Tensor:
-    return torch.from_numpy(crop_resize(frame, box, resolution)).permute(2, 0, 1).contiguous()
+    return torch.tensor(crop_resize(frame, box, resolution)).permute(2, 0, 1).contiguous()  # frames may be read-only
