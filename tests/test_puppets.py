@@ -59,6 +59,15 @@ def test_motion_is_lively_smooth_and_within_its_range() -> None:
     assert blink.mean() < 0.45, "but only shortly"
 
 
+def test_pose_scales_the_head_and_leaves_expressions() -> None:
+    full, half, still = (sample_motion(3, "train", 0, 20, pose=pose) for pose in (1.0, 0.5, 0.0))
+    torch.testing.assert_close(half.yaw, full.yaw / 2, atol=1e-3, rtol=0)
+    torch.testing.assert_close(half.scale - 1, (full.scale - 1) / 2, atol=1e-3, rtol=0)
+    assert still.roll.abs().max() == 0 and full.roll.abs().max() > 1
+    for name in ("mouth_open", "smile", "blink", "gaze_x", "brows"):
+        assert torch.equal(getattr(still, name), getattr(full, name))
+
+
 def test_a_longer_clip_begins_like_the_shorter_one() -> None:
     assert sample_motion(5, "test", 0, 24)[:12].columns() == sample_motion(5, "test", 0, 12).columns()
 
@@ -145,6 +154,8 @@ def test_render_file_writes_pictures_and_videos(tmp_path, name: str) -> None:
 
 
 def test_commands_say_what_to_do(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"pose=1.5: give a factor from 0"):
+        render_file(str(tmp_path / "a.png"), 0, 0, pose=1.5)
     with pytest.raises(ConfigError, match=r"nowhere.*does not exist"):
         sheet(str(tmp_path / "nowhere" / "a.png"))
     with pytest.raises(ConfigError, match=r"\.jpg.*use \.png"):
