@@ -64,7 +64,7 @@ def test_soft_points_follow_a_shift() -> None:
     torch.testing.assert_close(change[:, 1], torch.zeros(3), atol=1e-4, rtol=0)
 
 
-def test_first_motion_coefficients_are_coordinates_and_move_with_the_picture() -> None:
+def test_first_motion_coefficients_are_coordinates_of_points() -> None:
     torch.manual_seed(0)
     encoder = TimmEncoder("test_resnet", 64, max_stride=16).eval()
     head = MotionHead(encoder, 9, points=4).eval()
@@ -72,7 +72,6 @@ def test_first_motion_coefficients_are_coordinates_and_move_with_the_picture() -
     coefficients = head(features)
     assert coefficients.shape == (2, 9)
     places = head.points(features).flatten(1)
-    torch.testing.assert_close(coefficients[:, :8], places, atol=2.0, rtol=0)
     torch.nn.init.zeros_(head.layers[-1].weight)
     torch.testing.assert_close(head(features)[:, :8], places)
     assert MotionHead(encoder, 5, points=0).eval()(features).shape == (2, 5)
