@@ -5,12 +5,12 @@ import timm
 import torch
 
 from sfdkit.errors import ConfigError
-from sfdkit.model.animator import FaceAnimator, MotionHead
+from sfdkit.model.animator import REACH, FaceAnimator, MotionHead
 from sfdkit.model.blocks import ModulatedConv, SoftPoints, warp
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.discriminator import Discriminator
 from sfdkit.model.encoders import FeatureAdapter, TimmEncoder
-from sfdkit.model.generator import Generator
+from sfdkit.model.generator import PART_REACH, Generator
 from sfdkit.model.summary import gmac_per_driven_frame, parameters, summary_table
 from tests.tiny import tiny_animator
 
@@ -75,6 +75,20 @@ def test_first_motion_coefficients_are_coordinates_of_points() -> None:
     torch.nn.init.zeros_(head.layers[-1].weight)
     torch.testing.assert_close(head(features)[:, :8], places)
     assert MotionHead(encoder, 5, points=0).eval()(features).shape == (2, 5)
+
+
+def test_coefficients_and_part_motions_are_bounded_however_weights_grow() -> None:
+    torch.manual_seed(0)
+    encoder = TimmEncoder("test_resnet", 64, max_stride=16).eval()
+    head = MotionHead(encoder, 9, points=2).eval()
+    torch.nn.init.normal_(head.layers[-1].weight, std=1e4)
+    features = [torch.randn(2, c, s, s) for c, s in zip(encoder.channels, encoder.sizes, strict=True)]
+    assert head(features)[:, 4:].abs().max() <= REACH < head(features)[:, :4].abs().max()
+    model = tiny_animator().eval()
+    torch.nn.init.normal_(model.generator.affine.weight, std=1e4)
+    with torch.no_grad():
+        flow = model(*torch.rand(2, 1, 3, 32, 32)).flow
+    assert 0.1 < flow.abs().max() < 3 * PART_REACH + 1, "x, y and constant of an affine motion, and the points' own"
 
 
 def test_too_many_points_are_refused() -> None:

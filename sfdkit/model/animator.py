@@ -23,8 +23,10 @@ READ_CHANNELS = 16
 """Channels of that map."""
 HEAT_SIZE = 16
 """The most height and width of the soft points' heat maps."""
-CORRECTION = 0.3
+CORRECTION = 0.1
 """Units in which the motion head corrects its points."""
+REACH = 4.0
+"""Bound on the motion coefficients that are no points. Without one a few of them grow until they drown all others."""
 
 
 class SourceState(NamedTuple):
@@ -84,6 +86,7 @@ class MotionHead(nn.Module):
     and mouth opening of unknown faces (R2 0.9 and 0.7) after as few steps as pooled features with soft points needed
     for position alone. The first ``2 P`` coefficients are coordinates of soft points, corrected by that reading:
     between two frames of a face they move as the face does from the first step on, so flow need not be found by chance.
+    The others stay within plus or minus :data:`REACH`.
 
     Args:
         encoder: The encoder whose maps are read.
@@ -101,16 +104,18 @@ class MotionHead(nn.Module):
         self.layers = _read_out(READ_CHANNELS * self.size**2, outputs, hidden)
         heat_size = min(HEAT_SIZE, max(encoder.sizes))
         self.points = SoftPoints(encoder.channels, points, heat_size) if points else None
+        with torch.no_grad():  # corrections start small, for as noise they would throw the points off the picture
+            self.layers[-1].weight[: 2 * points] *= 0.1
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's feature maps to B outputs, float32: x and y of the points, then the others."""
         coarse = resize(self.mix(features[self.level]).float(), self.size)
         read = self.layers(coarse.flatten(1)).float()
         if self.points is None:
-            return read
+            return REACH * torch.tanh(read)
         places = self.points(features).flatten(1)
         count = places.shape[1]
-        return torch.cat([places + CORRECTION * read[:, :count], read[:, count:]], 1)
+        return torch.cat([places + CORRECTION * read[:, :count], REACH * torch.tanh(read[:, count:])], 1)
 
 
 class FaceAnimator(nn.Module):
@@ -128,7 +133,8 @@ class FaceAnimator(nn.Module):
         driving_encoder: Reads the motion; may be lighter and of a lower resolution. ``None``: the source's encoder
             serves both.
         motion_points: ``P``, soft points whose coordinates are the first ``2 P`` motion coefficients; each leads one of
-            the generator's parts. 0 for none.
+            the generator's parts. 0 for none. Points speed up what self-reenactment learns, and carry some of the
+            driver's face shape into cross-reenactment.
 
     Raises:
         ConfigError: Parts that do not fit together.
@@ -140,7 +146,7 @@ class FaceAnimator(nn.Module):
         descriptors: DescriptorLayer,
         generator: Generator,
         driving_encoder: Encoder | None = None,
-        motion_points: int = 10,
+        motion_points: int = 4,
     ) -> None:
         super().__init__()
         if descriptors.latent_size != generator.latent_size:

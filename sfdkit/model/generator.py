@@ -16,11 +16,14 @@ from sfdkit.model.blocks import ModulatedBlock, ModulatedConv, identity_grid, re
 from sfdkit.types import Generated
 
 START = 8
-PART_GAIN = 0.2
+PART_GAIN = 0.01
+"""Units of the parts' affine motions."""
+PART_REACH = 0.5
+"""Bound on each number of an affine motion: a flow that once ran off the picture has no gradient to come back by."""
 PART_WIDTH = 0.35
 """Standard deviation of the region that a point leads at first, in units of half the picture."""
-FLOW_GAIN = 0.05
-"""Units of the flow heads: without it Adam's first steps throw the flow off the picture, where gradients are zero."""
+FLOW_GAIN = 0.01
+"""Units of the flow heads. Adam's first steps move a sum over many inputs far, and flow must not leave the picture."""
 
 
 class Places(NamedTuple):
@@ -160,7 +163,8 @@ class Generator(nn.Module):
 
     def _parts(self, code: Tensor, places: Places | None) -> MotionField:
         """Return the parts' motions: those of their points, plus what is read linearly from the codes."""
-        affine = PART_GAIN * self.affine(code).float().view(-1, self.parts - 1, 2, 3)
+        affine = PART_REACH * torch.tanh(PART_GAIN / PART_REACH * self.affine(code).float())
+        affine = affine.view(-1, self.parts - 1, 2, 3)
         affine = F.pad(affine, (0, 0, 0, 0, 0, 1))
         logits = affine.new_zeros(len(code), self.parts, START, START)
         residual = affine.new_zeros(len(code), 2, START, START)
