@@ -27,8 +27,8 @@ demo: $(STAMP)  ## pack puppets, train experiments/quickstart.yaml, evaluate it,
 	$(SFDKIT) shards pack puppets --output $(SHARDS) --resolution 64 --identities 960 --validation_identities 32 --test_identities 64 --frames_per_clip 8 --fps 3 --pose 0.5 --workers 2
 	$(SFDKIT) fit --config experiments/quickstart.yaml $(PROCESSES) --trainer.precision $(PRECISION)
 	$(SFDKIT) evaluate --checkpoint $(RUN)/checkpoints/last.ckpt --shards $(SHARDS)/test --output $(RUN)
-	$(SFDKIT) puppets render --split test --identity 4 --motion 4 --resolution 64 --output $(RUN)/source.png
-	$(SFDKIT) puppets render --split test --identity 9 --motion 9 --resolution 64 --frames 75 --pose 0.5 --output $(RUN)/driving.mp4
+	$(SFDKIT) puppets render --split test --identity 14 --motion 14 --resolution 64 --output $(RUN)/source.png
+	$(SFDKIT) puppets render --split test --identity 19 --motion 19 --resolution 64 --frames 75 --pose 0.5 --output $(RUN)/driving.mp4
 	$(SFDKIT) animate --checkpoint $(RUN)/checkpoints/last.ckpt --source $(RUN)/source.png --driving $(RUN)/driving.mp4 --crop none --side_by_side true --size 256 --output $(RUN)/animation.mp4
 	$(SFDKIT) animate --checkpoint $(RUN)/checkpoints/last.ckpt --source $(RUN)/source.png --driving $(RUN)/driving.mp4 --crop none --side_by_side true --size 192 --output $(RUN)/animation.gif
 	@echo; echo "made in $(RUN):"; ls $(RUN)

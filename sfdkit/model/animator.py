@@ -105,7 +105,7 @@ class MotionHead(nn.Module):
         heat_size = min(HEAT_SIZE, max(encoder.sizes))
         self.points = SoftPoints(encoder.channels, points, heat_size) if points else None
         with torch.no_grad():  # corrections start small, for as noise they would throw the points off the picture
-            self.layers[-1].weight[: 2 * points] *= 0.1
+            self.layers[-1].weight[: 2 * points].mul_(0.1)  # type: ignore[operator, index]
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's feature maps to B outputs, float32: x and y of the points, then the others."""
