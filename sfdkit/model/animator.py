@@ -104,18 +104,18 @@ class MotionHead(nn.Module):
         self.layers = _read_out(READ_CHANNELS * self.size**2, outputs, hidden)
         heat_size = min(HEAT_SIZE, max(encoder.sizes))
         self.points = SoftPoints(encoder.channels, points, heat_size) if points else None
+        self.led = 2 * points
         with torch.no_grad():  # corrections start small, for as noise they would throw the points off the picture
-            self.layers[-1].weight[: 2 * points].mul_(0.1)  # type: ignore[operator, index]
+            self.layers[-1].weight[: self.led].mul_(0.1)  # type: ignore[operator, index]
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's feature maps to B outputs, float32: x and y of the points, then the others."""
         coarse = resize(self.mix(features[self.level]).float(), self.size)
         read = self.layers(coarse.flatten(1)).float()
+        free = REACH * torch.tanh(read[:, self.led :])
         if self.points is None:
-            return REACH * torch.tanh(read)
-        places = self.points(features).flatten(1)
-        count = places.shape[1]
-        return torch.cat([places + CORRECTION * read[:, :count], REACH * torch.tanh(read[:, count:])], 1)
+            return free
+        return torch.cat([self.points(features).flatten(1) + CORRECTION * read[:, : self.led], free], 1)
 
 
 class FaceAnimator(nn.Module):
