@@ -22,6 +22,18 @@ class ShardError(DataError):
     """A shard or its index is missing, damaged, or the two disagree."""
 
 
+class StorageError(DataError):
+    """A file of a storage cannot be read or written, after all attempts; never holds a credential."""
+
+
+class MissingError(StorageError):
+    """The storage answers, and has no such file."""
+
+
+class TruncatedError(StorageError):
+    """A file is shorter than what was asked of it."""
+
+
 class CheckpointError(SfdkitError):
     """A checkpoint that is missing, damaged, or belongs to another model."""
 

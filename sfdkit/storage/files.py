@@ -1,0 +1,277 @@
+"""Files of a storage, read so that a fault is survived or reported."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import urllib3
+
+from sfdkit.errors import ConfigError, MissingError, SfdkitError, StorageError, TruncatedError
+from sfdkit.storage.drivers import Busy, Changed, Driver, Short, local_path, make_driver
+from sfdkit.storage.settings import StorageSettings
+from sfdkit.storage.urls import expand_braces, is_glob, redact, refuse_credentials, scheme_of
+
+_log = logging.getLogger("sfdkit.storage")
+_jitter = random.Random()  # of its own, so that waiting moves no generator of the training
+_PIECE = 1 << 20
+_PERMANENT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_PASSING = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT)  # of network file systems
+_Result = TypeVar("_Result")
+
+
+@dataclass
+class _Tries:
+    """Failures in a row of one operation."""
+
+    settings: StorageSettings
+    what: str
+    local: bool = False
+    failures: int = 0
+    missing: int = 0
+    since: float = 0.0
+
+    def progress(self) -> None:
+        """Forget the failures: something arrived."""
+        self.failures = self.missing = 0
+
+    def failed(self, error: Exception) -> None:
+        """Wait before the next attempt.
+
+        Raises:
+            StorageError: No further attempt makes sense.
+        """
+        if self.failures == 0:
+            self.since = time.monotonic()
+        self.failures += 1
+        reason = redact(_words(error))
+        if isinstance(error, FileNotFoundError | Short):  # gateways may say so in passing
+            self.missing += 1
+            last = self.local or self.missing >= min(3, self.settings.attempts)
+            if last and isinstance(error, Short):
+                raise TruncatedError(f"{self.what}: the file is shorter than its index says. Copy it again") from None
+            if last:
+                raise MissingError(f"{self.what}: there is no such file. Check the address, or copy it there") from None
+        elif isinstance(error, PermissionError):
+            raise StorageError(
+                f"{self.what}: access is refused ({reason}). Check the credentials in the environment and the rights"
+            ) from None
+        elif isinstance(error, Changed):
+            raise StorageError(f"{self.what}: the file was replaced while it was read. Start again") from None
+        elif isinstance(error, OSError) and (error.errno in _PERMANENT or (self.local and error.errno not in _PASSING)):
+            raise StorageError(f"{self.what}: {error.strerror}. Check the path, the rights and free space") from None
+        if self.failures >= self.settings.attempts:
+            seconds = time.monotonic() - self.since
+            raise StorageError(
+                f"{self.what}: {reason}, {self.failures} times in a row in {seconds:.1f} s. Check the network and the "
+                "server, or raise storage.attempts"
+            ) from None
+        wait = min(self.settings.longest_wait, self.settings.first_wait * 2 ** (self.failures - 1))
+        wait *= _jitter.uniform(0.5, 1.0)
+        if isinstance(error, Busy) and error.wait:
+            wait = min(self.settings.longest_wait, max(wait, error.wait))
+        _log.info("%s: %s; attempt %d in %.1f s", self.what, reason, self.failures + 1, wait)
+        time.sleep(wait)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, Short):
+        return "the answer is shorter than what was asked for"
+    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+        return "no byte came within storage.timeout"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + " ..."
+
+
+class Storage:
+    """Files under one root: a local folder, a web server's, a bucket's.
+
+    It holds addresses and limits only; connections are made where they are used, anew after a fork, so that a storage
+    can be sent to workers of any kind.
+
+    Args:
+        root: A local path, or an address, see :data:`sfdkit.storage.urls.SCHEMES`.
+        settings: Limits and switches.
+
+    Raises:
+        ConfigError: The scheme is unknown, or the address holds credentials.
+    """
+
+    def __init__(self, root: str | Path, settings: StorageSettings | None = None) -> None:
+        self.root = str(root)
+        self.settings = settings or StorageSettings()
+        self.repeats = 0
+        """Attempts after the first, of all reads so far."""
+        self._prefix = ""
+        self._driver: tuple[int, Driver] | None = None
+        scheme = scheme_of(self.root)
+        refuse_credentials(self.root)
+        self.is_local = scheme in ("", "file")
+        if scheme and scheme != "pipe":
+            self.root = self.root.rstrip("/")
+        if scheme == "pipe":
+            make_driver(self.root, self.settings)  # it says now that shells are switched off
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_driver": None}
+
+    @property
+    def driver(self) -> Driver:
+        """The driver of this process."""
+        if self._driver is None or self._driver[0] != os.getpid():
+            self._driver = os.getpid(), make_driver(self.root, self.settings)
+        return self._driver[1]
+
+    def child(self, name: str) -> Storage:
+        """Return the storage of a folder below this one."""
+        if scheme_of(self.root) == "pipe":
+            below = Storage(self.root, self.settings)
+            below._prefix = f"{self._prefix}{name}/"
+            return below
+        return Storage(str(self.path(name)) if self.is_local else f"{self.root}/{name}", self.settings)
+
+    def path(self, name: str = "") -> Path:
+        """Return the path of a file of a local storage."""
+        return Path(local_path(self.root)) / name
+
+    def show(self, name: str = "") -> str:
+        """Return the address of a file as messages show it, without secrets."""
+        if self.is_local:
+            return str(self.path(name))
+        whole = f"{self.root} of {self._prefix}{name}" if self._prefix else f"{self.root}/{name}" if name else self.root
+        return redact(whole)
+
+    def pieces(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Read the bytes ``start`` to ``stop`` (not included) of a file, block by block.
+
+        A transfer that breaks goes on at the byte it came to, in the same version of the file, after a wait that
+        doubles with each failure in a row.
+
+        Args:
+            name: Path of the file below the root.
+            start: First byte.
+            stop: First byte that is not wanted any more; None reads to the end.
+
+        Yields:
+            Pieces of at most 1 MiB.
+
+        Raises:
+            MissingError: There is no such file.
+            TruncatedError: It ends before ``stop``.
+            StorageError: It cannot be read.
+        """
+        tries = _Tries(self.settings, f"Cannot read {self.show(name)}", self.is_local)
+        position, etag = start, None
+        block = None if self.driver.whole or self.is_local else int(self.settings.block_mb * 1e6)
+        ended = False
+        while not ended and (stop is None or position < stop):
+            end = stop if block is None or stop is None else min(stop, position + block)
+            try:
+                transfer = self.driver.open(self._prefix + name, position, end, etag)
+            except SfdkitError:
+                raise
+            except Exception as error:
+                self.repeats += 1
+                tries.failed(error)
+                continue
+            try:
+                etag = etag or transfer.etag
+                while end is None or position < end:
+                    try:
+                        data = transfer.read(_PIECE)
+                    except Exception as error:
+                        self.repeats += 1
+                        tries.failed(error)
+                        break
+                    if not data:
+                        ended = end is None
+                        break
+                    tries.progress()
+                    position += len(data)
+                    yield data
+            finally:
+                transfer.close()
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the bytes ``start`` to ``stop`` of a file, see :meth:`pieces`."""
+        return b"".join(self.pieces(name, start, stop))
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a file.
+
+        Raises:
+            MissingError: There is no such file.
+            StorageError: The storage does not answer.
+        """
+        return self._tried(f"Cannot read {self.show(name)}", lambda: self.driver.size(self._prefix + name))
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is such a file."""
+        try:
+            self.size(name)
+        except MissingError:
+            return False
+        return True
+
+    def names(self) -> list[str]:
+        """Return the names of the files directly under the root."""
+        return self._tried(f"Cannot list {self.show()}", lambda: self.driver.names())
+
+    def put(self, name: str, path: Path) -> None:
+        """Copy a local file into the storage; a reader sees the old file or the whole new one.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        self._tried(f"Cannot write {self.show(name)}", lambda: self.driver.put(name, path))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, see :meth:`put`."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            self.put(name, Path(file.name))
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is not there is no error."""
+        self._tried(f"Cannot remove {self.show(name)}", lambda: self.driver.remove(name))
+
+    def _tried(self, what: str, operation: Callable[[], _Result]) -> _Result:
+        tries = _Tries(self.settings, what, self.is_local)
+        while True:
+            try:
+                return operation()
+            except SfdkitError:
+                raise
+            except Exception as error:
+                tries.failed(error)
+
+
+def storages(root: str, settings: StorageSettings | None = None) -> list[Storage]:
+    """Return the storages that a root with braces or ``*`` stands for, in order of their names.
+
+    Raises:
+        ConfigError: A pattern fits nothing.
+        StorageError: The storage does not answer.
+    """
+    found: list[Storage] = []
+    for part in expand_braces(root):
+        if not is_glob(part):
+            found.append(Storage(part, settings))
+            continue
+        pattern = Storage(part, settings)
+        matches = pattern._tried(f"Cannot list {pattern.show()}", lambda pattern=pattern: pattern.driver.glob())  # type: ignore[misc]
+        if not matches:
+            raise ConfigError(f"the pattern {redact(part)!r} fits no folder: check it")
+        found += [Storage(match, settings) for match in matches]
+    return found
