@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sfdkit.data.access import read_good_clips
 from sfdkit.data.decode import decode_frames
 from sfdkit.data.format import ShardIndex, frame_bytes, pack_frames
-from sfdkit.data.index import index_clips, require_shards
+from sfdkit.data.index import as_storage, index_clips, require_shards
 from sfdkit.data.pairs import spread_frames
-from sfdkit.data.reader import read_clips
 from sfdkit.puppets.clips import factors_from_meta, to_bytes
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors
 from sfdkit.puppets.render import render
+from sfdkit.storage import Storage
 from sfdkit.types import Clip
 
 
@@ -71,7 +72,7 @@ class Frames(NamedTuple):
     """G K 3 R R."""
 
 
-def read_samples(folder: str | Path, index: ShardIndex, clips: int | None, driving: int) -> list[Sample]:
+def read_samples(folder: str | Path | Storage, index: ShardIndex, clips: int | None, driving: int) -> list[Sample]:
     """Read the clips of a folder of shards; no frame is decoded.
 
     Memory: 1 + ``driving`` JPEG files per clip.
@@ -86,14 +87,13 @@ def read_samples(folder: str | Path, index: ShardIndex, clips: int | None, drivi
     Raises:
         ShardError: A shard is missing, damaged, or not what the index says.
     """
-    require_shards(folder, index)
+    storage = as_storage(folder)
+    require_shards(storage, index)
     wanted = min(index_clips(index), clips or index_clips(index))
     samples: list[Sample] = []
     with tqdm(total=wanted, desc="read", unit="clip") as bar:
         for entry in index["shards"]:
-            left = wanted - len(samples)
-            stop = None if left >= entry["clips"] else left
-            for clip in read_clips(Path(folder) / entry["name"], 0, stop) if left else ():
+            for clip in read_good_clips(storage, entry, 0, min(entry["clips"], wanted - len(samples))):
                 samples.append(_reduce(clip, driving))
                 bar.update()
     return samples

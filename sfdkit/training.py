@@ -10,8 +10,11 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import CheckpointIO
 
 from sfdkit.callbacks import (
+    AtomicCheckpoints,
+    DataReport,
     Pictures,
     PredictionWriter,
     RandomState,
@@ -39,7 +42,7 @@ class AnimationCLI(LightningCLI):
             args=list(args),
             run=run,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [TrainingStatistics(), RandomState()]},
+            trainer_defaults={"callbacks": [TrainingStatistics(), RandomState(), DataReport()]},
             auto_configure_optimizers=False,
         )
 
@@ -70,7 +73,14 @@ class AnimationCLI(LightningCLI):
         config[COMPOSE] = None
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Build the trainer, with the kit's progress bar unless ``trainer.enable_progress_bar`` is off."""
+        """Build the trainer, with the kit's progress bar unless ``trainer.enable_progress_bar`` is off.
+
+        Checkpoints are written by :class:`~sfdkit.callbacks.AtomicCheckpoints` unless ``trainer.plugins`` has a writer.
+        """
+        plugins = self._get(self.config_init, "trainer.plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpoints()]
         if self._get(self.config_init, "trainer.enable_progress_bar") is not False:
             self.trainer_defaults["callbacks"].append(TrainingProgress())
         return super().instantiate_trainer(**kwargs)

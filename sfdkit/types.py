@@ -29,6 +29,40 @@ class FrameBatch(TypedDict):
     """B identity names."""
 
 
+class SkipCount(NamedTuple):
+    """Rows of batches that were lost to damage of one kind in one shard."""
+
+    shard: str
+    """Name or address of the shard."""
+    reason: str
+    """See :data:`sfdkit.data.reader.SkipReason`."""
+    rows: int
+    message: str
+    """What was wrong the first time."""
+
+
+class DataAccount(TypedDict):
+    """What one rank has read in an epoch: ``expected = read + skipped``, in rows of batches."""
+
+    epoch: int
+    batches: int
+    """Batches given so far, those before a resume included."""
+    planned_batches: int
+    """Batches of the whole epoch."""
+    batches_before_resume: int
+    """Batches that an earlier process gave; they are in none of the counts below."""
+    expected: int
+    """Rows of the batches given."""
+    read: int
+    """Rows that are what was planned."""
+    skipped: list[SkipCount]
+    """Rows that were lost; in training another clip stands in for each."""
+    repeated_reads: int
+    """Attempts at reading after the first."""
+    waited: float
+    """Seconds of waiting for batches."""
+
+
 class Clip(TypedDict):
     """One clip as it comes from a shard: packed frames and the json beside them."""
 

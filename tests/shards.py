@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sfdkit.data.format import SCHEMA, ShardIndex, pack_frames
-from sfdkit.data.index import save_index, shard_sha256
+from sfdkit.data.index import describe_shard, load_index, save_index
 
 
 def frame_colour(clip: int, frame: int) -> tuple[int, int, int]:
@@ -80,22 +80,21 @@ def make_shards(
             members += clip_members(split, clip, frames, resolution, dataset)
             clip += 1
         write_tar(path, members)
-        entries.append(
-            {
-                "name": path.name,
-                "clips": clips,
-                "frames": clips * frames,
-                "bytes": path.stat().st_size,
-                "sha256": shard_sha256(path),
-            }
-        )
+        entries.append(describe_shard(path))
     index: ShardIndex = {
         "schema": SCHEMA,
         "dataset": dataset,
         "split": split,
         "resolution": resolution,
         "identities": clip,
-        "shards": entries,  # type: ignore[typeddict-item]
+        "shards": entries,
     }
     save_index(target, index)
     return target
+
+
+def reindex(folder: Path) -> None:
+    """Bring the index up to what the tars in a folder hold now."""
+    index = load_index(folder)
+    index["shards"] = [describe_shard(folder / entry["name"]) for entry in index["shards"]]
+    save_index(folder, index)

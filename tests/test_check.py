@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from sfdkit.data.commands import check, pack_puppets
-from sfdkit.data.format import INDEX_NAME
-from sfdkit.data.index import load_index, save_index, shard_sha256
+from sfdkit.data.format import INDEX_NAME, clip_table, pack_table
+from sfdkit.data.index import describe_shard, load_index, save_index
 from sfdkit.errors import ShardError
 from tests.shards import clip_members, write_tar
 
@@ -29,9 +31,7 @@ def folder(packed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(packed, tmp_path / "puppets"))
 
 
-def rewrite(
-    folder: Path, change: Callable[[list[tuple[str, bytes]]], None], claims: dict[str, int] | None = None
-) -> None:
+def rewrite(folder: Path, change: Callable[[list[tuple[str, bytes]]], None]) -> None:
     """Change the members of the second shard and make the index fit its bytes."""
     from sfdkit.data.reader import read_members
 
@@ -40,7 +40,7 @@ def rewrite(
     change(members)
     write_tar(path, members)
     index = load_index(folder / "train")
-    index["shards"][1] |= {"bytes": path.stat().st_size, "sha256": shard_sha256(path), **(claims or {})}
+    index["shards"][1] = describe_shard(path)
     save_index(folder / "train", index)
 
 
@@ -65,7 +65,9 @@ def test_a_flipped_bit_is_found(folder: Path, capsys: pytest.CaptureFixture[str]
     body[3000] ^= 1
     path.write_bytes(body)
     expected = load_index(folder / "train")["shards"][1]["sha256"]
-    with pytest.raises(ShardError, match=rf"train-00001\.tar: sha256 is {shard_sha256(path)}, .* {expected}: copy"):
+    with pytest.raises(
+        ShardError, match=rf"train-00001\.tar: sha256 is {hashlib.sha256(body).hexdigest()}, .* {expected}: copy"
+    ):
         check(str(folder))
     printed = capsys.readouterr().out
     assert printed.count("DAMAGED") == 1 and printed.count(" ok") == 3
@@ -85,7 +87,28 @@ def test_cut_and_missing_shards_are_found(folder: Path) -> None:
 
 def test_counts_must_agree(folder: Path) -> None:
     rewrite(folder, lambda members: members.__delitem__(slice(2)))
+    index = load_index(folder / "train")
+    table = clip_table(index["shards"][1])
+    rows = [(table.offsets[1], table.checksums[0]), (1024, 7)]
+    index["shards"][1] |= {"clips": 2, "table": pack_table(rows)}
+    save_index(folder / "train", index)
     with pytest.raises(ShardError, match=r"train-00001\.tar: clips is 1, its index says 2"):
+        check(str(folder))
+
+
+@pytest.mark.parametrize(("size", "checksum"), [(512, 0), (0, 1)])
+def test_the_table_must_agree(folder: Path, size: int, checksum: int) -> None:
+    index = load_index(folder / "train")
+    table = clip_table(index["shards"][1])
+    rows = list(zip((stop - start for start, stop in pairwise(table.offsets)), table.checksums, strict=True))
+    rows[1] = (rows[1][0] + size, rows[1][1] ^ checksum)
+    index["shards"][1]["table"] = pack_table(rows)
+    save_index(folder / "train", index)
+    with pytest.raises(ShardError, match=r"train-00001\.tar: first byte, end and CRC-32 of clip 1 is .* index says"):
+        check(str(folder))
+    index["shards"][1]["table"] = "AAAA"
+    save_index(folder / "train", index)
+    with pytest.raises(ShardError, match=r"its table in the index is damaged .*has 16 bytes, this one 3"):
         check(str(folder))
 
 
@@ -116,7 +139,7 @@ def _edit(**values: object) -> Callable[[list[tuple[str, bytes]]], None]:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"crop": None}, "has crop = None in its json"),
+        ({"crop": None}, "its json has crop = None"),
         ({"resolution": 64}, "resolution of clip .* is 64, its index says 32"),
         ({"times": [0.0, 0.2, 0.1]}, "go backwards"),
         ({"times": [0.0]}, "3 frames are packed, its json lists 1"),

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sfdkit.data.index import index_clips, load_index, require_shards, save_index, shard_sha256
+from sfdkit.data.format import clip_table
+from sfdkit.data.index import describe_shard, index_clips, load_index, require_shards, save_index
+from sfdkit.data.reader import read_members
 from sfdkit.errors import ShardError
 from tests.shards import make_shards
 
@@ -21,7 +24,7 @@ def test_round_trip(folder: Path) -> None:
     index = load_index(folder)
     assert index_clips(index) == 5 and index["split"] == "train" and index["resolution"] == 16
     index["identities"] = 7
-    assert save_index(folder, index) == folder / "index.json"
+    save_index(folder, index)
     assert load_index(folder) == index
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
@@ -34,11 +37,20 @@ def test_save_keeps_the_old_index_when_writing_fails(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["index.json", "train-00000.tar", "train-00001.tar"]
 
 
-def test_sha256(folder: Path) -> None:
-    path = folder / "train-00000.tar"
-    assert (
-        shard_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest() == load_index(folder)["shards"][0]["sha256"]
-    )
+def test_a_shard_is_described_by_its_bytes(folder: Path) -> None:
+    path = folder / "train-00001.tar"
+    data = path.read_bytes()
+    entry = load_index(folder)["shards"][1]
+    assert entry == describe_shard(path)
+    assert entry["sha256"] == hashlib.sha256(data).hexdigest() and entry["bytes"] == len(data)
+    assert (entry["clips"], entry["frames"]) == (3, 6)
+    table = clip_table(entry)
+    starts = [member.position for member in read_members(path)][::2]
+    assert table.offsets[:3] == starts and data[table.offsets[3] :].strip(b"\0") == b""
+    for number, checksum in enumerate(table.checksums):
+        assert zlib.crc32(data[table.offsets[number] : table.offsets[number + 1]]) == checksum
+    with pytest.raises(ValueError, match="a table of 2 clips has 16 bytes"):
+        clip_table({**entry, "clips": 2})
 
 
 def test_a_missing_folder_or_index_names_the_remedy(folder: Path) -> None:
@@ -52,12 +64,12 @@ def test_a_missing_folder_or_index_names_the_remedy(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": "sfdkit.shards/0"}, "schema 'sfdkit.shards/0', this version reads 'sfdkit.shards/1'"),
+        ({"schema": "sfdkit.shards/0"}, "schema 'sfdkit.shards/0', this version reads 'sfdkit.shards/2'"),
         ({"resolution": "64"}, "resolution = '64', a value of type int"),
         ({"shards": []}, "lists no shards"),
         ({"shards": [7]}, r"shards\[0\] is a int"),
         ({"shards": [{"name": "a.tar"}]}, r"shards\[0\] has clips = None"),
-        ({"shards": [{"name": "a", "clips": 0, "frames": 0, "bytes": 0, "sha256": ""}]}, "hold no clips"),
+        ({"shards": [{"name": "a", "clips": 0, "frames": 0, "bytes": 0, "sha256": "", "table": ""}]}, "hold no clips"),
     ],
 )
 def test_a_wrong_index_says_what_is_wrong(folder: Path, change: dict[str, Any], message: str) -> None:

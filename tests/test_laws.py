@@ -16,15 +16,20 @@ FILES = {
 MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 
 ROOMS = {
-    "webdataset": ("sfdkit.data.stream", "sfdkit.data.pack"),
+    "webdataset": ("sfdkit.data.stream", "sfdkit.data.pack", "sfdkit.data.bench_peers"),
+    "fsspec": ("sfdkit.storage",),
+    "urllib3": ("sfdkit.storage",),
+    "filelock": ("sfdkit.storage.cache", "sfdkit.data.work"),
     "kornia": ("sfdkit.augment",),
     "timm": ("sfdkit.model.encoders",),
+    "ray": ("sfdkit.data.engines",),
     "lightning": ("sfdkit.task", "sfdkit.callbacks", "sfdkit.data.module", "sfdkit.training"),
 }
 NEVER = [
     ("sfdkit", "datamodules"),
     ("sfdkit.task", "sfdkit.data"),
     ("sfdkit.callbacks", "sfdkit.data"),
+    ("sfdkit.storage", "sfdkit.data"),
     ("sfdkit.data", "sfdkit.model"),
     ("sfdkit.data", "sfdkit.task"),
     ("sfdkit.model", "sfdkit.data"),

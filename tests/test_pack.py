@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 
 from sfdkit.data import commands
 from sfdkit.data import pack as pack_module
+from sfdkit.data import spool as spool_module
+from sfdkit.data import target as target_module
 from sfdkit.data.commands import pack_images, pack_puppets, pack_videos
 from sfdkit.data.decode import decode_jpeg
-from sfdkit.data.index import load_index, shard_sha256
+from sfdkit.data.format import ShardEntry
+from sfdkit.data.index import describe_shard, load_index
 from sfdkit.data.reader import read_clips, read_members
-from sfdkit.data.spool import encode_jpeg
+from sfdkit.data.spool import Spooled, encode_jpeg
 from sfdkit.errors import ConfigError, DataError, ShardError
 from sfdkit.types import Clip
 from tests.test_video import ramp, write
@@ -36,6 +40,21 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def clips_in(folder: Path) -> list[Clip]:
     return [clip for entry in load_index(folder)["shards"] for clip in read_clips(folder / entry["name"])]
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def only(*splits: str) -> Callable[..., Spooled]:
+    """An encoder that encodes the puppets of these splits and no others."""
+    encode = spool_module._encode
+
+    def checked(source: Any, path: Path, file: BinaryIO) -> Spooled:
+        assert source.split in splits
+        return encode(source, path, file)
+
+    return checked
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -85,12 +104,12 @@ def test_the_result_depends_on_input_and_settings_alone(tmp_path: Path, videos: 
 def test_full_windows_become_shards_and_free_their_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spooled: list[int] = []
 
-    def counted(path: Path) -> str:
-        spooled.append(len(list(path.parent.parent.glob("spool/*"))))
-        return shard_sha256(path)
+    def counted(path: Path) -> ShardEntry:
+        spooled.append(len(list(tmp_path.glob("out/.packing/train/spool/*.clips"))))
+        return describe_shard(path)
 
     monkeypatch.setattr(pack_module, "_WINDOW", 2)
-    monkeypatch.setattr(pack_module, "shard_sha256", counted)
+    monkeypatch.setattr(pack_module, "describe_shard", counted)
     monkeypatch.setattr(commands, "_PUPPETS_PER_SOURCE", 1)
     counts = {**PUPPETS, "validation_identities": 0, "test_identities": 0}
     pack_puppets(str(tmp_path / "out"), clips_per_shard=3, clips_per_identity=3, **counts)
@@ -157,18 +176,25 @@ def test_foreign_files_are_never_touched(tmp_path: Path) -> None:
         pack_puppets(str(tmp_path / "train" / "thesis.txt"), **PUPPETS)
 
 
-def test_a_failure_leaves_nothing_and_an_old_result_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_changes_nothing_and_the_next_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     pack_puppets(str(out), **PUPPETS)
     before = contents(out)
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pack_module, "save_index", fail)
-    with pytest.raises(DataError, match="No space left"):
-        pack_puppets(str(out), overwrite=True, **PUPPETS)
+    with monkeypatch.context() as patch:
+        patch.setattr(target_module, "save_index", full)
+        with pytest.raises(DataError, match=r"cannot write .*out \(No space left on device\).*goes on"):
+            pack_puppets(str(out), overwrite=True, **PUPPETS)
+    assert f"2 finished sources are kept in {out / '.packing'}" in capsys.readouterr().err
+    assert {name: data for name, data in contents(out).items() if not name.startswith(".packing/")} == before
+    monkeypatch.setattr(spool_module, "_encode", only("validation", "test"))
+    pack_puppets(str(out), overwrite=True, **PUPPETS)
     assert contents(out) == before
+
+
+def test_a_failure_before_the_first_source_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "_encode", full)
     with pytest.raises(DataError, match="No space left"):
         pack_puppets(str(tmp_path / "new"), **PUPPETS)
     assert not (tmp_path / "new").exists()

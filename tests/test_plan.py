@@ -5,66 +5,84 @@ from collections import Counter
 
 import pytest
 
-from sfdkit.data.format import SCHEMA, ShardIndex
 from sfdkit.data.pairs import choose_frames, spread_frames
-from sfdkit.data.plan import ClipRange, generator, shard_order, slot_ranges, training_batches, training_ranges
-
-
-def make_index(*clips: int) -> ShardIndex:
-    return ShardIndex(
-        schema=SCHEMA,
-        dataset="puppets",
-        split="train",
-        resolution=32,
-        identities=sum(clips),
-        shards=[
-            {"name": f"{number}.tar", "clips": count, "frames": count, "bytes": 0, "sha256": ""}
-            for number, count in enumerate(clips)
-        ],
-    )
+from sfdkit.data.plan import ClipRange, RankPlan, generator, ranges_of, shuffled, training_ranges, whole_ranges
 
 
 def clips_of(ranges: list[ClipRange]) -> list[tuple[int, int]]:
     return [(part.shard, clip) for part in ranges for clip in range(part.start, part.stop)]
 
 
-def test_shard_order_is_a_permutation_by_seed_and_epoch() -> None:
-    orders = {(seed, epoch): tuple(shard_order(8, seed, epoch)) for seed in (0, 1) for epoch in (0, 1, 2)}
-    assert all(sorted(order) == list(range(8)) for order in orders.values())
-    assert len(set(orders.values())) == 6
-    assert shard_order(8, 1, 2) == list(orders[1, 2])
+def even(*clips: int) -> list[tuple[int, float]]:
+    return [(count, 1.0) for count in clips]
+
+
+def test_ranges_are_a_permutation_by_seed_and_epoch() -> None:
+    orders = {(seed, epoch): tuple(training_ranges(even(*[3] * 8), seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
+    assert all(sorted(order) == [ClipRange(shard, 0, 3) for shard in range(8)] for order in orders.values())
+    assert len(set(orders.values())) == 4
+    assert training_ranges(even(*[3] * 8), 1, 1) == list(orders[1, 1])
+
+
+@pytest.mark.parametrize("weight", [0.25, 0.5, 1.0, 2.0, 2.5])
+def test_a_weight_is_how_often_each_clip_comes(weight: float) -> None:
+    counts = [(8, weight), (4, 1.0)]
+    seen: Counter[tuple[int, int]] = Counter()
+    for epoch in range(4):
+        clips = clips_of(training_ranges(counts, 0, epoch))
+        assert len(clips) == 8 * weight + 4
+        seen.update(clips)
+    assert all(times == (4 * weight if shard == 0 else 4) for (shard, _), times in seen.items())
+    assert len(seen) == 12
+    assert clips_of(whole_ranges(counts)) == [(0, clip) for clip in range(8)] + [(1, clip) for clip in range(4)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("lanes", [1, 3, 8])
+@pytest.mark.parametrize("world", [1, 2, 3, 20])
+@pytest.mark.parametrize("clips", [(5,), (4, 1, 7), (2, 0, 2)])
+def test_ranks_and_lanes_share_the_rows(clips: tuple[int, ...], world: int, lanes: int, training: bool) -> None:
+    ranges = training_ranges(even(*clips), 3, 4) if training else whole_ranges(even(*clips))
+    plans = [RankPlan(ranges, training, rank, world, 2, 3, lanes) for rank in range(world)]
+    seen: list[Counter[tuple[int, int]]] = []
+    for plan in plans:
+        rows = [row for lane in range(plan.lanes) for row in range(*plan.lane_rows(lane))]
+        assert rows == list(range(plan.rows))
+        assert sum(plan.lane_batches(lane) for lane in range(plan.lanes)) == plan.batches
+        seen.append(Counter(plan.clip(row // plan.rows_per_clip) for row in rows))
+    total = sum(seen, Counter())
+    assert sorted(total) == sorted((shard, clip) for shard, count in enumerate(clips) for clip in range(count))
+    if training:
+        assert len({plan.batches for plan in plans}) == 1
+        assert all(plan.rows == 2 * plan.batches for plan in plans)
+        assert all(count >= 3 for count in total.values())
+        assert plans[0].rows - 3 * max(plan.clips for plan in plans) < 2
+    else:
+        assert set(total.values()) == {1}
+        assert max(plan.rows for plan in plans) - min(plan.rows for plan in plans) <= 1
+
+
+def test_a_buffer_gives_each_number_once_and_none_early() -> None:
+    assert list(shuffled(5, 0, random.Random(0))) == list(range(5))
+    order = list(shuffled(100, 10, random.Random(0)))
+    assert sorted(order) == list(range(100)) and order != list(range(100))
+    assert all(number <= place + 10 for place, number in enumerate(order))
+
+
+def test_neighbours_become_ranges() -> None:
+    assert list(ranges_of([(0, 1), (0, 2), (0, 4), (1, 5), (1, 6), (0, 0)])) == [
+        ClipRange(0, 1, 3),
+        ClipRange(0, 4, 5),
+        ClipRange(1, 5, 7),
+        ClipRange(0, 0, 1),
+    ]
+    assert list(ranges_of([])) == []
 
 
 def test_generators_do_not_mix_up_their_parts() -> None:
     draws = {parts: generator(*parts).random() for parts in [(1, 23), (12, 3), (1, 2, 3), (123,)]}
     assert len(set(draws.values())) == 4
     assert generator(1, 2, 3).random() == draws[1, 2, 3]
-
-
-@pytest.mark.parametrize("slots", [1, 2, 3, 4, 7, 20])
-@pytest.mark.parametrize("clips", [(5,), (4, 1, 7), (2, 0, 2)])
-def test_slots_take_each_clip_once_and_share_evenly(clips: tuple[int, ...], slots: int) -> None:
-    index = make_index(*clips)
-    everything = {(shard, clip) for shard, count in enumerate(clips) for clip in range(count)}
-    order = shard_order(len(clips), 3, 4)
-    parts = [clips_of(slot_ranges(index, order, slots, slot)) for slot in range(slots)]
-    assert Counter(clip for part in parts for clip in part) == Counter(everything)
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-def test_with_more_slots_than_clips_no_slot_is_idle_in_training() -> None:
-    index = make_index(2, 1)
-    parts = [clips_of(training_ranges(index, 0, 0, 8, slot)) for slot in range(8)]
-    assert all(len(part) == 1 for part in parts)
-    assert {part[0] for part in parts} == {(0, 0), (0, 1), (1, 0)}
-
-
-@pytest.mark.parametrize(
-    ("clips", "slots", "rows_per_clip", "batch_size", "batches"),
-    [(10, 1, 1, 10, 1), (11, 1, 1, 10, 2), (10, 4, 1, 10, 1), (1, 4, 1, 32, 1), (10, 2, 4, 5, 4), (9, 2, 2, 5, 2)],
-)
-def test_training_batches(clips: int, slots: int, rows_per_clip: int, batch_size: int, batches: int) -> None:
-    assert training_batches(clips, slots, rows_per_clip, batch_size) == batches
 
 
 def test_frames_are_drawn_without_replacement_while_there_are_enough() -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from sfdkit.data.decode import decode_frames, decode_jpeg
+from sfdkit.data.decode import decode_frames, decode_jpeg, jpeg_size
 from sfdkit.data.format import pack_frames
-from sfdkit.data.reader import ClipError, read_clips, read_members
+from sfdkit.data.reader import ClipError, raw_clip, read_clips, read_members, read_raw_clips
 from sfdkit.errors import ShardError
 from tests.shards import clip_key, clip_members, frame_colour, jpeg, make_shards, write_tar
 
@@ -71,31 +72,32 @@ def test_a_size_in_a_pax_record_and_in_base_256_is_read(tmp_path: Path) -> None:
     assert [member.data for member in read_members(path)] == [b"hello"]
 
 
-def test_clips_and_ranges(shard: Path) -> None:
+def test_clips_from_a_file_and_from_a_stream(shard: Path) -> None:
     clips = list(read_clips(shard))
     assert [clip["key"] for clip in clips] == [clip_key("train", number) for number in range(5)]
     assert clips[3]["meta"]["identity"] == "train-person-3"
-    for start, stop in [(0, 2), (2, 4), (4, None), (3, 5), (2, 2)]:
-        assert list(read_clips(shard, start, stop)) == clips[start:stop]
-        pipe = Pipe(shard.read_bytes())
-        assert list(read_clips(pipe, start, stop)) == clips[start:stop]  # type: ignore[arg-type]
+    assert list(read_clips(Pipe(shard.read_bytes()))) == clips  # type: ignore[arg-type]
 
 
-def test_a_range_past_the_end_is_an_error(shard: Path) -> None:
-    with pytest.raises(ShardError, match="holds 5 clips, clip number 5 is wanted"):
-        list(read_clips(shard, 4, 6))
+def test_a_clip_can_be_read_from_its_own_bytes(shard: Path) -> None:
+    data = shard.read_bytes()
+    for raw in read_raw_clips(shard):
+        assert raw_clip(data[raw.position : raw.stop], raw.shard, raw.position) == raw
+        for start, stop in ((0, -512), (512, 0), (0, 512)):
+            with pytest.raises(ClipError, match=r"train-00000.tar, byte \d+: ") as caught:
+                raw_clip(data[raw.position + start : raw.stop + stop], raw.shard, raw.position)
+            assert caught.value.reason == "archive"
 
 
 @pytest.mark.parametrize("seekable", [True, False])
-@pytest.mark.parametrize("start", [0, 4])
-def test_a_cut_anywhere_is_an_error_that_names_shard_and_byte(shard: Path, seekable: bool, start: int) -> None:
+def test_a_cut_anywhere_is_an_error_that_names_shard_and_byte(shard: Path, seekable: bool) -> None:
     data = shard.read_bytes()
     end = max(member.position for member in read_members(shard))
     end += 512 + -(-len(list(read_members(shard))[-1].data) // 512) * 512 + 1024
     for cut in [0, *range(1, end, 509), *range(512, end, 512)]:
         stream = io.BytesIO(data[:cut]) if seekable else Pipe(data[:cut])
         with pytest.raises(ShardError, match=r"Shard <stream>, byte \d+: "):
-            list(read_clips(stream, start))  # type: ignore[arg-type]
+            list(read_clips(stream))  # type: ignore[arg-type]
     assert len(list(read_clips(io.BytesIO(data[:end])))) == 5
 
 
@@ -171,6 +173,8 @@ def test_a_damaged_clip_says_why(tmp_path: Path) -> None:
         (b"{", frames, "json"),
         (json.dumps(other).encode(), frames, "json"),
         (json.dumps(without).encode(), frames, "json"),
+        (json.dumps(json.loads(meta) | {"crop": "face"}).encode(), frames, "json"),
+        (b"[]", frames, "json"),
         (meta, frames[:-5], "frames"),
         (meta, b"\0\0", "frames"),
         (meta, pack_frames([b"x"]), "frames"),
@@ -192,10 +196,25 @@ def test_only_the_chosen_frames_are_decoded(shard: Path) -> None:
     assert decode_frames(clip, [0]).shape == (1, 3, 32, 32)
     with pytest.raises(ClipError, match="Cannot decode frame 1 of clip 'train-00000'"):
         decode_frames(clip, [0, 1])
-    with pytest.raises(ClipError, match="Frame 2 of clip 'train-00000' is 16 x 16, its json says 32 x 32"):
+    with pytest.raises(ClipError, match="Frame 2 of clip 'train-00000' is 16 x 16, its json says 32 x 32") as caught:
         decode_frames(clip, [2])
+    assert caught.value.reason == "oversized"
     with pytest.raises(ClipError, match="frame 3"):
         decode_frames(clip, [3])
+
+
+def test_a_picture_that_announces_more_than_memory_holds_is_not_decoded(shard: Path) -> None:
+    picture = bytearray(jpeg((9, 9, 9), 32))
+    assert jpeg_size(picture) == (32, 32)
+    place = picture.index(b"\xff\xc0") + 5
+    picture[place : place + 4] = struct.pack(">2H", 65500, 65000)
+    clip = next(iter(read_clips(shard)))
+    clip["frames"] = pack_frames([bytes(picture), bytes(picture[:2] + picture[-2:])])
+    with pytest.raises(ClipError, match="Frame 0 of clip 'train-00000' is 65000 x 65500") as caught:
+        decode_frames(clip, [0])
+    assert caught.value.reason == "oversized"
+    with pytest.raises(ClipError, match="announces no size"):
+        decode_frames(clip, [1])
 
 
 def test_decode_gives_rgb_and_refuses_cut_pictures() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torchvision.io import encode_jpeg
 
-from sfdkit.data.format import SCHEMA, ClipMeta, ShardEntry, ShardIndex, pack_frames
-from sfdkit.data.index import save_index, shard_sha256
+from sfdkit.data.format import SCHEMA, ClipMeta, ShardIndex, pack_frames
+from sfdkit.data.index import describe_shard, save_index
 from sfdkit.data.video import VideoWriter
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.puppets.clips import make_clip
@@ -79,15 +79,7 @@ def write_puppets(folder: Path, shards: Sequence[int] = (3, 2), frames: int = 5,
         made = [make_clip(sum(shards[:number]) + k, "test", 0, frames, 32) for k in range(clips)]
         path = folder / f"shard-{number:03d}.tar"
         _write_tar(path, made, real)
-        entries.append(
-            ShardEntry(
-                name=path.name,
-                clips=clips,
-                frames=clips * frames,
-                bytes=path.stat().st_size,
-                sha256=shard_sha256(path),
-            )
-        )
+        entries.append(describe_shard(path))
     index = ShardIndex(
         schema=SCHEMA, dataset="puppets", split="test", resolution=32, identities=sum(shards), shards=entries
     )

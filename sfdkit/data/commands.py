@@ -1,15 +1,17 @@
-"""The commands ``sfdkit shards ...``: packing clips into shards and checking them."""
+"""The commands ``sfdkit shards ...``: packing clips into shards, listing, copying and checking them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from sfdkit.data.check import FolderCheck, shard_folders, verify
+from sfdkit.data.check import FolderCheck, listing, shard_folders, verify
+from sfdkit.data.copy import copy_shards
 from sfdkit.data.crop import MARGIN, CropMethod
+from sfdkit.data.engines import EngineName
 from sfdkit.data.identities import IdentityRule, fingerprint, frame_sources, split_identities
 from sfdkit.data.index import load_index
 from sfdkit.data.pack import ShardOptions, pack
@@ -18,6 +20,7 @@ from sfdkit.data.puppet_source import PuppetSource
 from sfdkit.data.sources import ClipSource, Cut, FrameSource, Skip, find_picture_folders, find_videos
 from sfdkit.errors import ConfigError, ShardError
 from sfdkit.puppets.commands import require_pose
+from sfdkit.storage import Storage
 
 _PUPPETS_PER_SOURCE = 8
 
@@ -40,16 +43,19 @@ def pack_videos(
     clips_per_shard: int = 64,
     seed: int = 0,
     workers: int = 0,
+    engine: EngineName = "processes",
+    scratch: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Pack a folder of videos into shards, split by identity.
 
     Videos are cut into clips, each with one square crop of its own. What is left out (no face, too short, damaged) is
-    listed with its reason, also in OUTPUT/skipped.csv. A second call with the same videos and settings does nothing.
+    listed with its reason, also in OUTPUT/skipped.csv. A second call with the same videos and settings does nothing;
+    after an interruption it goes on.
 
     Args:
         root: Folder that is searched for videos, with all folders below it.
-        output: Folder to fill with train, validation and test.
+        output: Folder to fill with train, validation and test: a local path, or an address such as s3://bucket/faces.
         resolution: Pixels of a side, 32 to 1024.
         crop: face cuts a square around the head, centre the largest square in the middle, none keeps the whole picture
             and pads it to a square by repeating its edge.
@@ -67,14 +73,17 @@ def pack_videos(
         licence: Licence of the videos, kept with each clip.
         clips_per_shard: The most clips in a shard.
         seed: Decides the split and the order of the clips.
-        workers: Processes that work at the same time; 0 works in this one.
+        workers: How many sources are encoded at the same time. With --engine processes 0 works in this process; with
+            --engine ray 0 takes the whole cluster.
+        engine: processes works on this machine, ray on the cluster that RAY_ADDRESS names, else on a local one.
+        scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
         overwrite: Replace what was packed into OUTPUT before.
     """
     cut = _cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
-    options = _options(dataset, resolution, clips_per_shard, seed, workers)
+    options = _options(dataset, resolution, clips_per_shard, seed, workers, engine)
     shares = _shares(validation_share, test_share)
     sources, skips = frame_sources(Path(root), find_videos(Path(root)), cut, identity, identities, dataset, licence)
-    _pack_frames(sources, skips, Path(output), cut, options, shares, overwrite)
+    _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch)
 
 
 def pack_images(
@@ -95,16 +104,19 @@ def pack_images(
     clips_per_shard: int = 64,
     seed: int = 0,
     workers: int = 0,
+    engine: EngineName = "processes",
+    scratch: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Pack folders of pictures into shards, split by identity; each folder holds the frames of one video.
 
     Pictures are taken in natural order of their names (2 before 10). What is left out is listed with its reason, also
-    in OUTPUT/skipped.csv. A second call with the same pictures and settings does nothing.
+    in OUTPUT/skipped.csv. A second call with the same pictures and settings does nothing; after an
+    interruption it goes on.
 
     Args:
         root: Folder below which each folder with pictures is one video.
-        output: Folder to fill with train, validation and test.
+        output: Folder to fill with train, validation and test: a local path, or an address such as s3://bucket/faces.
         resolution: Pixels of a side, 32 to 1024.
         crop: face cuts a square around the head, centre the largest square in the middle, none keeps the whole picture
             and pads it to a square by repeating its edge.
@@ -122,15 +134,18 @@ def pack_images(
         licence: Licence of the pictures, kept with each clip.
         clips_per_shard: The most clips in a shard.
         seed: Decides the split and the order of the clips.
-        workers: Processes that work at the same time; 0 works in this one.
+        workers: How many sources are encoded at the same time. With --engine processes 0 works in this process; with
+            --engine ray 0 takes the whole cluster.
+        engine: processes works on this machine, ray on the cluster that RAY_ADDRESS names, else on a local one.
+        scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
         overwrite: Replace what was packed into OUTPUT before.
     """
     cut = _cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
-    options = _options(dataset, resolution, clips_per_shard, seed, workers)
+    options = _options(dataset, resolution, clips_per_shard, seed, workers, engine)
     shares = _shares(validation_share, test_share)
     folders = find_picture_folders(Path(root))
     sources, skips = frame_sources(Path(root), folders, cut, identity, identities, dataset, licence)
-    _pack_frames(sources, skips, Path(output), cut, options, shares, overwrite)
+    _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch)
 
 
 def pack_puppets(
@@ -146,14 +161,16 @@ def pack_puppets(
     clips_per_shard: int = 64,
     seed: int = 0,
     workers: int = 0,
+    engine: EngineName = "processes",
+    scratch: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Render puppets and pack them into shards.
 
-    A second call with the same settings does nothing.
+    A second call with the same settings does nothing; after an interruption it goes on.
 
     Args:
-        output: Folder to fill with train, validation and test.
+        output: Folder to fill with train, validation and test: a local path, or an address such as s3://bucket/faces.
         identities: Number of identities to train on.
         validation_identities: Number of identities for validation.
         test_identities: Number of identities for the test.
@@ -164,7 +181,10 @@ def pack_puppets(
         pose: Factor on the reach of head turns, shifts and size, from 0 to 1; expressions stay as they are.
         clips_per_shard: The most clips in a shard.
         seed: Of all identities, motions and the order of the clips.
-        workers: Processes that render at the same time; 0 renders in this one.
+        workers: How many sources are rendered at the same time. With --engine processes 0 works in this process; with
+            --engine ray 0 takes the whole cluster.
+        engine: processes works on this machine, ray on the cluster that RAY_ADDRESS names, else on a local one.
+        scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
         overwrite: Replace what was packed into OUTPUT before.
     """
     _require_resolution(resolution)
@@ -193,7 +213,7 @@ def pack_puppets(
         ]
         for split, count in counts.items()
     }
-    options = _options("puppets", resolution, clips_per_shard, seed, workers)
+    options = _options("puppets", resolution, clips_per_shard, seed, workers, engine)
     settings = {
         "source": "puppets",
         "identities": counts,
@@ -205,26 +225,57 @@ def pack_puppets(
         "clips_per_shard": clips_per_shard,
         "seed": seed,
     }
-    _tell(pack(sources, Path(output), settings, options, overwrite))
+    _tell(pack(sources, output, settings, options, overwrite, scratch=scratch))
 
 
 def check(folder: str, decode: bool = False) -> None:
     """Check shards against their index: sizes, checksums, members, json, packing, counts, and optionally each picture.
 
     Args:
-        folder: A folder with an index.json, or one with train, validation and test in it.
+        folder: A folder with an index.json, or one with train, validation and test in it: a local path or an address.
         decode: Decode each picture too.
     """
     problems: list[str] = []
-    for path in shard_folders(Path(folder)):
-        report = FolderCheck(path, load_index(path))
-        for _ in tqdm(verify(report, decode), total=len(report.index["shards"]), desc=path.name, unit="shard"):
+    for storage in shard_folders(Storage(folder)):
+        report = FolderCheck(storage, load_index(storage))
+        total = len(report.index["shards"])
+        for _ in tqdm(verify(report, decode), total=total, desc=report.index["split"], unit="shard"):
             pass
         print(report.table())
         problems += report.problems
     if problems:
         more = f" ({len(problems) - 1} more shards are damaged)" if len(problems) > 1 else ""
         raise ShardError(problems[0] + more)
+
+
+def ls(folder: str, shards: bool = False) -> None:
+    """List the splits of a folder, as their indexes describe them.
+
+    Args:
+        folder: A folder with an index.json, or one with train, validation and test in it: a local path or an address.
+        shards: List each shard too.
+    """
+    print(listing([load_index(storage) for storage in shard_folders(Storage(folder))], shards))
+
+
+def copy(source: str, target: str, workers: int = 4, verify: bool = True, overwrite: bool = False) -> None:
+    """Copy packed shards between storages of any kind, each verified by the checksum in its index.
+
+    What the target has already is kept, so a call that was interrupted is continued by the next one. An index is
+    written when all shards are there.
+
+    Args:
+        source: A folder with an index.json, or one with train, validation and test in it: a local path or an address.
+        target: Folder to fill: a local path or an address that can be written.
+        workers: Shards that are copied at the same time.
+        verify: Read each shard back from the target and compare.
+        overwrite: Replace other shards that the target holds.
+    """
+    _require("--workers", workers, 1)
+    report = copy_shards(Storage(source), Storage(target), workers, verify, overwrite)
+    print(
+        f"{report.copied} shards copied ({report.bytes / 1e6:.1f} MB), {report.kept} kept in {Storage(target).show()}"
+    )
 
 
 def _require(option: str, value: int, least: int) -> None:
@@ -252,10 +303,12 @@ def _cut(resolution: int, crop: CropMethod, margin: float, frames_per_clip: int,
     return Cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
 
 
-def _options(dataset: str, resolution: int, clips_per_shard: int, seed: int, workers: int) -> ShardOptions:
+def _options(
+    dataset: str, resolution: int, clips_per_shard: int, seed: int, workers: int, engine: EngineName
+) -> ShardOptions:
     _require("--clips_per_shard", clips_per_shard, 1)
     _require("--workers", workers, 0)
-    return ShardOptions(dataset, resolution, clips_per_shard, seed, workers)
+    return ShardOptions(dataset, resolution, clips_per_shard, seed, workers, engine)
 
 
 def _shares(validation: float, test: float) -> tuple[float, float]:
@@ -269,16 +322,17 @@ def _shares(validation: float, test: float) -> tuple[float, float]:
 def _pack_frames(
     sources: Sequence[FrameSource],
     skips: Sequence[Skip],
-    output: Path,
+    output: str,
     cut: Cut,
     options: ShardOptions,
     shares: tuple[float, float],
     overwrite: bool,
+    scratch: str | None,
 ) -> None:
     splits = split_identities((source.identity for source in sources), *shares, options.seed)
     members: dict[str, list[FrameSource]] = {split: [] for split in SPLITS}
     for source in sources:
-        members[splits[source.identity]].append(source)
+        members[splits[source.identity]].append(replace(source, path=source.path.absolute()))  # wherever it is opened
     settings = {
         "source": "files",
         "dataset": options.dataset,
@@ -290,7 +344,7 @@ def _pack_frames(
         "files": len(sources),
         "input": fingerprint(sources),
     }
-    _tell(pack(members, output, settings, options, overwrite, skips))
+    _tell(pack(members, output, settings, options, overwrite, skips, scratch))
 
 
 def _tell(report: PackReport) -> None:

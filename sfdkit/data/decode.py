@@ -6,6 +6,7 @@ torchvision's decoder takes 0.26 ms, and is marked for removal since torchvision
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 import cv2
@@ -32,6 +33,11 @@ def decode_jpeg(picture: bytes) -> Tensor:
     Raises:
         ValueError: The bytes are no JPEG file, or a damaged one.
     """
+    return torch.from_numpy(np.ascontiguousarray(_decode(picture)[..., ::-1].transpose(2, 0, 1)))
+
+
+def _decode(picture: bytes) -> np.ndarray:
+    """Return H W 3 uint8, BGR."""
     if not picture.startswith(_START):
         raise ValueError(f"it is no JPEG file, it starts with {picture[:4]!r}")
     if not picture.endswith(_END):  # OpenCV fills the rest of a cut picture with grey in some releases
@@ -40,7 +46,22 @@ def decode_jpeg(picture: bytes) -> Tensor:
     image = cv2.imdecode(np.frombuffer(picture, np.uint8), flags)
     if image is None:
         raise ValueError(f"the JPEG file of {len(picture)} bytes is damaged")
-    return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+    return image
+
+
+def jpeg_size(picture: bytes) -> tuple[int, int] | None:
+    """Return width and height that a JPEG file announces, without decoding it; None where it announces none.
+
+    The markers are those of ITU-T T.81, annex B (https://www.w3.org/Graphics/JPEG/itu-t81.pdf).
+    """
+    place = 2
+    while place + 9 <= len(picture) and picture[place] == 0xFF:
+        marker = picture[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">2H", picture, place + 5)
+            return width, height
+        place += 2 + struct.unpack_from(">H", picture, place + 2)[0] if marker != 0xFF else 1
+    return None
 
 
 def decode_frames(clip: Clip, indices: Sequence[int]) -> Tensor:
@@ -54,22 +75,30 @@ def decode_frames(clip: Clip, indices: Sequence[int]) -> Tensor:
         T 3 H W uint8, RGB, in the order of ``indices``.
 
     Raises:
-        ClipError: A frame does not exist, is damaged, or has another size than the clip's ``resolution``; the message
-            names the clip and the frame.
+        ClipError: A frame does not exist, is damaged, or announces another size than the clip's ``resolution``; the
+            message names the clip and the frame.
     """
     side = clip["meta"]["resolution"]
-    frames: dict[int, Tensor] = {}
-    for index in indices:
-        if index in frames:
+    # OpenCV writes the planes to their places: torch.stack would start a team of threads for each small copy, and in
+    # a process that computes with several these wait for each other.
+    frames = np.empty((len(indices), 3, side, side), np.uint8)
+    places: dict[int, int] = {}
+    for place, index in enumerate(indices):
+        if index in places:
+            frames[place] = frames[places[index]]
             continue
+        places[index] = place
         try:
-            frame = decode_jpeg(frame_bytes(clip["frames"], index))
+            picture = frame_bytes(clip["frames"], index)
+            size = jpeg_size(picture)
+            if size is None:
+                raise ValueError("the JPEG file announces no size")
+            if size != (side, side):  # before it is decoded: it may announce more than memory holds
+                raise ClipError(
+                    "oversized",
+                    f"Frame {index} of clip {clip['key']!r} is {size[0]} x {size[1]}, its json says {side} x {side}.",
+                )
+            cv2.split(_decode(picture), [frames[place, 2], frames[place, 1], frames[place, 0]])
         except (ValueError, IndexError) as error:
             raise ClipError("picture", f"Cannot decode frame {index} of clip {clip['key']!r}: {error}.") from error
-        if tuple(frame.shape) != (3, side, side):
-            size = f"{frame.shape[2]} x {frame.shape[1]}"
-            raise ClipError(
-                "picture", f"Frame {index} of clip {clip['key']!r} is {size}, its json says {side} x {side}."
-            )
-        frames[index] = frame
-    return torch.stack([frames[index] for index in indices])
+    return torch.from_numpy(frames)

@@ -10,16 +10,20 @@ members, in this order:
     ``uint32`` (relative to the first byte after the offsets; the last one is the length of all pictures together), then
     the JPEG files one after the other. A reader decodes only the frames that it chose.
 
-``index.json`` beside the tars is :class:`ShardIndex` as json. Epoch length and work per rank are arithmetic on it.
+``index.json`` beside the tars is :class:`ShardIndex` as json. Epoch length and work per rank are arithmetic on it, and
+its tables say at which byte each clip starts and what its CRC-32 is, so that any clip can be read, and verified, by one
+range request.
 """
 
 from __future__ import annotations
 
+import base64
 import struct
 from collections.abc import Sequence
-from typing import Any, NotRequired, TypedDict
+from itertools import accumulate
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
-SCHEMA = "sfdkit.shards/1"
+SCHEMA = "sfdkit.shards/2"
 INDEX_NAME = "index.json"
 
 
@@ -55,6 +59,21 @@ class ClipMeta(TypedDict):
     """For puppets: ``identity`` (factor -> value) and ``motion`` (factor -> list of values, one per frame)."""
 
 
+CLIP_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "key": str,
+    "identity": str,
+    "video": str,
+    "dataset": str,
+    "licence": str,
+    "fps": (int, float),
+    "times": list,
+    "resolution": int,
+    "crop": dict,
+    "groups": dict,
+}
+"""Fields that the json of each clip must have, with their types."""
+
+
 class ShardEntry(TypedDict):
     """One shard in the index."""
 
@@ -63,6 +82,18 @@ class ShardEntry(TypedDict):
     frames: int
     bytes: int
     sha256: str
+    table: str
+    """Base64 of one pair of ``uint32`` per clip, little endian: bytes that it takes in the tar, from its first header
+    to the padding after its frames, and their CRC-32."""
+
+
+class ClipTable(NamedTuple):
+    """Where the clips of a shard lie."""
+
+    offsets: list[int]
+    """Byte at which each clip starts, and at the end the byte after the last one: one more than there are clips."""
+    checksums: tuple[int, ...]
+    """CRC-32 of each clip's bytes."""
 
 
 class ShardIndex(TypedDict):
@@ -74,6 +105,24 @@ class ShardIndex(TypedDict):
     resolution: int
     identities: int
     shards: list[ShardEntry]
+
+
+def pack_table(clips: Sequence[tuple[int, int]]) -> str:
+    """Return the table of a shard from the bytes and the CRC-32 of each clip."""
+    return base64.b64encode(b"".join(struct.pack("<2I", *clip) for clip in clips)).decode()
+
+
+def clip_table(entry: ShardEntry) -> ClipTable:
+    """Return the table of a shard.
+
+    Raises:
+        ValueError: It is no base64, or not of as many clips as the entry says.
+    """
+    data = base64.b64decode(entry["table"], validate=True)
+    if len(data) != 8 * entry["clips"]:
+        raise ValueError(f"a table of {entry['clips']} clips has {8 * entry['clips']} bytes, this one {len(data)}")
+    numbers = struct.unpack(f"<{2 * entry['clips']}I", data)
+    return ClipTable([0, *accumulate(numbers[::2])], numbers[1::2])
 
 
 def pack_frames(pictures: Sequence[bytes]) -> bytes:

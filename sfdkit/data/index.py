@@ -7,24 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
-from sfdkit.data.format import INDEX_NAME, SCHEMA, ShardEntry, ShardIndex
-from sfdkit.errors import ShardError
+from sfdkit.data.format import INDEX_NAME, SCHEMA, ShardEntry, ShardIndex, frame_count, pack_table
+from sfdkit.data.reader import read_raw_clips
+from sfdkit.errors import MissingError, ShardError
+from sfdkit.storage import Storage
+from sfdkit.storage.cache import cache_of
 
 _PACK = "Pack the folder with `sfdkit shards pack ...`."
 _PACK_AGAIN = "Pack the folder again with `sfdkit shards pack ...`."
 _CHUNK = 1 << 20
 
 
-def load_index(folder: str | Path) -> ShardIndex:
+def as_storage(folder: str | Path | Storage) -> Storage:
+    """Return the storage of a folder that may be given by its address."""
+    return folder if isinstance(folder, Storage) else Storage(folder)
+
+
+def load_index(folder: str | Path | Storage) -> ShardIndex:
     """Read and check the index of a folder of shards.
 
     Args:
-        folder: The folder that holds ``index.json``.
+        folder: The folder that holds ``index.json``: a path, an address, or a storage.
 
     Returns:
         The index.
@@ -32,15 +39,19 @@ def load_index(folder: str | Path) -> ShardIndex:
     Raises:
         ShardError: There is no index, it is no json, it has another schema version, a field is missing or of the wrong
             type, or it lists no shards or no clips.
+        StorageError: The storage cannot be read.
     """
-    path = Path(folder) / INDEX_NAME
+    storage = as_storage(folder)
+    path = storage.show(INDEX_NAME)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        what = "has no index.json" if Path(folder).is_dir() else "does not exist"
-        raise ShardError(f"The folder of shards {str(folder)!r} {what}. {_PACK}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ShardError(f"Cannot read the index {path}: {error}.") from error
+        cache = cache_of(storage)
+        data = cache.text(storage, INDEX_NAME) if cache else storage.read(INDEX_NAME)
+        text = data.decode("utf-8")
+    except MissingError as error:
+        what = "does not exist" if storage.is_local and not storage.path().is_dir() else "has no index.json"
+        raise ShardError(f"The folder of shards {storage.show()!r} {what}. {_PACK}") from error
+    except UnicodeDecodeError as error:
+        raise ShardError(f"Cannot read the index {path}: {error}. {_PACK_AGAIN}") from error
     try:
         index = json.loads(text)
     except json.JSONDecodeError as error:
@@ -48,18 +59,18 @@ def load_index(folder: str | Path) -> ShardIndex:
     return _checked(index, path)
 
 
-def _checked(index: Any, path: Path) -> ShardIndex:
+def _checked(index: Any, path: str) -> ShardIndex:
     schema = index.get("schema") if isinstance(index, dict) else None
     if schema != SCHEMA:
         raise ShardError(f"The index {path} has schema {schema!r}, this version reads {SCHEMA!r}. {_PACK_AGAIN}")
-    _require_fields(index, dict(dataset=str, split=str, resolution=int, identities=int, shards=list), str(path))
+    _require_fields(index, dict(dataset=str, split=str, resolution=int, identities=int, shards=list), path)
     if not index["shards"]:
         raise ShardError(f"The index {path} lists no shards. {_PACK_AGAIN}")
     for position, entry in enumerate(index["shards"]):
         where = f"{path}, shards[{position}]"
         if not isinstance(entry, dict):
             raise ShardError(f"The index {where} is a {type(entry).__name__}, an object is wanted. {_PACK_AGAIN}")
-        _require_fields(entry, dict(name=str, clips=int, frames=int, bytes=int, sha256=str), where)
+        _require_fields(entry, dict(name=str, clips=int, frames=int, bytes=int, sha256=str, table=str), where)
     if not any(entry["clips"] for entry in index["shards"]):
         raise ShardError(f"The shards in the index {path} hold no clips. {_PACK_AGAIN}")
     checked: ShardIndex = index  # type: ignore[assignment]  # just checked by hand
@@ -75,39 +86,48 @@ def _require_fields(values: dict[str, Any], fields: dict[str, type], where: str)
             )
 
 
-def save_index(folder: str | Path, index: ShardIndex) -> Path:
+def save_index(folder: str | Path | Storage, index: ShardIndex) -> None:
     """Write the index of a folder of shards; a reader sees either the old file or the whole new one.
 
     Args:
-        folder: The folder of shards; it must exist.
+        folder: The folder of shards.
         index: What to write.
 
-    Returns:
-        The path of ``index.json``.
+    Raises:
+        StorageError: It cannot be written.
     """
-    path = Path(folder) / INDEX_NAME
-    descriptor, name = tempfile.mkstemp(prefix=".index-", suffix=".json", dir=path.parent)
-    try:
-        os.fchmod(descriptor, 0o644)  # mkstemp makes files that only their owner may read
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(index, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    text = json.dumps(index, indent=1, ensure_ascii=False) + "\n"
+    as_storage(folder).write(INDEX_NAME, text.encode("utf-8"))
 
 
-def shard_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def describe_shard(path: Path) -> ShardEntry:
+    """Read a shard on this machine from end to end and return what an index says of it.
+
+    Raises:
+        ShardError: It is damaged.
+    """
+    clips, frames = [], 0
+    with path.open("rb") as file:
+        for raw in read_raw_clips(file, str(path)):
+            clips.append((raw.position, raw.stop))
+            frames += frame_count(raw.frames)
+        file.seek(0)
+        digest = hashlib.sha256()
+        rows = []
+        for start, stop in clips:
+            data = file.read(stop - start)
+            digest.update(data)
+            rows.append((len(data), zlib.crc32(data)))
+        while data := file.read(_CHUNK):
+            digest.update(data)
+    return ShardEntry(
+        name=path.name,
+        clips=len(clips),
+        frames=frames,
+        bytes=path.stat().st_size,
+        sha256=digest.hexdigest(),
+        table=pack_table(rows),
+    )
 
 
 def index_clips(index: ShardIndex) -> int:
@@ -115,8 +135,11 @@ def index_clips(index: ShardIndex) -> int:
     return sum(entry["clips"] for entry in index["shards"])
 
 
-def require_shards(folder: str | Path, index: ShardIndex) -> None:
+def require_shards(folder: str | Path | Storage, index: ShardIndex) -> None:
     """Check that each shard of the index exists and has the size that the index promises.
+
+    Only local folders are looked at: elsewhere it would take a request per shard, and what is missing or too short is
+    found and counted when it is read.
 
     Args:
         folder: The folder of shards.
@@ -125,8 +148,11 @@ def require_shards(folder: str | Path, index: ShardIndex) -> None:
     Raises:
         ShardError: A shard is missing or has another size.
     """
+    storage = as_storage(folder)
+    if not storage.is_local:
+        return
     for entry in index["shards"]:
-        _require_shard(Path(folder) / entry["name"], entry)
+        _require_shard(storage.path(entry["name"]), entry)
 
 
 def _require_shard(path: Path, entry: ShardEntry) -> None:

@@ -1,4 +1,4 @@
-"""The loader: a ``DataLoader`` over the stream that knows its length, its epoch, and where it stands.
+"""The loader: a ``DataLoader`` over the stream that knows its length, its epoch, where it stands, and what was lost.
 
 Lightning calls ``loader.sampler.set_epoch`` before each epoch, ``len`` for its schedule, and ``state_dict`` and
 ``load_state_dict`` around checkpoints. From a loader without a length it fetches one batch ahead, which a resume would
@@ -7,39 +7,37 @@ then lose; from one with a length it does not.
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader
 
-from sfdkit.data.reader import SkipReason
-from sfdkit.data.settings import REASONS, Failure, StreamSettings, StreamState
+from sfdkit.data.settings import Delivered, Failure, StreamSettings, StreamState
 from sfdkit.data.stream import build_stream
-from sfdkit.errors import ShardError
-from sfdkit.types import FrameBatch
+from sfdkit.errors import ConfigError, DataError, ShardError
+from sfdkit.types import DataAccount, FrameBatch, SkipCount
 
-
-class SkipCount(NamedTuple):
-    """Rows of batches that were lost to damaged clips of one shard for one reason."""
-
-    shard: str
-    reason: SkipReason
-    rows: int
+_SHOWN = 20  # lines of the list of losses in an error
 
 
 class EpochLoader:
     """Batches of one rank, epoch by epoch.
 
-    The order depends on (seed, epoch, rank, world, number of workers) alone. In training each epoch of each rank has
-    the same number of full batches; in validation each clip comes once over all ranks and workers, the last batch of a
-    worker may be short, and ranks may differ in length.
+    The order depends on (seed, epoch, rank, world) and the settings alone, not on the number of workers. In training
+    each epoch of each rank has the same number of full batches; in validation each clip comes once over all ranks, the
+    last batch may be short, and ranks may differ in length.
 
     Args:
         settings: What to read.
         num_workers: Worker processes; with 0 the main process reads.
         pin_memory: Put batches into page-locked memory, for copying to a GPU.
         start_method: How workers are started; None takes the platform's default.
+
+    Raises:
+        ConfigError: There are more workers than lanes.
     """
 
     batch_sampler = None
@@ -52,16 +50,30 @@ class EpochLoader:
         pin_memory: bool = False,
         start_method: Literal["fork", "spawn", "forkserver"] | None = None,
     ) -> None:
+        if num_workers > settings.lanes:
+            raise ConfigError(
+                f"data.num_workers is {num_workers} and data.lanes is {settings.lanes}, so "
+                f"{num_workers - settings.lanes} workers would have nothing to do: set data.lanes to {num_workers} or "
+                "a multiple of it"
+            )
         self.settings = settings
-        self._processes = num_workers
+        self._workers = num_workers
         self._pin_memory = pin_memory
         self._start_method = start_method if num_workers else None
-        self._workers = max(1, num_workers)
-        self._state = StreamState(self._workers, len(settings.index["shards"]))
+        self._state = StreamState()
+        self._plan = settings.plan(0)  # lengths are the same in all epochs
         self._epoch = 0
         self._batches = 0
         self._resume: tuple[int, int] | None = None
         self._loader: DataLoader | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._expected = self._repeats = self._left_out = 0
+        self._skips: Counter[tuple[int, str]] = Counter()
+        self._first: dict[tuple[int, str], str] = {}
+        self.waited = 0.0
+        """Seconds that this epoch has waited for batches."""
 
     @property
     def sampler(self) -> EpochLoader:
@@ -73,34 +85,68 @@ class EpochLoader:
         return self
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch; fewer come only in validation when clips are skipped."""
-        return sum(self.settings.batches(self._workers, worker) for worker in range(self._workers))
+        """Return the number of batches in an epoch; fewer come only in validation when whole batches are lost."""
+        return self._plan.batches
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""
         self._epoch = epoch
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the epoch and the number of its batches given so far; the same on all ranks."""
-        return {"epoch": self._epoch, "batches": self._batches}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, the number of its batches given so far, and what their order depends on.
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+        It is the same on all ranks.
+        """
+        return {
+            "epoch": self._epoch,
+            "batches": self._batches,
+            "length": len(self),
+            "plan": self.settings.fingerprint(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration go on in the middle of an epoch, should it be of the same epoch.
 
-        The batches that follow equal those of a run that was not interrupted if seed, ranks, workers and batch size
-        are the same and no clip is skipped. What was seen already is read and shuffled again, not decoded.
+        The batches that follow equal those of a run that was not interrupted, with any number of workers. What was seen
+        already is neither read nor decoded again.
+
+        Raises:
+            ConfigError: The epoch was begun with another number of ranks, another batch size, or other data: what is
+                left of it cannot be told. A state of the end of an epoch fits any.
         """
+        if 0 < state["batches"] < state["length"]:
+            before, now = state["plan"], self.settings.fingerprint()
+            changed = [
+                f"{name} {before.get(name)!r} then, {now[name]!r} now" for name in now if before.get(name) != now[name]
+            ]
+            if changed:
+                raise ConfigError(
+                    f"the checkpoint was written in the middle of epoch {state['epoch']}, after {state['batches']} of "
+                    f"{state['length']} batches, with other data settings ({'; '.join(changed)}), so the rest of that "
+                    "epoch cannot be told. Resume with the same ones, or a checkpoint of the end of an epoch, which "
+                    "goes on with any (checkpoint.every_n_epochs: 1 writes them)"
+                )
         self._epoch = state["epoch"]
         self._resume = state["epoch"], state["batches"]
 
-    def skips(self) -> list[SkipCount]:
-        """Return what this rank has skipped in the current epoch, by shard and reason."""
-        counts = self._state.skips()
-        names = [entry["name"] for entry in self.settings.index["shards"]]
-        return [
-            SkipCount(names[shard], REASONS[reason], int(counts[shard, reason]))
-            for shard, reason in counts.nonzero().tolist()
+    def account(self) -> DataAccount:
+        """Return what this epoch has read so far: expected = read + skipped, in rows of this rank."""
+        skipped = [
+            SkipCount(self.settings.shards.name(shard), reason, rows, self._first[shard, reason])
+            for (shard, reason), rows in sorted(self._skips.items())
         ]
+        lost = sum(count.rows for count in skipped)
+        return DataAccount(
+            epoch=self._epoch,
+            batches=self._batches,
+            planned_batches=len(self),
+            batches_before_resume=self._left_out,
+            expected=self._expected,
+            read=self._expected - lost,
+            skipped=skipped,
+            repeated_reads=self._repeats,
+            waited=self.waited,
+        )
 
     def close(self) -> None:
         """End the workers; the next iteration starts new ones."""
@@ -110,9 +156,9 @@ class EpochLoader:
         return DataLoader(
             build_stream(self.settings, self._state),
             batch_size=None,
-            num_workers=self._processes,
+            num_workers=self._workers,
             pin_memory=self._pin_memory,
-            persistent_workers=self._processes > 0,
+            persistent_workers=self._workers > 0,
             multiprocessing_context=self._start_method,
             generator=torch.Generator(),  # else each epoch would draw from the global generator
         )
@@ -121,20 +167,63 @@ class EpochLoader:
         """Yield the batches of the current epoch.
 
         Raises:
-            ShardError: A shard or clip is damaged and the budget for skips does not cover it.
+            ShardError: More rows are lost than ``skip_budget`` allows; the message lists them.
         """
         epoch, done = self._resume or (self._epoch, 0)
         if epoch != self._epoch or done >= len(self):
             done = 0
         self._resume = None
-        self._batches = done
-        # Workers give batches in turn: all of them leave out whole rounds, the rest is dropped here.
-        self._state.begin(self._epoch, done // self._workers)
+        self._forget()
+        self._batches = self._left_out = done
+        self._state.begin(self._epoch, done)
         if self._loader is None:
             self._loader = self._open()
-        for number, batch in enumerate(self._loader, start=done - done % self._workers):
-            if isinstance(batch, Failure):
-                raise ShardError(batch.message)
-            if number >= done:
-                self._batches += 1
-                yield batch
+        since = time.perf_counter()
+        for item in _items(self._loader):
+            if isinstance(item, Failure):
+                raise ShardError(item.message)
+            if item is None:
+                continue
+            self.waited += time.perf_counter() - since
+            self._batches += 1
+            self._count(item)
+            if item.batch is not None:
+                yield item.batch
+            since = time.perf_counter()
+
+    def _count(self, item: Delivered) -> None:
+        self._expected += item.rows
+        self._repeats += item.repeats
+        for skip in item.skips:
+            self._skips[skip.shard, skip.reason] += 1
+            self._first.setdefault((skip.shard, skip.reason), skip.message)
+        lost, total, budget = self._skips.total(), self._plan.rows, self.settings.skip_budget
+        if item.skips and lost > budget * total:
+            lines = [f"  {c.rows} x {c.reason} in {c.shard}: {c.message}" for c in self.account()["skipped"]]
+            more = [f"  and {len(lines) - _SHOWN} more of these"] if len(lines) > _SHOWN else []
+            raise ShardError(
+                "\n".join(
+                    [
+                        f"{lost} of {total} rows of this epoch are lost, data.skip_budget = {budget:g} allows less:",
+                        *lines[:_SHOWN],
+                        *more,
+                    ]
+                )
+            )
+
+
+def _items(loader: DataLoader) -> Iterator[Delivered | Failure | None]:
+    """Yield what the workers send.
+
+    Raises:
+        DataError: A worker was killed.
+    """
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a worker process of the loader is gone ({str(error).splitlines()[0]}), most often for want of memory: "
+            "lower data.num_workers or data.storage.read_ahead_mb, and go on with --ckpt_path"
+        ) from error

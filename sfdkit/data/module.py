@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 import lightning.pytorch as pl
@@ -11,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfdkit.augment import DriverViewAugmentation
-from sfdkit.data.format import ShardIndex
-from sfdkit.data.index import index_clips, load_index, require_shards
+from sfdkit.data.index import load_index, require_shards
 from sfdkit.data.loader import EpochLoader
 from sfdkit.data.plan import generator
 from sfdkit.data.settings import StreamSettings
+from sfdkit.data.shards import Folder, ShardSet
 from sfdkit.errors import ConfigError, ShardError
+from sfdkit.storage import Storage, StorageSettings, storages
 from sfdkit.types import FrameBatch
 
 Split = Literal["train", "validation", "test"]
@@ -35,16 +35,20 @@ class FramesDataModule(pl.LightningDataModule):
     ``driving_view`` there. A data set derives from this class and says by ``dataset`` which shards are its own.
 
     Args:
-        root: Folder with one folder of shards per split: ``train``, ``validation``, ``test``.
+        root: Folder with one folder of shards per split: ``train``, ``validation``, ``test``. A local path or an
+            address (``s3://bucket/vox``, see :mod:`sfdkit.storage`), a pattern with braces or ``*`` for several that
+            are mixed, or a mapping of such to weights: how often an epoch of training uses each clip, where 1 is once.
         resolution: Side of the pictures in pixels. Shards of a higher resolution are scaled down on the device.
         batch_size: Rows (sources) per batch and process.
         driving_per_source: Driving frames per source.
         rows_per_clip: Rows that one opened clip gives per epoch of training.
-        num_workers: Worker processes per process; with 0 the main process reads.
+        num_workers: Worker processes per process; with 0 the main process reads. The order does not depend on it.
         seed: Order of the data and augmentation follow from it, the epoch, and the rank.
-        shuffle: Rows in each worker's shuffle buffer; it holds packed clips.
+        shuffle: Rows in each lane's shuffle buffer; it holds packed clips.
+        lanes: Independent readers of each process, at least as many as ``num_workers``, which shares them out.
         skip_budget: Share of the rows of an epoch that may be lost to damaged clips; with 0 the first damage is an
-            error.
+            error. What is lost is listed in ``data_report.json``.
+        storage: Attempts, waits, read-ahead and cache of transfers.
         augmentation: What makes the harder view of the driving frames in training; None leaves it out.
 
     Raises:
@@ -56,7 +60,7 @@ class FramesDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: str | dict[str, float],
         resolution: int,
         batch_size: int = 32,
         driving_per_source: int = 1,
@@ -64,7 +68,9 @@ class FramesDataModule(pl.LightningDataModule):
         num_workers: int = 2,
         seed: int = 0,
         shuffle: int = 64,
-        skip_budget: float = 0.0,
+        lanes: int = 8,
+        skip_budget: float = 0.001,
+        storage: StorageSettings = StorageSettings(),  # noqa: B008  # frozen
         augmentation: DriverViewAugmentation | None = None,
     ) -> None:
         super().__init__()
@@ -73,6 +79,7 @@ class FramesDataModule(pl.LightningDataModule):
             batch_size=batch_size,
             driving_per_source=driving_per_source,
             rows_per_clip=rows_per_clip,
+            lanes=lanes,
         )
         for name, value in positive.items():
             if value < 1:
@@ -82,7 +89,11 @@ class FramesDataModule(pl.LightningDataModule):
                 raise ConfigError(f"data.{name} is {value}, a number of at least 0 is wanted.")
         if not 0 <= skip_budget <= 1:
             raise ConfigError(f"data.skip_budget is {skip_budget}, a share from 0 to 1 is wanted.")
-        self.root = Path(root)
+        weights = root if isinstance(root, dict) else {root: 1.0}
+        if not weights or not all(weight > 0 for weight in weights.values()):
+            raise ConfigError(f"data.root is {root!r}: give at least one folder, and weights above 0")
+        self.roots = [(part, weight) for name, weight in weights.items() for part in storages(name, storage)]
+        """Storage and weight of each root."""
         self.resolution = resolution
         self.batch_size = batch_size
         self.driving_per_source = driving_per_source
@@ -90,32 +101,32 @@ class FramesDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.shuffle = shuffle
+        self.lanes = lanes
         self.skip_budget = skip_budget
         self.augmentation = augmentation
         self.loaders: dict[Split, EpochLoader] = {}
-        self._indexes: dict[Split, ShardIndex] = {}
+        self._shards: dict[Split, ShardSet] = {}
 
-    def index(self, split: Split) -> ShardIndex:
-        """Return the index of a split, after checking that its shards are there and fit this module.
+    def shards(self, split: Split) -> ShardSet:
+        """Return the shards of a split in all roots, after checking that they are there and fit this module.
 
         Raises:
-            ShardError: The folder, its index, or a shard is missing or damaged, or belongs to another data set or
-                split.
+            ShardError: A folder, its index, or a shard is missing or damaged, or belongs to another data set or split.
             ConfigError: The shards have a lower resolution than this module.
         """
-        if split not in self._indexes:
-            self._indexes[split] = self._checked(split)
-        return self._indexes[split]
+        if split not in self._shards:
+            self._shards[split] = ShardSet([self._checked(root, split, weight) for root, weight in self.roots])
+        return self._shards[split]
 
-    def _checked(self, split: Split) -> ShardIndex:
-        folder = self.root / split
-        if not folder.is_dir():
-            present = [name for name in get_args(Split) if (self.root / name).is_dir()]
+    def _checked(self, root: Storage, split: Split, weight: float) -> Folder:
+        storage = root.child(split)
+        if root.is_local and not storage.path().is_dir():
+            present = [name for name in get_args(Split) if root.path(name).is_dir()]
             raise ShardError(
-                f"data.root {str(self.root)!r} has no folder {split!r} (it has: {', '.join(present) or 'none'}). "
+                f"data.root {root.show()!r} has no folder {split!r} (it has: {', '.join(present) or 'none'}). "
                 f"Pack that split with `sfdkit shards pack ...`, or set data.root."
             )
-        index = load_index(folder)
+        index, folder = load_index(storage), storage.show()
         if self.dataset is not None and index["dataset"] != self.dataset:
             raise ShardError(
                 f"The shards in {folder} are of data set {index['dataset']!r}, {type(self).__name__} reads "
@@ -130,26 +141,26 @@ class FramesDataModule(pl.LightningDataModule):
                 f"data.resolution is {self.resolution}, the shards in {folder} have {index['resolution']}. "
                 f"Set data.resolution to {index['resolution']} or less, or pack the shards again."
             )
-        require_shards(folder, index)
-        return index
+        require_shards(storage, index)
+        return Folder(storage, index, weight)
 
     @property
     def train_identities(self) -> int:
-        """Number of identities in the training split."""
-        return self.index("train")["identities"]
+        """Number of identities in the training split, of all roots together."""
+        return sum(folder.index["identities"] for folder in self.shards("train").folders)
 
     def setup(self, stage: str) -> None:
         """Check the splits that a stage reads.
 
         Raises:
-            ShardError: See :meth:`index`.
-            ConfigError: See :meth:`index`.
+            ShardError: See :meth:`shards`.
+            ConfigError: See :meth:`shards`.
         """
         for split in _STAGES[stage]:
-            self.index(split)
+            self.shards(split)
 
     def train_dataloader(self) -> EpochLoader:
-        """Return the loader of ``train``: shuffled, endless turns, equal numbers of full batches on all ranks."""
+        """Return the loader of ``train``: shuffled, equal numbers of full batches on all ranks."""
         return self._open("train")
 
     def val_dataloader(self) -> EpochLoader:
@@ -165,17 +176,16 @@ class FramesDataModule(pl.LightningDataModule):
         return self._open("test")
 
     def _open(self, split: Split) -> EpochLoader:
-        index = self.index(split)
+        shards = self.shards(split)
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if split != "train" and index_clips(index) < world:
+        if split != "train" and shards.clips < world:
             # Lightning leaves out the whole evaluation on a rank without batches, and the others wait for it for ever.
             raise ConfigError(
-                f"The split {split!r} in {self.root} has {index_clips(index)} clips for {world} processes; each needs "
-                "one. Set trainer.devices or trainer.num_nodes lower, or pack more clips."
+                f"The split {split!r} in {shards.folders[0].storage.show()} has {shards.clips} clips for {world} "
+                "processes; each needs one. Set trainer.devices or trainer.num_nodes lower, or pack more clips."
             )
         settings = StreamSettings(
-            folder=str(self.root / split),
-            index=index,
+            shards=shards,
             training=split == "train",
             batch_size=self.batch_size,
             driving=self.driving_per_source,
@@ -184,6 +194,7 @@ class FramesDataModule(pl.LightningDataModule):
             rank=rank,
             world=world,
             shuffle=self.shuffle,
+            lanes=self.lanes,
             skip_budget=self.skip_budget,
         )
         self.loaders[split] = EpochLoader(settings, self.num_workers, pin_memory=torch.cuda.is_available())

@@ -2,102 +2,34 @@
 
     sources -> encoded clips, spooled -> shuffled by the window -> SPLIT/SPLIT-00000.tar ... -> index.json
 
-The tars are a function of the input and the settings alone, byte for byte, whatever the number of processes.
+The tars are a function of the input and the settings alone, byte for byte, whatever encodes the clips and however often
+it was interrupted: a call after that does the same arithmetic on what is known of the finished sources, verifies the
+shards that are stored, and writes those that are not.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import webdataset
 from tqdm import tqdm
 
+from sfdkit import __version__
+from sfdkit.data.engines import Engine, EngineName, engine
 from sfdkit.data.format import SCHEMA, ShardEntry, ShardIndex
-from sfdkit.data.index import save_index, shard_sha256
-from sfdkit.data.packed import PackReport, SplitReport, filling, find_packed, write_report
+from sfdkit.data.index import describe_shard
+from sfdkit.data.packed import PackReport, SplitReport, find_packed
 from sfdkit.data.sources import ClipSource, Skip
-from sfdkit.data.spool import Mapper, SpooledClip, spool_clips, worker_map
+from sfdkit.data.spool import Spooled, SpooledClip, find_spooled, read_spooled, spool_clips
+from sfdkit.data.target import Target, target_of
 from sfdkit.errors import DataError
 
 _WINDOW = 16  # shards' worth of clips that are shuffled together; so much disk is used on top of the result
-
-
-class _SplitWriter:
-    """Writes the shards of one split."""
-
-    def __init__(self, folder: Path, clips_per_shard: int, shuffle: random.Random) -> None:
-        folder.mkdir()
-        self._folder, self._clips_per_shard, self._shuffle = folder, clips_per_shard, shuffle
-        self._waiting: list[SpooledClip] = []
-        self._spools: set[Path] = set()
-        self._identities: set[str] = set()
-        self.entries: list[ShardEntry] = []
-
-    def add(self, clips: Sequence[SpooledClip]) -> None:
-        """Take clips; full windows become shards."""
-        self._waiting.extend(clips)
-        self._spools.update(clip.spool for clip in clips)
-        while len(self._waiting) >= _WINDOW * self._clips_per_shard:
-            self._shuffle.shuffle(self._waiting)
-            for _ in range(_WINDOW):
-                self._write_shard(self._waiting[: self._clips_per_shard])
-                del self._waiting[: self._clips_per_shard]
-            self._drop_spools()
-
-    def _drop_spools(self) -> None:
-        """Remove the spool files whose clips are all written."""
-        needed = {clip.spool for clip in self._waiting}
-        for path in self._spools - needed:
-            path.unlink()
-        self._spools = needed
-
-    def _write_shard(self, clips: Sequence[SpooledClip]) -> None:
-        path = self._folder / f"{self._folder.name}-{len(self.entries):05d}.tar"
-        with path.open("wb") as stream, webdataset.TarWriter(stream, user="", group="", encoder=False, mtime=0) as tar:
-            for clip in clips:
-                with clip.spool.open("rb") as spool:
-                    spool.seek(clip.start)
-                    text, blob = spool.read(clip.json_bytes), spool.read(clip.frames_bytes)
-                tar.write({"__key__": clip.key, "json": text})  # one call a member: a call sorts its members by name
-                tar.write({"__key__": clip.key, "frames": blob})
-                self._identities.add(clip.identity)
-        frames = sum(clip.frames for clip in clips)
-        size = path.stat().st_size
-        self.entries.append(
-            ShardEntry(name=path.name, clips=len(clips), frames=frames, bytes=size, sha256=shard_sha256(path))
-        )
-
-    def finish(self, dataset: str, resolution: int) -> SplitReport:
-        """Write the remaining clips as shards of nearly equal size, then the index."""
-        self._shuffle.shuffle(self._waiting)
-        shards = -(-len(self._waiting) // self._clips_per_shard)
-        for number in range(shards):
-            start, stop = (edge * len(self._waiting) // shards for edge in (number, number + 1))
-            self._write_shard(self._waiting[start:stop])
-        self._waiting = []
-        self._drop_spools()
-        index = ShardIndex(
-            schema=SCHEMA,
-            dataset=dataset,
-            split=self._folder.name,
-            resolution=resolution,
-            identities=len(self._identities),
-            shards=self.entries,
-        )
-        save_index(self._folder, index)
-        return SplitReport(
-            clips=sum(entry["clips"] for entry in self.entries),
-            frames=sum(entry["frames"] for entry in self.entries),
-            identities=len(self._identities),
-            shards=len(self.entries),
-            bytes=sum(entry["bytes"] for entry in self.entries),
-        )
 
 
 @dataclass(frozen=True)
@@ -113,56 +45,181 @@ class ShardOptions:
     seed: int = 0
     """Of the order of the clips."""
     workers: int = 0
-    """Processes that decode, crop and encode at the same time; 0 works in this one; the result is the same."""
+    """How many sources are encoded at the same time, see :func:`sfdkit.data.engines.engine`."""
+    engine: EngineName = "processes"
+    """What encodes them; the result is the same."""
+
+
+class _Spool:
+    """The encoded clips of one split, source by source: from an earlier call where it has them."""
+
+    def __init__(self, folder: Path, sources: Sequence[ClipSource], encode: Engine) -> None:
+        self._folder, self._sources, self._encode = folder, sources, encode
+
+    def results(self) -> Iterator[Spooled]:
+        """Yield the clips of each source, in order."""
+        numbers = range(len(self._sources))
+        known = [find_spooled(number, self._folder) is not None for number in numbers]
+        missing = ((number, self._sources[number]) for number in numbers if not known[number])
+        fresh = self._encode(missing, self._folder)
+        for number in numbers:
+            found = find_spooled(number, self._folder) if known[number] else None
+            yield found or next(fresh)
+
+    def restore(self, clips: Sequence[SpooledClip]) -> None:
+        """Encode the sources again whose spool files are gone and among whose clips are these.
+
+        Raises:
+            DataError: They give something else now.
+        """
+        gone = sorted({clip.source for clip in clips if not clip.spool.exists()})
+        before = {number: find_spooled(number, self._folder) for number in gone}
+        again = self._encode(((number, self._sources[number]) for number in gone), self._folder)
+        for number, spooled in zip(gone, again, strict=True):
+            self._same(number, before[number], spooled)
+
+    def read(self, clip: SpooledClip) -> tuple[bytes, bytes]:
+        """Return the json and the frames of a clip."""
+        found = read_spooled(clip)
+        if found is None:
+            before = find_spooled(clip.source, self._folder)
+            again = spool_clips((clip.source, self._sources[clip.source]), self._folder)
+            self._same(clip.source, before, again)
+            found = read_spooled(clip)
+        if found is None:
+            raise DataError(f"{clip.spool} cannot be read back: check the disk, remove the file and call again")
+        return found
+
+    def _same(self, number: int, before: Spooled | None, after: Spooled) -> None:
+        if before != after:
+            raise DataError(
+                f"{self._sources[number].name} gives other clips than before the interruption (was it changed, or a "
+                f"library?): remove {self._folder.parent.parent} and pack anew"
+            )
+
+
+class _SplitWriter:
+    """Writes the shards of one split."""
+
+    def __init__(self, target: Target, split: str, clips_per_shard: int, shuffle: random.Random, spool: _Spool) -> None:
+        self._target, self._split, self._clips_per_shard = target, split, clips_per_shard
+        self._shuffle, self._spool = shuffle, spool
+        self._journal = target.journal(split)
+        self._waiting: list[SpooledClip] = []
+        self._spools: set[Path] = set()
+        self._identities: set[str] = set()
+        self.entries: list[ShardEntry] = []
+
+    def add(self, clips: Sequence[SpooledClip]) -> None:
+        """Take clips; full windows become shards."""
+        self._waiting.extend(clips)
+        self._spools.update(clip.spool for clip in clips)
+        while len(self._waiting) >= _WINDOW * self._clips_per_shard:
+            self._shuffle.shuffle(self._waiting)
+            for _ in range(_WINDOW):
+                self._add_shard(self._waiting[: self._clips_per_shard])
+                del self._waiting[: self._clips_per_shard]
+            self._drop_spools()
+
+    def _drop_spools(self) -> None:
+        """Remove the spool files whose clips are all in stored shards."""
+        self._target.settle()
+        needed = {clip.spool for clip in self._waiting}
+        for path in self._spools - needed:
+            path.unlink(missing_ok=True)
+        self._spools = needed
+
+    def _add_shard(self, clips: Sequence[SpooledClip]) -> None:
+        """Store a shard of these clips, if it is not stored yet."""
+        self._identities.update(clip.identity for clip in clips)
+        name = f"{self._split}-{len(self.entries):05d}.tar"
+        entry = self._journal.get(name)
+        if entry is None or not self._target.holds(self._split, entry):
+            self._spool.restore(clips)
+            path = self._target.shard_path(self._split, name)
+            self._write_shard(path, clips)
+            entry = describe_shard(path)
+            self._target.store(self._split, entry)
+        self.entries.append(entry)
+
+    def _write_shard(self, path: Path, clips: Sequence[SpooledClip]) -> None:
+        with path.open("wb") as stream, webdataset.TarWriter(stream, user="", group="", encoder=False, mtime=0) as tar:
+            for clip in clips:
+                text, blob = self._spool.read(clip)
+                tar.write({"__key__": clip.key, "json": text})  # one call a member: a call sorts its members by name
+                tar.write({"__key__": clip.key, "frames": blob})
+
+    def finish(self, dataset: str, resolution: int) -> SplitReport:
+        """Write the remaining clips as shards of nearly equal size, then the index."""
+        self._shuffle.shuffle(self._waiting)
+        shards = -(-len(self._waiting) // self._clips_per_shard)
+        for number in range(shards):
+            start, stop = (edge * len(self._waiting) // shards for edge in (number, number + 1))
+            self._add_shard(self._waiting[start:stop])
+        index = ShardIndex(
+            schema=SCHEMA,
+            dataset=dataset,
+            split=self._split,
+            resolution=resolution,
+            identities=len(self._identities),
+            shards=self.entries,
+        )
+        self._waiting = []
+        self._drop_spools()
+        self._target.finish_split(index)
+        return SplitReport(
+            clips=sum(entry["clips"] for entry in self.entries),
+            frames=sum(entry["frames"] for entry in self.entries),
+            identities=len(self._identities),
+            shards=len(self.entries),
+            bytes=sum(entry["bytes"] for entry in self.entries),
+        )
 
 
 def _pack_split(
-    folder: Path, split: str, sources: Sequence[ClipSource], options: ShardOptions, mapper: Mapper
+    target: Target, split: str, sources: Sequence[ClipSource], options: ShardOptions, encode: Engine
 ) -> tuple[SplitReport, list[Skip]]:
-    """Write ``folder/split``; a split without clips leaves nothing behind."""
-    spool = folder / "spool"
-    spool.mkdir()
+    """Make one split; one without clips leaves nothing behind."""
     shuffle = random.Random(f"{options.seed}/{split}")
     ordered = shuffle.sample(sources, len(sources))
-    writer = _SplitWriter(folder / split, options.clips_per_shard, shuffle)
+    spool = _Spool(target.spool(split), ordered, encode)
+    writer = _SplitWriter(target, split, options.clips_per_shard, shuffle, spool)
     skips: list[Skip] = []
     clips = 0
-    results = mapper(partial(spool_clips, folder=spool), enumerate(ordered))
-    with tqdm(results, total=len(ordered), desc=split, unit="source") as bar:
+    with tqdm(spool.results(), total=len(ordered), desc=split, unit="source") as bar:
         for result in bar:
             writer.add(result.clips)
             skips += result.skips
             clips += len(result.clips)
             bar.set_postfix(clips=clips, left_out=len(skips), refresh=False)
-    if clips:
-        report = writer.finish(options.dataset, options.resolution)
-    else:
-        report = SplitReport(clips=0, frames=0, identities=0, shards=0, bytes=0)
-        (folder / split).rmdir()
-    shutil.rmtree(spool)
-    return report, skips
+    if not clips:
+        return SplitReport(clips=0, frames=0, identities=0, shards=0, bytes=0), skips
+    return writer.finish(options.dataset, options.resolution), skips
 
 
 def pack(
     sources: Mapping[str, Sequence[ClipSource]],
-    output: Path,
+    output: str,
     settings: Mapping[str, Any],
     options: ShardOptions,
     overwrite: bool = False,
     skips: Sequence[Skip] = (),
+    scratch: str | None = None,
 ) -> PackReport:
     """Write the shards of all splits, or find that they are there already.
 
     Clips are encoded source by source into spool files and written to tars in a seeded random order, 16 shards' worth
-    at a time, so that a shard holds many identities while disk and memory stay bounded.
+    at a time, so that a shard holds many identities while disk and memory stay bounded. A call that is interrupted, in
+    whatever way, is continued by the next one with the same arguments.
 
     Args:
         sources: Split name to the sources of its clips; no identity may be in two splits.
-        output: The folder to fill.
+        output: The folder to fill: a local path or an address.
         settings: All that the result depends on, as json values: a folder that has them already is kept.
         options: How clips become shards.
         overwrite: Replace what was packed there before.
         skips: What was left out before, to be reported with the rest.
+        scratch: Folder for what is on its way to an output that is not local.
 
     Returns:
         What there is now.
@@ -171,16 +228,38 @@ def pack(
         DataError: The folder holds something else, was packed with other settings or cannot be written, or no clip is
             left at all.
         ShardError: The folder says that it is complete and is not.
+        StorageError: The output does not answer, or refuses.
     """
-    if not overwrite and (found := find_packed(output, settings)):
+    target = target_of(output, scratch)
+    if not overwrite and (found := find_packed(target.storage, settings)):
+        target.remove_leftovers()
         return found
-    report = PackReport(output, {}, list(skips))
-    with filling(output, overwrite) as folder, worker_map(options.workers) as mapper:
-        for split, members in sources.items():
-            if members:
-                report.splits[split], more = _pack_split(folder, split, members, options, mapper)
-                report.skips += more
+    report = PackReport(target.storage.show(), {}, list(skips))
+    job = {"schema": SCHEMA, "version": __version__, "settings": dict(settings), "sources": _names(sources)}
+    with target.opened(job, overwrite):
+        if target.is_made():
+            target.publish()
+            found = find_packed(target.storage, settings) or report
+            found.found = False
+            return found
+        with engine(options.engine, options.workers) as encode:
+            for split, members in sources.items():
+                if members:
+                    report.splits[split], more = _pack_split(target, split, members, options, encode)
+                    report.skips += more
         if not any(split.clips for split in report.splits.values()):
-            raise DataError(f"no clip is left to pack into {output}: {report.failure()}")
-        write_report(folder, report, settings)
+            target.abandon()
+            raise DataError(f"no clip is left to pack into {report.output}: {report.failure()}")
+        target.finish(report, settings)
+        target.publish()
     return report
+
+
+def _names(sources: Mapping[str, Sequence[ClipSource]]) -> str:
+    """Return a hash over the names of all sources in their order."""
+    digest = hashlib.sha256()
+    for split, members in sources.items():
+        digest.update(f"{split} {len(members)}\n".encode())
+        for source in members:
+            digest.update(f"{source.name}\n".encode())
+    return digest.hexdigest()

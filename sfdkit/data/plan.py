@@ -1,24 +1,25 @@
-"""Who reads what: pure arithmetic on the index, no file is opened here.
+"""Who reads what, and in which order: pure arithmetic on the index, no file is opened here.
 
-Legend: a *slot* is one worker of one rank; there are ``world * workers`` of them, and slot ``rank * workers + worker``
-is worker ``worker`` of ``rank``. The shards, in the order of the epoch, make one long row of clips, of which each slot
-takes a contiguous stretch; thus a shard may be shared by two slots, and one shard serves any number of ranks.
+Legend: an *epoch's row of clips* is made of stretches of shards in a random order; each *rank* takes a contiguous part
+of it. A clip gives ``rows_per_clip`` *rows* of batches. A rank's rows are divided among its *lanes*, of which each has
+a contiguous part, shuffles it with a buffer of its own, and gives every ``lanes``-th batch. Workers share out the
+lanes, so that the order of a rank's batches does not depend on the number of workers.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
-
-from sfdkit.data.format import ShardIndex
 
 
 class ClipRange(NamedTuple):
     """Some neighbouring clips of one shard."""
 
     shard: int
-    """Number of the shard in the index."""
+    """Number of the shard."""
     start: int
     """Number of the first clip."""
     stop: int
@@ -30,59 +31,133 @@ def generator(*parts: int) -> random.Random:
     return random.Random("/".join(str(part) for part in parts))
 
 
-def shard_order(shards: int, seed: int, epoch: int) -> list[int]:
-    """Return the permutation of the shards for an epoch, the same on all ranks."""
-    order = list(range(shards))
-    generator(seed, epoch).shuffle(order)
-    return order
+def training_ranges(counts: Sequence[tuple[int, float]], seed: int, epoch: int) -> list[ClipRange]:
+    """Return the stretches of shards that an epoch of training reads, in its order, the same on all ranks.
 
-
-def stretch(clips: int, slots: int, slot: int) -> tuple[int, int]:
-    """Return the first clip of a slot's stretch and the first one after it; stretches differ by one clip at most."""
-    return slot * clips // slots, (slot + 1) * clips // slots
-
-
-def slot_ranges(index: ShardIndex, order: Sequence[int], slots: int, slot: int) -> list[ClipRange]:
-    """Return the clips of one slot; over all slots each clip comes exactly once.
+    A shard of weight 1 comes once and whole; of weight 2.5, twice, and half of it a third time, the other half in the
+    next epoch. The number of clips is the same in all epochs.
 
     Args:
-        index: The index of the folder of shards.
-        order: All shard numbers, in the order of the epoch.
-        slots: Number of ranks times workers.
-        slot: Which of them.
-
-    Returns:
-        Ranges in the order of reading; an empty list where there are more slots than clips.
+        counts: Number of clips and weight of each shard.
+        seed: Of the order.
+        epoch: Of the order as well.
     """
-    counts = [index["shards"][number]["clips"] for number in order]
-    start, stop = stretch(sum(counts), slots, slot)
     ranges = []
-    first = 0
-    for number, clips in zip(order, counts, strict=True):
-        low, high = max(start - first, 0), min(stop - first, clips)
-        if low < high:
-            ranges.append(ClipRange(number, low, high))
-        first += clips
+    for shard, (clips, weight) in enumerate(counts):
+        whole, part = int(weight), round(clips * (weight - int(weight)))
+        if clips:
+            ranges += [ClipRange(shard, 0, clips)] * whole
+        if part:
+            start = epoch * part % clips
+            ranges.append(ClipRange(shard, start, min(clips, start + part)))
+            if start + part > clips:
+                ranges.append(ClipRange(shard, 0, start + part - clips))
+    generator(seed, epoch).shuffle(ranges)
     return ranges
 
 
-def training_ranges(index: ShardIndex, seed: int, epoch: int, slots: int, slot: int) -> list[ClipRange]:
-    """Return the clips of one slot in an epoch of training.
+def whole_ranges(counts: Sequence[tuple[int, float]]) -> list[ClipRange]:
+    """Return all shards, each whole and once whatever its weight, in their order."""
+    return [ClipRange(shard, 0, clips) for shard, (clips, _) in enumerate(counts) if clips]
 
-    As :func:`slot_ranges` in the order of the epoch, but with more slots than clips the slots share clips, so that none
-    is without work.
+
+def shuffled(count: int, buffer: int, rng: random.Random) -> Iterator[int]:
+    """Yield the numbers below ``count`` in the order in which a shuffle buffer gives them up."""
+    held: list[int] = []
+    for number in range(count):
+        if len(held) < buffer:
+            held.append(number)
+        elif held:
+            place = rng.randrange(len(held))
+            yield held[place]
+            held[place] = number
+        else:
+            yield number
+    rng.shuffle(held)
+    yield from held
+
+
+class RankPlan:
+    """The rows of one rank in one epoch.
+
+    In training each clip gives ``rows_per_clip`` rows, and every rank gives the same number of full batches; what is
+    missing to them is filled by starting the rank's clips again. Otherwise each clip gives one row and the last batch
+    may be short.
+
+    Args:
+        ranges: The epoch's row of clips; at least one.
+        training: See above.
+        rank: Number of the rank.
+        world: Number of ranks.
+        batch_size: Rows in a batch.
+        rows_per_clip: In training.
+        lanes: The most lanes; there are no more than batches.
     """
-    order = shard_order(len(index["shards"]), seed, epoch)
-    clips = sum(entry["clips"] for entry in index["shards"])
-    if slots > clips:
-        slots, slot = clips, slot % clips
-    return slot_ranges(index, order, slots, slot)
+
+    def __init__(
+        self,
+        ranges: Sequence[ClipRange],
+        training: bool,
+        rank: int,
+        world: int,
+        batch_size: int,
+        rows_per_clip: int,
+        lanes: int,
+    ) -> None:
+        self._ranges = list(ranges)
+        self._ends = list(accumulate(part.stop - part.start for part in self._ranges))
+        total = self._ends[-1]
+        if training and world > total:
+            rank, world = rank % total, total  # ranks share clips, so that none is without work
+        self._first, stop = rank * total // world, (rank + 1) * total // world
+        self.clips = stop - self._first
+        """Clips of this rank."""
+        self.batch_size = batch_size
+        self.rows_per_clip = rows_per_clip if training else 1
+        if training:
+            self.batches = -(-(-(-total // world) * rows_per_clip) // batch_size)
+            """Batches of this rank; in training the same on all ranks."""
+            self.rows = self.batches * batch_size
+            """Rows of this rank."""
+        else:
+            self.batches = -(-self.clips // batch_size)
+            self.rows = self.clips
+        self.lanes = max(1, min(lanes, self.batches))
+        """Number of lanes; batch ``b`` comes from lane ``b % lanes``."""
+        short = self.batches * batch_size - self.rows
+        last = (self.batches - 1) % self.lanes
+        sizes = [self.lane_batches(lane) * batch_size - (short if lane == last else 0) for lane in range(self.lanes)]
+        self._lane_ends = list(accumulate(sizes))
+
+    def lane_batches(self, lane: int) -> int:
+        """Return the number of batches of a lane."""
+        return -(-(self.batches - lane) // self.lanes)
+
+    def lane_rows(self, lane: int) -> tuple[int, int]:
+        """Return the first row of a lane and the first one after it."""
+        return self._lane_ends[lane - 1] if lane else 0, self._lane_ends[lane]
+
+    def clip(self, visit: int) -> tuple[int, int]:
+        """Return the number of a shard, and of a clip in it, that a visit reads.
+
+        Row ``r`` is of visit ``r // rows_per_clip``. Visits count the clips of this rank, and go round when they have
+        come to the last.
+        """
+        position = self._first + visit % self.clips
+        place = bisect_right(self._ends, position)
+        part = self._ranges[place]
+        return part.shard, part.start + position - (self._ends[place - 1] if place else 0)
 
 
-def training_batches(clips: int, slots: int, rows_per_clip: int, batch_size: int) -> int:
-    """Return the number of full batches that each slot gives in an epoch of training.
-
-    It is the least number that uses each clip of each slot ``rows_per_clip`` times at least; what is missing to full
-    batches is filled by starting the slot's stretch again.
-    """
-    return -(-(-(-clips // slots) * rows_per_clip) // batch_size)
+def ranges_of(clips: Iterable[tuple[int, int]]) -> Iterator[ClipRange]:
+    """Join clips, each given by the numbers of its shard and in it, to ranges; their order stays."""
+    part: ClipRange | None = None
+    for shard, number in clips:
+        if part is not None and (part.shard, part.stop) == (shard, number):
+            part = part._replace(stop=number + 1)
+            continue
+        if part is not None:
+            yield part
+        part = ClipRange(shard, number, number + 1)
+    if part is not None:
+        yield part

@@ -1,30 +1,33 @@
 """Clips from shards: the members of a tar in pairs, and the checks that a pair is a whole clip.
 
-Damage to the archive itself is found by :mod:`sfdkit.data.tar` and ends the shard; damage inside one clip is a
-:class:`ClipError`, after which reading can go on.
+Here a shard is read from its first byte to its end mark, and damage to the archive, found by :mod:`sfdkit.data.tar`,
+ends it. Training reads clips by the index instead, see :mod:`sfdkit.data.access`, and loses the damaged clip alone.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
-from sfdkit.data.format import frame_count
+from sfdkit.data.format import CLIP_FIELDS, frame_count
 from sfdkit.data.tar import Header, TarReader
 from sfdkit.errors import ShardError
 from sfdkit.types import Clip
 
-SkipReason = Literal["shard", "json", "frames", "picture"]
-"""Why a clip cannot be used: its shard is damaged before or at it, or its json, its packing, or a picture is."""
+SkipReason = Literal["missing", "storage", "truncated", "checksum", "archive", "json", "frames", "oversized", "picture"]
+"""Why a clip cannot be used: its shard is not there, cannot be reached, or ends before it; its bytes are not those that
+the index knows, or no tar members; its json breaks the schema; its packing is damaged; a picture in it has another size
+than the json says, or cannot be decoded."""
 
 
 class ClipError(ShardError):
-    """One clip is damaged; the clips after it can still be read."""
+    """One clip is damaged; other clips can still be read."""
 
-    def __init__(self, reason: Literal["json", "frames", "picture"], message: str) -> None:
+    def __init__(self, reason: SkipReason, message: str) -> None:
         super().__init__(message)
         self.reason: SkipReason = reason
 
@@ -48,6 +51,8 @@ class RawClip(NamedTuple):
     key: str
     position: int
     """Byte in the shard at which the clip starts."""
+    stop: int
+    """Byte in the shard after the clip, its padding included."""
     json: bytes
     frames: bytes
 
@@ -82,18 +87,11 @@ def read_members(source: str | Path | BinaryIO, name: str | None = None) -> Iter
             yield Member(header.name, header.position, data)
 
 
-def read_raw_clips(
-    source: str | Path | BinaryIO, start: int = 0, stop: int | None = None, name: str | None = None
-) -> Iterator[RawClip]:
-    """Read the clips ``start`` to ``stop`` (not included) of a shard without parsing them.
-
-    Clips before ``start`` are skipped by seeking where the source can. With ``stop`` the reading ends there; without,
-    the end of the archive is checked too.
+def read_raw_clips(source: str | Path | BinaryIO, name: str | None = None) -> Iterator[RawClip]:
+    """Read all clips of a shard without parsing them, and check the archive to its end.
 
     Args:
         source: A local path, or a binary stream, which need not seek and is left open.
-        start: Number of the first clip wanted.
-        stop: Number of the first clip that is not wanted any more; None for all.
         name: What messages call the shard; its path by default.
 
     Yields:
@@ -105,32 +103,44 @@ def read_raw_clips(
     opened, shard = _open(source, name)
     with opened as stream:
         tar = TarReader(stream, shard)
-        number = 0
-        while stop is None or number < stop:
-            first = tar.next_header()
-            if first is None:
-                if stop is not None:
-                    raise tar.error(tar.position, f"the shard holds {number} clips, clip number {number} is wanted")
-                return
-            body = _member_data(tar, first, number >= start)
-            key = _key(tar, first, ".json")
-            second = tar.next_header()
-            if second is None:
-                raise tar.error(first.position, f"clip {key!r} is partial: {key}.json has no {key}.frames after it")
-            if second.name != f"{key}.frames":
-                raise tar.error(second.position, f"member {second.name!r} stands where {key}.frames is wanted")
-            frames = _member_data(tar, second, number >= start)
-            if number >= start:
-                yield RawClip(shard, key, first.position, body, frames)
-            number += 1
+        while (clip := _next_clip(tar)) is not None:
+            yield clip
 
 
-def _member_data(tar: TarReader, header: Header, wanted: bool) -> bytes:
-    what = f"member {header.name!r}"
-    if wanted:
-        return tar.read(header.position, header.size, what)
-    tar.skip(header.position, header.size, what)
-    return b""
+def raw_clip(data: bytes, shard: str, position: int) -> RawClip:
+    """Return the clip that stands alone in ``data``.
+
+    Args:
+        data: The bytes of one clip in a tar.
+        shard: What messages call the shard.
+        position: Byte of the shard at which ``data`` starts.
+
+    Raises:
+        ClipError: The bytes are not those of one clip.
+    """
+    tar = TarReader(io.BytesIO(data), shard, position)
+    try:
+        clip = _next_clip(tar)
+    except ShardError as error:
+        raise ClipError("archive", str(error)) from error
+    if clip is None or clip.stop != position + len(data):
+        raise ClipError("archive", str(tar.error(position, f"these {len(data)} bytes are not one clip")))
+    return clip
+
+
+def _next_clip(tar: TarReader) -> RawClip | None:
+    first = tar.next_header()
+    if first is None:
+        return None
+    body = tar.read(first.position, first.size, f"member {first.name!r}")
+    key = _key(tar, first, ".json")
+    second = tar.next_header()
+    if second is None:
+        raise tar.error(first.position, f"clip {key!r} is partial: {key}.json has no {key}.frames after it")
+    if second.name != f"{key}.frames":
+        raise tar.error(second.position, f"member {second.name!r} stands where {key}.frames is wanted")
+    frames = tar.read(second.position, second.size, f"member {second.name!r}")
+    return RawClip(tar.shard, key, first.position, tar.position, body, frames)
 
 
 def _key(tar: TarReader, header: Header, suffix: str) -> str:
@@ -157,9 +167,11 @@ def parse_clip(raw: RawClip) -> Clip:
         meta = json.loads(raw.json)
     except ValueError as error:
         raise ClipError("json", f"{where}: its json cannot be read ({error}). Pack the shard again.") from error
-    fields = dict(key=str, identity=str, times=list, resolution=int)
-    if not isinstance(meta, dict) or any(not isinstance(meta.get(field), kind) for field, kind in fields.items()):
-        raise ClipError("json", f"{where}: its json lacks one of {', '.join(fields)}. Pack the shard again.")
+    if not isinstance(meta, dict):
+        raise ClipError("json", f"{where}: its json is a {type(meta).__name__}, an object is wanted. Pack it again.")
+    for field, kind in CLIP_FIELDS.items():
+        if not isinstance(meta.get(field), kind):
+            raise ClipError("json", f"{where}: its json has {field} = {meta.get(field)!r}. Pack the shard again.")
     if meta["key"] != raw.key:
         raise ClipError("json", f"{where}: its json says key {meta['key']!r}. Pack the shard again.")
     try:
@@ -171,13 +183,12 @@ def parse_clip(raw: RawClip) -> Clip:
     return Clip(key=raw.key, meta=meta, frames=raw.frames)
 
 
-def read_clips(source: str | Path | BinaryIO, start: int = 0, stop: int | None = None) -> Iterator[Clip]:
-    """Read the clips ``start`` to ``stop`` (not included) of a shard; no frame is decoded.
+def read_clips(source: str | Path | BinaryIO, name: str | None = None) -> Iterator[Clip]:
+    """Read all clips of a shard; no frame is decoded.
 
     Args:
         source: A local path, or a binary stream, which need not seek and is left open.
-        start: Number of the first clip wanted; those before it are skipped by seeking where the source can.
-        stop: Number of the first clip that is not wanted any more; None for all, which checks the archive's end too.
+        name: What messages call the shard; its path by default.
 
     Yields:
         The clips in the order of the shard.
@@ -185,5 +196,5 @@ def read_clips(source: str | Path | BinaryIO, start: int = 0, stop: int | None =
     Raises:
         ShardError: The shard is damaged or cut, or a clip in it is.
     """
-    for raw in read_raw_clips(source, start, stop):
+    for raw in read_raw_clips(source, name):
         yield parse_clip(raw)

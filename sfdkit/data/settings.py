@@ -1,60 +1,82 @@
-"""What a stream reads, and what the main process and its workers share while it runs."""
+"""What a stream reads, what its workers send, and what they are told."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from sfdkit.data.format import ShardIndex
-from sfdkit.data.index import index_clips
-from sfdkit.data.plan import stretch, training_batches
+from sfdkit.data.plan import RankPlan, training_ranges, whole_ranges
 from sfdkit.data.reader import SkipReason
-
-REASONS: tuple[SkipReason, ...] = get_args(SkipReason)
+from sfdkit.data.shards import ShardSet
+from sfdkit.types import FrameBatch
 
 
 @dataclass(frozen=True)
 class StreamSettings:
     """What a stream of one rank reads and how it batches it."""
 
-    folder: str
-    """The folder of shards."""
-    index: ShardIndex
-    """Its index."""
+    shards: ShardSet
+    """What there is to read."""
     training: bool
-    """True: endless shuffled turns, full batches, random frames. False: each clip once in order, fixed frames."""
+    """True: shuffled, full batches, random frames. False: each clip once, fixed frames."""
     batch_size: int
     """Rows in a batch."""
     driving: int = 1
     """Driving frames per source."""
     rows_per_clip: int = 1
-    """Rows that an opened clip gives in each turn of training."""
+    """Rows that a clip gives in an epoch of training."""
     seed: int = 0
     rank: int = 0
     world: int = 1
     shuffle: int = 64
-    """Rows in the shuffle buffer of each worker; the buffer holds whole clips, not decoded."""
+    """Rows in the shuffle buffer of each lane; the buffer holds whole clips, not decoded."""
+    lanes: int = 8
+    """Independent readers of a rank, which its workers share out; the order depends on their number."""
     skip_budget: float = 0.0
-    """Share of the rows of an epoch of this rank that may be lost to damaged clips, those read ahead included."""
+    """Share of the rows of an epoch of this rank that may be lost to damaged clips."""
 
-    def batches(self, workers: int, worker: int) -> int:
-        """Return the number of batches that one of ``workers`` workers of this rank gives in an epoch."""
-        if not self.training:
-            return -(-self._clips(workers, worker) // self.batch_size)
-        return training_batches(index_clips(self.index), self.world * workers, self.rows_per_clip, self.batch_size)
+    def plan(self, epoch: int) -> RankPlan:
+        """Return the rows of this rank in an epoch."""
+        counts = self.shards.counts()
+        ranges = training_ranges(counts, self.seed, epoch) if self.training else whole_ranges(counts)
+        return RankPlan(ranges, self.training, self.rank, self.world, self.batch_size, self.rows_per_clip, self.lanes)
 
-    def rows(self, workers: int) -> int:
-        """Return the number of rows that all workers of this rank give in an epoch."""
-        if self.training:
-            return workers * self.batches(workers, 0) * self.batch_size
-        return sum(self._clips(workers, worker) for worker in range(workers))
+    def fingerprint(self) -> dict[str, int | str]:
+        """Return all that the order of the batches depends on, the same on all ranks."""
+        return {
+            "seed": self.seed,
+            "world": self.world,
+            "batch_size": self.batch_size,
+            "driving": self.driving,
+            "rows_per_clip": self.rows_per_clip,
+            "shuffle": self.shuffle,
+            "lanes": self.lanes,
+            "shards": self.shards.fingerprint(),
+        }
 
-    def _clips(self, workers: int, worker: int) -> int:
-        start, stop = stretch(index_clips(self.index), self.world * workers, self.rank * workers + worker)
-        return stop - start
+
+class Skip(NamedTuple):
+    """A row that was lost."""
+
+    shard: int
+    """Number of the shard."""
+    reason: SkipReason
+    message: str
+
+
+class Delivered(NamedTuple):
+    """What a worker sends for one batch."""
+
+    batch: FrameBatch | None
+    """None where all its rows are lost, which training never is."""
+    rows: int
+    """Rows that were planned for it."""
+    skips: list[Skip]
+    """Rows that were lost; in training another clip stands in for each."""
+    repeats: int
+    """Attempts of reading that had to be repeated since the worker's last batch."""
 
 
 class Failure(NamedTuple):
@@ -64,22 +86,14 @@ class Failure(NamedTuple):
 
 
 class StreamState:
-    """What main process and workers share through shared memory: where to start, and what was skipped.
+    """What the main process tells its workers through shared memory: where to start."""
 
-    Args:
-        workers: Number of workers, at least 1.
-        shards: Number of shards.
-    """
-
-    def __init__(self, workers: int, shards: int) -> None:
+    def __init__(self) -> None:
         self._start = torch.zeros(2, dtype=torch.int64).share_memory_()
-        # One part per worker, because adding to a shared value is not atomic.
-        self._skips = torch.zeros(workers, shards, len(REASONS), dtype=torch.int64).share_memory_()
 
     def begin(self, epoch: int, batches: int) -> None:
-        """Set the next epoch and the number of batches that each worker leaves out; forget the skips so far."""
+        """Set the next epoch, and the number of batches of this rank that are left out at its start."""
         self._start.copy_(torch.tensor([epoch, batches]))
-        self._skips.zero_()
 
     @property
     def epoch(self) -> int:
@@ -88,13 +102,5 @@ class StreamState:
 
     @property
     def batches_done(self) -> int:
-        """Batches at the start of the epoch that each worker leaves out."""
+        """Batches at the start of the epoch that are left out."""
         return int(self._start[1])
-
-    def skip(self, worker: int, shard: int, reason: SkipReason, rows: int) -> None:
-        """Count rows that are lost."""
-        self._skips[worker, shard, REASONS.index(reason)] += rows
-
-    def skips(self) -> Tensor:
-        """Return the rows that all workers lost in this epoch: shards x reasons, int64."""
-        return self._skips.sum(0)

@@ -1,18 +1,20 @@
-"""Encoding clips, source by source, into spool files; here or in other processes.
+"""Encoding clips, source by source, into spool files.
+
+SPOOL/00000012.clips    the json and the frames of each clip of source 12, one after the other
+SPOOL/00000012.json     where each clip lies in it, and what was left out; written when the source is done, and kept
+                        when the clips have gone into shards and the spool file has been removed
 
 This file imports little, so that a new process is quick to start.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from multiprocessing import get_context
+import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,9 +35,15 @@ class SpooledClip(NamedTuple):
     start: int
     json_bytes: int
     frames_bytes: int
+    checksum: int
+    """CRC-32 of both."""
     key: str
     identity: str
-    frames: int
+
+    @property
+    def source(self) -> int:
+        """Number of its source."""
+        return int(self.spool.stem)
 
 
 class Spooled(NamedTuple):
@@ -44,6 +52,15 @@ class Spooled(NamedTuple):
     clips: list[SpooledClip]
     skips: list[Skip]
     """What was left out."""
+
+
+class EncodedSource(NamedTuple):
+    """All clips of one source, in memory."""
+
+    spooled: Spooled
+    """The spool of its clips is only named, not written."""
+    data: bytes
+    """What the spool will hold."""
 
 
 def encode_jpeg(image: np.ndarray, quality: int = QUALITY) -> bytes:
@@ -60,6 +77,11 @@ def encode_jpeg(image: np.ndarray, quality: int = QUALITY) -> bytes:
     return encoded.tobytes()
 
 
+def spool_path(folder: Path, number: int) -> Path:
+    """Return the spool file of a source."""
+    return folder / f"{number:08d}.clips"
+
+
 def spool_clips(job: tuple[int, ClipSource], folder: Path) -> Spooled:
     """Write all clips of a source into one file, encoded; memory holds one clip.
 
@@ -71,41 +93,71 @@ def spool_clips(job: tuple[int, ClipSource], folder: Path) -> Spooled:
         Where each clip lies, and what was left out.
     """
     number, source = job
-    path = folder / f"{number:08d}.clips"
-    spooled = Spooled([], [])
+    path = spool_path(folder, number)
     with path.open("wb") as file:
-        for frames, meta in source.clips(spooled.skips.append):
-            text = json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
-            blob = pack_frames([encode_jpeg(frame) for frame in frames])
-            spooled.clips.append(
-                SpooledClip(path, file.tell(), len(text), len(blob), meta["key"], meta["identity"], len(frames))
-            )
-            file.write(text)
-            file.write(blob)
+        spooled = _encode(source, path, file)
+    _save_record(spooled, path)
     return spooled
 
 
-Mapper = Callable[[Callable[[tuple[int, ClipSource]], Spooled], Iterable[tuple[int, ClipSource]]], Iterator[Spooled]]
-"""Applies a function to each source and yields the results in order."""
-
-
-@contextmanager
-def worker_map(workers: int) -> Iterator[Mapper]:
-    """Give a ``map`` over sources that works in this process or in others; its results come in order.
+def encode_source(job: tuple[int, ClipSource], folder: Path) -> EncodedSource:
+    """Encode all clips of a source in memory, for :func:`spool_encoded` to write.
 
     Args:
-        workers: Number of processes, each on one core; 0 for none.
+        job: Number of the source and the source.
+        folder: Where the spool file is to be.
     """
-    if workers == 0:
-        yield map
-        return
-    with get_context("spawn").Pool(workers, initializer=_use_one_core) as pool:
-        yield pool.imap
+    number, source = job
+    buffer = io.BytesIO()
+    return EncodedSource(_encode(source, spool_path(folder, number), buffer), buffer.getvalue())
 
 
-def _use_one_core() -> None:
-    """Keep a worker's libraries to one thread: several per core wait for each other, and take six times as long."""
-    cv2.setNumThreads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, if it is imported after this
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+def spool_encoded(number: int, encoded: EncodedSource, folder: Path) -> Spooled:
+    """Write the clips of a source that were encoded elsewhere."""
+    path = spool_path(folder, number)
+    path.write_bytes(encoded.data)
+    _save_record(encoded.spooled, path)
+    return encoded.spooled
+
+
+def _encode(source: ClipSource, path: Path, file: BinaryIO) -> Spooled:
+    spooled = Spooled([], [])
+    for frames, meta in source.clips(spooled.skips.append):
+        text = json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
+        blob = pack_frames([encode_jpeg(frame) for frame in frames])
+        checksum = zlib.crc32(blob, zlib.crc32(text))
+        clip = SpooledClip(path, file.tell(), len(text), len(blob), checksum, meta["key"], meta["identity"])
+        spooled.clips.append(clip)
+        file.write(text)
+        file.write(blob)
+    return spooled
+
+
+def _save_record(spooled: Spooled, path: Path) -> None:
+    record = path.with_suffix(".json")
+    partial = path.with_suffix(".partial")
+    text = json.dumps({"clips": [clip[1:] for clip in spooled.clips], "skips": spooled.skips}, ensure_ascii=False)
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, record)
+
+
+def find_spooled(number: int, folder: Path) -> Spooled | None:
+    """Return what an earlier call made of a source, or None where it was not done."""
+    path = spool_path(folder, number)
+    try:
+        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        clips = [SpooledClip(path, *clip) for clip in record["clips"]]
+        return Spooled(clips, [Skip(*skip) for skip in record["skips"]])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_spooled(clip: SpooledClip) -> tuple[bytes, bytes] | None:
+    """Return the json and the frames of a clip, or None where its spool file is gone or damaged."""
+    try:
+        with clip.spool.open("rb") as file:
+            file.seek(clip.start)
+            text, blob = file.read(clip.json_bytes), file.read(clip.frames_bytes)
+    except FileNotFoundError:
+        return None
+    return (text, blob) if zlib.crc32(blob, zlib.crc32(text)) == clip.checksum else None

@@ -1,46 +1,42 @@
-"""The stream: from shards to batches, as an explicit list of stages.
+"""The stream: from shards to batches.
 
-    ranges of clips -> strict reader -> shuffle buffer -> chosen frames, decoded -> batches -> as many as planned
+    plan of the rank -> its lanes, each: clips in the order of the shards -> shuffled -> chosen frames, decoded
+    -> a batch of each lane in turn
 
-Legend: a *slot* is one worker of one rank, see :mod:`sfdkit.data.plan`; a *turn* is one pass of a slot over its clips.
+Legend: *rank*, *lane*, *row* and *visit* as in :mod:`sfdkit.data.plan`. A *draw* is a row of a lane, counted from its
+first.
 
 The stages are module-level classes and hold plain values, so the stream can be sent to workers that are forked,
 spawned or come from a fork server. Rank and world size are bound when the stream is built, in the main process: a
-spawned worker of a process group cannot find them out. All randomness depends on (seed, epoch, slot, and turn or row),
-nothing on time.
+spawned worker of a process group cannot find them out. All randomness depends on (seed, epoch, rank, lane or row),
+nothing on time or on the number of workers.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby, islice
-from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import webdataset as wds
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from sfdkit.data.access import ClipBytes, Damage, read_range
 from sfdkit.data.decode import decode_frames
 from sfdkit.data.pairs import choose_frames, spread_frames
-from sfdkit.data.plan import ClipRange, generator, slot_ranges, training_ranges
-from sfdkit.data.reader import ClipError, RawClip, SkipReason, parse_clip, read_raw_clips
-from sfdkit.data.settings import Failure, StreamSettings, StreamState
-from sfdkit.errors import ShardError
+from sfdkit.data.plan import RankPlan, generator, ranges_of, shuffled
+from sfdkit.data.readahead import ReadAhead
+from sfdkit.data.reader import ClipError, parse_clip
+from sfdkit.data.settings import Delivered, Failure, Skip, StreamSettings, StreamState
+from sfdkit.errors import SfdkitError
 from sfdkit.types import Clip, FrameBatch
 
-
-class _Draw(NamedTuple):
-    """One clip of one turn, for one row."""
-
-    turn: int
-    shard: int
-    position: int
-    """Byte in the shard at which the clip starts, for messages."""
-    clip: Clip
+_SUBSTITUTES = 16  # clips that are tried in the place of a damaged one
 
 
 class _Row(NamedTuple):
@@ -53,178 +49,197 @@ class _Row(NamedTuple):
 
 
 class _Stop(Exception):
-    """Ends the stream; not a ``ShardError``, so that no stage takes it for damage to count."""
+    """Ends the stream."""
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """What each stage knows: the settings, the shared state, and the worker it runs in."""
+class Lane:
+    """The rows of one lane, in the order of its shuffle buffer.
 
-    settings: StreamSettings
-    state: StreamState
+    Only arithmetic decides which clip a row is of, so rows that were seen before a resume are neither read nor decoded,
+    and a damaged clip moves no other row.
 
-    @property
-    def worker(self) -> int:
-        info = get_worker_info()
-        return info.id if info else 0
+    Args:
+        settings: What to read.
+        plan: The rows of the rank.
+        epoch: Number of the epoch.
+        lane: Number of the lane.
+        done: Rows at its start that are left out.
+        read_ahead: Bytes of clips to keep ready; with 0, and for local shards, clips are read when they are wanted.
+    """
 
-    @property
-    def workers(self) -> int:
-        info = get_worker_info()
-        return info.num_workers if info else 1
+    def __init__(
+        self, settings: StreamSettings, plan: RankPlan, epoch: int, lane: int, done: int, read_ahead: int
+    ) -> None:
+        self._settings, self._plan, self._epoch, self._lane = settings, plan, epoch, lane
+        self._start, stop = plan.lane_rows(lane)
+        draws = stop - self._start
+        buffer = settings.shuffle if settings.training else 0
+        self._order = shuffled(draws, buffer, generator(settings.seed, epoch, settings.rank, lane))
+        self._seen = Counter(self._visit(next(self._order)) for _ in range(done))  # rows of each visit
+        self._visits = self._wanted()
+        self._held: dict[int, tuple[Clip | Damage, int]] = {}  # with the rows that still need it
+        self._items: Generator[ClipBytes | Damage] | ReadAhead[ClipBytes | Damage] = self._read()
+        shards = settings.shards
+        if read_ahead and not all(folder.storage.is_local for folder in shards.folders):
+            self._items = ReadAhead(self._read, lambda item: len(getattr(item, "data", b"")), read_ahead)
 
-    @property
-    def slot(self) -> int:
-        return self.settings.rank * self.workers + self.worker
+    def _visit(self, draw: int) -> int:
+        return (self._start + draw) // self._plan.rows_per_clip
 
-    def path(self, shard: int) -> Path:
-        """Return the path of a shard."""
-        return Path(self.settings.folder) / self.settings.index["shards"][shard]["name"]
+    def _rows_of(self, visit: int) -> int:
+        """Return the rows of this lane that still need a visit when it begins."""
+        start, stop = self._plan.lane_rows(self._lane)
+        each = self._plan.rows_per_clip
+        return min(stop, (visit + 1) * each) - max(start, visit * each) - self._seen[visit]
 
-    def skip(self, shard: int, reason: SkipReason, rows: int, error: ShardError) -> None:
-        """Count rows that are lost to ``error``, or stop when they are more than the budget allows."""
-        self.state.skip(self.worker, shard, reason, rows)
-        skipped, budget, total = (
-            int(self.state.skips().sum()),
-            self.settings.skip_budget,
-            self.settings.rows(self.workers),
-        )
-        if budget == 0:
-            raise _Stop(str(error))
-        if skipped > budget * total:
-            raise _Stop(
-                f"{skipped} of {total} rows of this epoch are lost to damage, more than skip_budget = {budget} allows. "
-                f"The last: {error}"
-            )
+    def _wanted(self) -> Iterator[int]:
+        """Yield the visits that are to be read, in the order of the shards."""
+        start, stop = self._plan.lane_rows(self._lane)
+        each = self._plan.rows_per_clip
+        return (visit for visit in range(start // each, -(-stop // each)) if self._rows_of(visit))
 
+    def _read(self) -> Generator[ClipBytes | Damage]:
+        for part in ranges_of(self._plan.clip(visit) for visit in self._wanted()):
+            with closing(read_range(*self._settings.shards[part.shard], part.start, part.stop)) as items:
+                yield from items
 
-class Ranges(_Stage):
-    """Stage 1: the ranges of clips that this slot reads, with the number of the turn; endless in training."""
+    def close(self) -> None:
+        """Close what is open."""
+        self._items.close()
 
-    def __call__(self) -> Iterator[tuple[int, ClipRange]]:
-        """Yield (turn, range)."""
-        settings, slots = self.settings, self.settings.world * self.workers
-        if not settings.training:
-            order = range(len(settings.index["shards"]))
-            yield from ((0, part) for part in slot_ranges(settings.index, order, slots, self.slot))
-            return
-        ranges = training_ranges(settings.index, settings.seed, self.state.epoch, slots, self.slot)
-        turn = 0
-        while True:
-            yield from ((turn, part) for part in ranges)
-            turn += 1
-
-
-class Clips(_Stage):
-    """Stage 2: the clips of each range, not decoded; what was read is compared with the index."""
-
-    def __call__(self, ranges: Iterable[tuple[int, ClipRange]]) -> Iterator[_Draw]:
-        """Yield each clip as often as it gives rows."""
-        copies = self.settings.rows_per_clip if self.settings.training else 1
-        for turn, part in ranges:
-            read = 0
+    def take(self, count: int) -> tuple[list[_Row], list[Skip]]:
+        """Return the next rows, and those that are lost; in training another clip stands in for each of these."""
+        rows, skips = [], []
+        for _ in range(count):
+            draw = next(self._order)
+            visit = self._visit(draw)
             try:
-                for raw in self._read(part):
-                    read += 1
-                    yield from self._draws(turn, part.shard, raw, copies)
-            except ShardError as error:
-                self.skip(part.shard, "shard", (part.stop - part.start - read) * copies, error)
-
-    def _draws(self, turn: int, shard: int, raw: RawClip, copies: int) -> list[_Draw]:
-        try:
-            return [_Draw(turn, shard, raw.position, parse_clip(raw))] * copies
-        except ClipError as error:
-            self.skip(shard, error.reason, copies, error)
-            return []
-
-    def _read(self, part: ClipRange) -> Iterator[RawClip]:
-        path = self.path(part.shard)
-        to_end = (
-            part.stop == self.settings.index["shards"][part.shard]["clips"]
-        )  # then the end of the archive is looked at as well
-        clips = read_raw_clips(path, part.start, None if to_end else part.stop)
-        found = part.start
-        for found, raw in zip(range(part.start + 1, part.stop + 1), clips, strict=False):
-            if to_end and found == part.stop and next(clips, None) is not None:
-                raise ShardError(f"The shard {path} holds more clips than the {part.stop} of its index. Pack it again.")
-            yield raw
-        if found < part.stop:
-            raise ShardError(f"The shard {path} holds {found} clips, its index says {part.stop}. Pack it again.")
-
-
-class Shuffle(_Stage):
-    """Stage 3, training only: a shuffle buffer that is emptied at the end of each turn, so that no clip is lost."""
-
-    def __call__(self, draws: Iterable[_Draw]) -> Iterator[_Draw]:
-        """Yield the same clips in another order."""
-        for turn, group in groupby(draws, key=lambda draw: draw.turn):
-            rng = generator(self.settings.seed, self.state.epoch, self.slot, turn)
-            yield from self._shuffled(group, rng)
-
-    def _shuffled(self, draws: Iterable[_Draw], rng: random.Random) -> Iterator[_Draw]:
-        buffer: list[_Draw] = []
-        for draw in draws:
-            if len(buffer) < self.settings.shuffle:
-                buffer.append(draw)
-            elif buffer:
-                place = rng.randrange(len(buffer))
-                yield buffer[place]
-                buffer[place] = draw
-            else:
-                yield draw
-        rng.shuffle(buffer)
-        yield from buffer
-
-
-class Rows(_Stage):
-    """Stage 4: choose frames and decode these. After a resume, rows of batches that were seen are not decoded."""
-
-    def __call__(self, draws: Iterable[_Draw]) -> Iterator[_Row]:
-        """Yield the rows of the batches."""
-        settings = self.settings
-        seen = self.state.batches_done * settings.batch_size
-        for number, draw in enumerate(draws):
-            if number < seen:
-                continue
-            try:
-                yield self._row(draw.clip, number)
+                row = self._row(self._clip(visit), draw)
             except ClipError as error:
-                where = f"It is in shard {self.path(draw.shard)}, byte {draw.position}."
-                self.skip(draw.shard, error.reason, 1, ShardError(f"{error} {where}"))
+                skips.append(Skip(self._plan.clip(visit)[0], error.reason, str(error)))
+                if not self._settings.training:
+                    continue
+                row = self._substitute(draw, error)
+            rows.append(row)
+        return rows, skips
 
-    def _row(self, clip: Clip, number: int) -> _Row:
-        settings = self.settings
+    def _clip(self, visit: int) -> Clip:
+        while visit not in self._held:
+            read = next(self._visits)
+            self._held[read] = _parsed(next(self._items)), self._rows_of(read)
+        item, rows = self._held.pop(visit)
+        if rows > 1:
+            self._held[visit] = item, rows - 1
+        return _good(item)
+
+    def _substitute(self, draw: int, cause: ClipError) -> _Row:
+        """Return a row of another clip of this rank; which one depends on the draw alone, whatever was read before."""
+        settings = self._settings
+        rng = generator(settings.seed, self._epoch, settings.rank, self._lane, draw, 2)
+        for _ in range(_SUBSTITUTES):
+            shard, number = self._plan.clip(rng.randrange(self._plan.clips))
+            (item,) = read_range(*settings.shards[shard], number, number + 1)
+            try:
+                return self._row(_good(_parsed(item)), draw)
+            except ClipError as error:
+                if error.reason == "storage":
+                    break
+        raise _Stop(f"{str(cause).rstrip('.')}. No other clip could take its place.")
+
+    def _row(self, clip: Clip, draw: int) -> _Row:
+        settings = self._settings
         frames = len(clip["meta"]["times"])
         if settings.training:
-            rng = generator(settings.seed, self.state.epoch, self.slot, number, 1)
+            rng = generator(settings.seed, self._epoch, settings.rank, self._lane, draw, 1)
             chosen = choose_frames(frames, settings.driving, rng)
         else:
             chosen = spread_frames(frames, settings.driving)
         return _Row(decode_frames(clip, chosen), clip["key"], clip["meta"]["identity"])
 
 
-class Batches(_Stage):
-    """Stage 5: rows to batches, as many as planned; an error that ends the stream becomes a :class:`Failure`."""
+def _parsed(item: ClipBytes | Damage) -> Clip | Damage:
+    if isinstance(item, Damage):
+        return item
+    try:
+        return parse_clip(item.raw())
+    except ClipError as error:
+        return Damage(error.reason, str(error))
 
-    def __call__(self, rows: Iterable[_Row]) -> Iterator[FrameBatch | Failure]:
-        """Yield the batches."""
-        iterator = iter(rows)
-        planned = self.settings.batches(self.workers, self.worker) - self.state.batches_done
+
+def _good(item: Clip | Damage) -> Clip:
+    if isinstance(item, Damage):
+        raise ClipError(item.reason, item.message)
+    return item
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What each stage knows: the settings, and the state that the main process shares with it."""
+
+    settings: StreamSettings
+    state: StreamState
+
+
+class Lanes(_Stage):
+    """Stage 1: the batches of this worker's lanes, in turn, as (lane, number of rows).
+
+    Workers give their items in turn too: worker ``w`` of ``W`` has the lanes ``w, w + W, ...``, and gives None where
+    another one still has a batch in this round and it has none, so that what arrives is in the order of the batches.
+    """
+
+    def __call__(self) -> Iterator[tuple[Lane, int] | None]:
+        """Yield a lane and the rows to take from it, or None."""
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        settings, epoch, done = self.settings, self.state.epoch, self.state.batches_done
+        plan = settings.plan(epoch)
+        mine = range(worker, plan.lanes, workers)
+        limits = [folder.storage.settings.read_ahead_mb for folder in settings.shards.folders]
+        read_ahead = int(max(limits) * 1e6 / max(1, len(mine)))
+        lanes: dict[int, Lane] = {}
         try:
-            for _ in range(planned):
-                batch = list(islice(iterator, self.settings.batch_size))
-                if not batch:
-                    return
-                yield collate(batch)
-        except _Stop as stop:
-            yield Failure(str(stop))
+            for first in range(done - done % plan.lanes, plan.batches, plan.lanes):
+                for lane in range(worker, plan.lanes + -plan.lanes % workers, workers):
+                    batch = first + lane
+                    if lane >= plan.lanes or not done <= batch < plan.batches:
+                        yield None
+                        continue
+                    size = settings.batch_size
+                    left = plan.lane_rows(lane)[1] - plan.lane_rows(lane)[0] - batch // plan.lanes * size
+                    if lane not in lanes:
+                        seen = batch // plan.lanes * size
+                        lanes[lane] = Lane(settings, plan, epoch, lane, seen, read_ahead)
+                    yield lanes[lane], min(size, left)
+        finally:
+            for opened in lanes.values():
+                opened.close()
+
+
+class Batches(_Stage):
+    """Stage 2: the batches; an error that ends the stream becomes a :class:`Failure`."""
+
+    def __call__(self, turns: Iterable[tuple[Lane, int] | None]) -> Iterator[Delivered | Failure | None]:
+        """Yield what the main process gets."""
+        repeats = self.settings.shards.repeats
+        try:
+            for turn in turns:
+                if turn is None:
+                    yield None
+                    continue
+                lane, count = turn
+                rows, skips = lane.take(count)
+                before, repeats = repeats, self.settings.shards.repeats
+                yield Delivered(collate(rows) if rows else None, count, skips, repeats - before)
+        except (_Stop, SfdkitError) as error:
+            yield Failure(str(error))
 
 
 def collate(rows: list[_Row]) -> FrameBatch:
     """Stack rows to a batch."""
+    frames = [row.frames.numpy() for row in rows]
     return FrameBatch(
-        source=torch.stack([row.frames[0] for row in rows]),
-        driving=torch.stack([row.frames[1:] for row in rows]),
+        source=torch.from_numpy(np.stack([of_row[0] for of_row in frames])),
+        driving=torch.from_numpy(np.stack([of_row[1:] for of_row in frames])),
         key=[row.key for row in rows],
         identity=[row.identity for row in rows],
     )
@@ -238,18 +253,7 @@ def build_stream(settings: StreamSettings, state: StreamState) -> wds.DataPipeli
         state: Shared by the main process and all workers.
 
     Returns:
-        An iterable data set whose items are finished :class:`~sfdkit.types.FrameBatch` of uint8 images, or a
-        :class:`Failure`; give it to a ``DataLoader`` with ``batch_size=None``.
+        An iterable data set whose items are :class:`Delivered` batches of uint8 images, a :class:`Failure`, or None
+        where a worker has nothing in its turn; give it to a ``DataLoader`` with ``batch_size=None``.
     """
-    return wds.DataPipeline(
-        # (turn, range of clips) of this slot, shards in the order of the epoch
-        Ranges(settings, state),
-        # clips as bytes
-        Clips(settings, state),
-        # the same, shuffled
-        Shuffle(settings, state) if settings.training else None,
-        # chosen frames, decoded to uint8
-        Rows(settings, state),
-        # batches
-        Batches(settings, state),
-    )
+    return wds.DataPipeline(Lanes(settings, state), Batches(settings, state))

@@ -8,7 +8,6 @@ word. This reader knows what a shard may hold: ustar headers
 
 from __future__ import annotations
 
-import io
 from typing import BinaryIO, NamedTuple
 
 from sfdkit.errors import ShardError
@@ -30,22 +29,18 @@ class Header(NamedTuple):
 
 
 class TarReader:
-    """The members of one tar, one at a time: ``next_header``, then ``read`` or ``skip`` its data.
+    """The members of one tar, one at a time: ``next_header``, then ``read`` its data.
 
     Args:
         stream: A binary stream at the start of the tar; it need not seek.
         shard: What messages call the shard.
+        start: Byte of the shard at which the stream begins, for messages.
     """
 
-    def __init__(self, stream: BinaryIO, shard: str) -> None:
+    def __init__(self, stream: BinaryIO, shard: str, start: int = 0) -> None:
         self.stream = stream
         self.shard = shard
-        self.position = 0
-        self.length: int | None = None
-        if stream.seekable():
-            start = stream.tell()
-            self.length = stream.seek(0, io.SEEK_END) - start
-            stream.seek(start)
+        self.position = start
 
     def error(self, position: int, what: str) -> ShardError:
         """Return the error that says ``what`` is wrong at a byte of this shard."""
@@ -76,7 +71,7 @@ class TarReader:
                 path = records.get("path", path)
                 size = int(records["size"]) if "size" in records else size
             elif kind == b"g":
-                self.skip(position, own_size, "a global pax header")
+                self.read(position, own_size, "a global pax header")
             elif kind in (b"0", b"\0"):
                 name = (path if path is not None else _name(block)).removeprefix("./")
                 if not name:
@@ -100,21 +95,6 @@ class TarReader:
         if any(data[size:]):
             raise self.error(start + size, f"the padding after {what} is not zero")
         return data[:size]
-
-    def skip(self, position: int, size: int, what: str) -> None:
-        """Go past the data that follows the header at ``position``, by seeking where the stream can.
-
-        Raises:
-            ShardError: The file ends before the data does.
-        """
-        if self.length is None:
-            self.read(position, size, what)
-            return
-        padded = size + -size % _BLOCK
-        if self.position + padded > self.length:
-            raise self.error(self.length, f"the file was cut inside {what}, which starts at byte {position}")
-        self.stream.seek(padded, io.SEEK_CUR)
-        self.position += padded
 
     def _take(self, size: int) -> bytes:
         data = self.stream.read(size)
