@@ -24,7 +24,8 @@ OWN_COMMANDS = {
     "animate": "move the face of a picture as a video's:  "
     "sfdkit animate --checkpoint C --source S --driving D --output O",
     "evaluate": "metrics.json and sheet.png of a checkpoint on shards",
-    "shards": "pack and check shards:  sfdkit shards pack puppets|videos|images, sfdkit shards check",
+    "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
+    "bench": "measure how fast shards are read, beside other loaders:  sfdkit bench stream --folder ADDRESS",
     "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",
     "model": "sfdkit model summary --config FILE: parameters and GMAC",
 }
@@ -104,10 +105,15 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
         from sfdkit.evaluate import evaluate
 
         return evaluate
-    if command == "shards":
-        from sfdkit.data.commands import check, pack_images, pack_puppets, pack_videos
+    if command == "bench":
+        from sfdkit.data.bench import stream
 
-        return {"pack": {"puppets": pack_puppets, "videos": pack_videos, "images": pack_images}, "check": check}
+        return {"stream": stream}
+    if command == "shards":
+        from sfdkit.data.commands import check, copy, ls, pack_images, pack_puppets, pack_videos
+
+        packs = {"puppets": pack_puppets, "videos": pack_videos, "images": pack_images}
+        return {"pack": packs, "ls": ls, "copy": copy, "check": check}
     from sfdkit.puppets.commands import render_file, sheet
 
     return {"sheet": sheet, "render": render_file}
