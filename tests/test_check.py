@@ -106,9 +106,9 @@ def test_the_table_must_agree(folder: Path, size: int, checksum: int) -> None:
     save_index(folder / "train", index)
     with pytest.raises(ShardError, match=r"train-00001\.tar: first byte, end and CRC-32 of clip 1 is .* index says"):
         check(str(folder))
-    index["shards"][1]["table"] = "AAAA"
+    index["shards"][1]["table"] = "." * len(index["shards"][1]["table"])
     save_index(folder / "train", index)
-    with pytest.raises(ShardError, match=r"its table in the index is damaged .*has 16 bytes, this one 3"):
+    with pytest.raises(ShardError, match=r"its table in the index is damaged "):
         check(str(folder))
 
 

@@ -32,7 +32,7 @@ def test_round_trip(folder: Path) -> None:
 def test_save_keeps_the_old_index_when_writing_fails(folder: Path) -> None:
     before = load_index(folder)
     with pytest.raises(TypeError):
-        save_index(folder, {"schema": object()})  # type: ignore[typeddict-item]
+        save_index(folder, {**before, "schema": object()})  # type: ignore[typeddict-item]
     assert load_index(folder) == before
     assert sorted(path.name for path in folder.iterdir()) == ["index.json", "train-00000.tar", "train-00001.tar"]
 
@@ -67,9 +67,11 @@ def test_a_missing_folder_or_index_names_the_remedy(folder: Path) -> None:
         ({"schema": "sfdkit.shards/0"}, "schema 'sfdkit.shards/0', this version reads 'sfdkit.shards/2'"),
         ({"resolution": "64"}, "resolution = '64', a value of type int"),
         ({"shards": []}, "lists no shards"),
+        ({"tables": 5}, "tables = 5, a value of type str"),
+        ({"tables": "AAAA"}, "has tables of 4 letters, its shards want 56"),
         ({"shards": [7]}, r"shards\[0\] is a int"),
         ({"shards": [{"name": "a.tar"}]}, r"shards\[0\] has clips = None"),
-        ({"shards": [{"name": "a", "clips": 0, "frames": 0, "bytes": 0, "sha256": "", "table": ""}]}, "hold no clips"),
+        ({"shards": [{"name": "a", "clips": 0, "frames": 0, "bytes": 0, "sha256": ""}]}, "hold no clips"),
     ],
 )
 def test_a_wrong_index_says_what_is_wrong(folder: Path, change: dict[str, Any], message: str) -> None:

@@ -83,7 +83,9 @@ class ShardEntry(TypedDict):
     bytes: int
     sha256: str
     table: str
-    """Base64 of one pair of ``uint32`` per clip, little endian: bytes that it takes in the tar, from its first header
+    """In memory; in ``index.json`` the tables of all shards follow each other in :attr:`ShardIndex.tables`.
+
+    Base64 of one pair of ``uint32`` per clip, little endian: bytes that it takes in the tar, from its first header
     to the padding after its frames, and their CRC-32."""
 
 
@@ -105,11 +107,18 @@ class ShardIndex(TypedDict):
     resolution: int
     identities: int
     shards: list[ShardEntry]
+    tables: NotRequired[str]
+    """In ``index.json``: the tables of all shards, one after the other, each padded to whole groups of base64."""
 
 
 def pack_table(clips: Sequence[tuple[int, int]]) -> str:
     """Return the table of a shard from the bytes and the CRC-32 of each clip."""
     return base64.b64encode(b"".join(struct.pack("<2I", *clip) for clip in clips)).decode()
+
+
+def table_letters(clips: int) -> int:
+    """Return the length of the table of so many clips."""
+    return 4 * -(-8 * clips // 3)
 
 
 def clip_table(entry: ShardEntry) -> ClipTable:

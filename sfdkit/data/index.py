@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sfdkit.data.format import INDEX_NAME, SCHEMA, ShardEntry, ShardIndex, frame_count, pack_table
+from sfdkit.data.format import INDEX_NAME, SCHEMA, ShardEntry, ShardIndex, frame_count, pack_table, table_letters
 from sfdkit.data.reader import read_raw_clips
 from sfdkit.errors import MissingError, ShardError
 from sfdkit.storage import Storage
@@ -27,11 +28,12 @@ def as_storage(folder: str | Path | Storage) -> Storage:
     return folder if isinstance(folder, Storage) else Storage(folder)
 
 
-def load_index(folder: str | Path | Storage) -> ShardIndex:
+def load_index(folder: str | Path | Storage, fill: bool = True) -> ShardIndex:
     """Read and check the index of a folder of shards.
 
     Args:
         folder: The folder that holds ``index.json``: a path, an address, or a storage.
+        fill: Give each shard its table; without, they stay together in ``tables``, which saves time and memory.
 
     Returns:
         The index.
@@ -56,21 +58,43 @@ def load_index(folder: str | Path | Storage) -> ShardIndex:
         index = json.loads(text)
     except json.JSONDecodeError as error:
         raise ShardError(f"The index {path} is no valid json: {error}. {_PACK_AGAIN}") from error
-    return _checked(index, path)
+    checked = _checked(index, path)
+    if fill:
+        for entry, table in zip(checked["shards"], split_tables(checked, path), strict=True):
+            entry["table"] = table
+        del checked["tables"]
+    return checked
+
+
+def split_tables(index: ShardIndex, path: str) -> Iterator[str]:
+    """Yield the table of each shard of an index that was read without filling them in.
+
+    Raises:
+        ShardError: There are more or less of them than shards.
+    """
+    start = 0
+    for entry in index["shards"]:
+        stop = start + table_letters(entry["clips"])
+        yield index["tables"][start:stop]
+        start = stop
+    if start != len(index["tables"]):
+        raise ShardError(
+            f"The index {path} has tables of {len(index['tables'])} letters, its shards want {start}. {_PACK_AGAIN}"
+        )
 
 
 def _checked(index: Any, path: str) -> ShardIndex:
     schema = index.get("schema") if isinstance(index, dict) else None
     if schema != SCHEMA:
         raise ShardError(f"The index {path} has schema {schema!r}, this version reads {SCHEMA!r}. {_PACK_AGAIN}")
-    _require_fields(index, dict(dataset=str, split=str, resolution=int, identities=int, shards=list), path)
+    _require_fields(index, dict(dataset=str, split=str, resolution=int, identities=int, shards=list, tables=str), path)
     if not index["shards"]:
         raise ShardError(f"The index {path} lists no shards. {_PACK_AGAIN}")
     for position, entry in enumerate(index["shards"]):
         where = f"{path}, shards[{position}]"
         if not isinstance(entry, dict):
             raise ShardError(f"The index {where} is a {type(entry).__name__}, an object is wanted. {_PACK_AGAIN}")
-        _require_fields(entry, dict(name=str, clips=int, frames=int, bytes=int, sha256=str, table=str), where)
+        _require_fields(entry, dict(name=str, clips=int, frames=int, bytes=int, sha256=str), where)
     if not any(entry["clips"] for entry in index["shards"]):
         raise ShardError(f"The shards in the index {path} hold no clips. {_PACK_AGAIN}")
     checked: ShardIndex = index  # type: ignore[assignment]  # just checked by hand
@@ -96,7 +120,9 @@ def save_index(folder: str | Path | Storage, index: ShardIndex) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    text = json.dumps(index, indent=1, ensure_ascii=False) + "\n"
+    shards = [{name: value for name, value in entry.items() if name != "table"} for entry in index["shards"]]
+    written = {**index, "shards": shards, "tables": "".join(entry["table"] for entry in index["shards"])}
+    text = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
     as_storage(folder).write(INDEX_NAME, text.encode("utf-8"))
 
 

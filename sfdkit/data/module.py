@@ -126,7 +126,7 @@ class FramesDataModule(pl.LightningDataModule):
                 f"data.root {root.show()!r} has no folder {split!r} (it has: {', '.join(present) or 'none'}). "
                 f"Pack that split with `sfdkit shards pack ...`, or set data.root."
             )
-        index, folder = load_index(storage), storage.show()
+        index, folder = load_index(storage, fill=False), storage.show()
         if self.dataset is not None and index["dataset"] != self.dataset:
             raise ShardError(
                 f"The shards in {folder} are of data set {index['dataset']!r}, {type(self).__name__} reads "
