@@ -96,7 +96,7 @@ class Bench:
                 outcome += ", OUT OF ORDER"
         lost = "nothing"
         if missing:
-            why = ", ".join(f"{rows} {reason}" for reason, rows in reasons.items()) or "the rest of the epoch"
+            why = ", ".join(f"{rows} {reason}" for reason, rows in reasons.items())
             lost = f"{len(missing)} of {len(self.expected)} clips: {why}" + (
                 f", in {', '.join(names)}" if names else ""
             )
