@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
 from sfdkit.data.pairs import choose_frames, spread_frames
 from sfdkit.data.plan import ClipRange, RankPlan, generator, ranges_of, shuffled, training_ranges, whole_ranges
+from sfdkit.errors import ConfigError
 
 
 def clips_of(ranges: list[ClipRange]) -> list[tuple[int, int]]:
     return [(part.shard, clip) for part in ranges for clip in range(part.start, part.stop)]
 
 
-def even(*clips: int) -> list[tuple[int, float]]:
-    return [(count, 1.0) for count in clips]
+def even(*clips: int) -> list[tuple[Sequence[int], float]]:
+    return [(clips, 1.0)]
 
 
 def test_ranges_are_a_permutation_by_seed_and_epoch() -> None:
@@ -25,16 +27,20 @@ def test_ranges_are_a_permutation_by_seed_and_epoch() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.25, 0.5, 1.0, 2.0, 2.5])
-def test_a_weight_is_how_often_each_clip_comes(weight: float) -> None:
-    counts = [(8, weight), (4, 1.0)]
+@pytest.mark.parametrize("shards", [(8,), (3, 0, 5), (1,) * 8])
+def test_a_weight_is_how_often_each_clip_comes(weight: float, shards: tuple[int, ...]) -> None:
+    counts: list[tuple[Sequence[int], float]] = [(shards, weight), ((4,), 1.0)]
     seen: Counter[tuple[int, int]] = Counter()
     for epoch in range(4):
         clips = clips_of(training_ranges(counts, 0, epoch))
         assert len(clips) == 8 * weight + 4
         seen.update(clips)
-    assert all(times == (4 * weight if shard == 0 else 4) for (shard, _), times in seen.items())
+    assert all(times == (4 * weight if shard < len(shards) else 4) for (shard, _), times in seen.items())
     assert len(seen) == 12
-    assert clips_of(whole_ranges(counts)) == [(0, clip) for clip in range(8)] + [(1, clip) for clip in range(4)]
+    everything = [(shard, clip) for shard, count in enumerate((*shards, 4)) for clip in range(count)]
+    assert clips_of(whole_ranges(counts)) == everything
+    with pytest.raises(ConfigError, match=r"with the weight 0\.01 a folder of 8 clips gives none"):
+        training_ranges([(shards, 0.01)], 0, 0)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -163,6 +163,13 @@ def test_the_cache_keeps_its_limit_and_drops_what_was_used_least_recently(folder
     use(2)
     assert kept() == [0, 2] or kept() == [0, 2, 3]
     assert 1 not in kept()
+    (cache.folder / "ab").mkdir(exist_ok=True)
+    (cache.folder / "ab" / "abcd.partial").write_bytes(bytes(cache.limit))  # of a process that was killed
+    use(3)
+    (path,) = cache.folder.glob(f"??/{entries[3]['sha256']}")
+    path.write_bytes(b"cut by a crash")
+    use(3)
+    assert not list(cache.folder.glob("??/*.partial"))
     with pytest.raises(ConfigError, match=r"storage\.cache_gb is"):
         Cache(tmp_path / "small", 10).open(storage, entries[0]["name"], entries[0]["bytes"], entries[0]["sha256"])
     with pytest.raises(ShardError, match="its index says"):

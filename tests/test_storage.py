@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -191,17 +193,42 @@ def test_addresses_with_credentials_are_refused_without_showing_them() -> None:
     for address in (
         "https://me:hunter22@host/x",
         "https://host/x?X-Amz-Signature=hunter22",
-        "http://h/x?token=hunter22",
+        "s3://K:hunter22@bucket",
     ):
         with pytest.raises(ConfigError, match="by the environment") as caught:
             Storage(address)
         assert "hunter22" not in str(caught.value)
+    with pytest.raises(ConfigError, match="by the environment"):
+        StorageSettings(endpoint="http://me:hunter22@host")
 
 
 def test_redaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_abcdef")
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdef\n")
+    monkeypatch.setenv("SFDKIT_HTTP_AUTHORIZATION", "Bearer topsecretvalue\n")
+    assert redact("Invalid header value b'Bearer topsecretvalue\\n'") == "Invalid header value b'***\\n'"
+    assert (
+        redact("exceeded with url: /b/k?X-Amz-Signature=12ab&x=1 (")
+        == "exceeded with url: /b/k?X-Amz-Signature=***&x=1 ("
+    )
     text = "Bearer hf_abcdef at https://u:p@host:1/x?sig=1&page=2 and s3://bucket/key"
     assert redact(text) == "Bearer *** at https://***@host:1/x?sig=***&page=2 and s3://bucket/key"
+
+
+def test_redirects_are_followed(folder: Path) -> None:
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"{target}{self.path}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with serve_http(folder) as target, ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert Storage(f"http://127.0.0.1:{server.server_port}/bucket", QUICK).read("b/one.bin", 5, 900) == DATA[5:900]
+        server.shutdown()
 
 
 def test_the_header_of_the_environment_is_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ class DataReport(L.Callback):
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._since = self._waited = 0.0
+        self._reported: dict[str, DataAccount] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Remember the folder; asking for it takes all ranks."""
@@ -72,13 +73,15 @@ class DataReport(L.Callback):
         """Leave this rank's account; the others may be gone."""
         for split in ("train", "validation", "test"):
             loader = _loader(trainer, split)
-            if loader is not None and loader.account()["skipped"]:
-                self._write(split, {trainer.global_rank: loader.account()}, f"{type(exception).__name__}")
+            account = loader.account() if loader is not None else None
+            if account and account["skipped"] and account != self._reported.get(split):
+                self._write(split, {trainer.global_rank: account}, type(exception).__name__)
 
     def _report(self, trainer: L.Trainer, split: str) -> None:
         loader = _loader(trainer, split)
         if loader is None:
             return
+        self._reported[split] = loader.account()
         accounts: list[DataAccount | None] = [loader.account()]
         if trainer.world_size > 1 and torch.distributed.is_initialized():
             accounts = [None] * trainer.world_size

@@ -114,7 +114,10 @@ def _verified(storage: Storage, entry: ShardEntry, clip: ClipBytes, checksum: in
     while zlib.crc32(clip.data) != checksum and attempts > 1:  # the transfer may have damaged it
         attempts -= 1
         storage.repeats += 1
-        clip = clip._replace(data=storage.read(entry["name"], clip.position, clip.position + len(clip.data)))
+        try:
+            clip = clip._replace(data=storage.read(entry["name"], clip.position, clip.position + len(clip.data)))
+        except StorageError:
+            break  # it is this clip that is damaged: those after it may lie in the cache
     if zlib.crc32(clip.data) == checksum:
         return clip
     return Damage(

@@ -17,6 +17,7 @@ from sfdkit.data.settings import StreamSettings
 from sfdkit.data.shards import Folder, ShardSet
 from sfdkit.errors import ConfigError, ShardError
 from sfdkit.storage import Storage, StorageSettings, storages
+from sfdkit.storage.urls import redact
 from sfdkit.types import FrameBatch
 
 Split = Literal["train", "validation", "test"]
@@ -91,7 +92,7 @@ class FramesDataModule(pl.LightningDataModule):
             raise ConfigError(f"data.skip_budget is {skip_budget}, a share from 0 to 1 is wanted.")
         weights = root if isinstance(root, dict) else {root: 1.0}
         if not weights or not all(weight > 0 for weight in weights.values()):
-            raise ConfigError(f"data.root is {root!r}: give at least one folder, and weights above 0")
+            raise ConfigError(f"data.root is {redact(repr(root))}: give at least one folder, and weights above 0")
         self.roots = [(part, weight) for name, weight in weights.items() for part in storages(name, storage)]
         """Storage and weight of each root."""
         self.resolution = resolution

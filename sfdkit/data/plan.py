@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from sfdkit.errors import ConfigError
+
 
 class ClipRange(NamedTuple):
     """Some neighbouring clips of one shard."""
@@ -31,34 +33,47 @@ def generator(*parts: int) -> random.Random:
     return random.Random("/".join(str(part) for part in parts))
 
 
-def training_ranges(counts: Sequence[tuple[int, float]], seed: int, epoch: int) -> list[ClipRange]:
+def training_ranges(counts: Sequence[tuple[Sequence[int], float]], seed: int, epoch: int) -> list[ClipRange]:
     """Return the stretches of shards that an epoch of training reads, in its order, the same on all ranks.
 
-    A shard of weight 1 comes once and whole; of weight 2.5, twice, and half of it a third time, the other half in the
-    next epoch. The number of clips is the same in all epochs.
+    A folder of weight 1 comes once and whole; of weight 2.5, twice, and half of its clips a third time, the other half
+    in the next epoch. The number of clips is the same in all epochs.
 
     Args:
-        counts: Number of clips and weight of each shard.
+        counts: For each folder the number of clips of each of its shards, and its weight.
         seed: Of the order.
         epoch: Of the order as well.
+
+    Raises:
+        ConfigError: A weight is so small that none of the folder's clips is used.
     """
     ranges = []
-    for shard, (clips, weight) in enumerate(counts):
-        whole, part = int(weight), round(clips * (weight - int(weight)))
-        if clips:
-            ranges += [ClipRange(shard, 0, clips)] * whole
+    first = 0
+    for folder, weight in counts:
+        total, whole = sum(folder), int(weight)
+        part = round(total * (weight - whole))
+        if not whole and not part:
+            raise ConfigError(f"data.root: with the weight {weight:g} a folder of {total} clips gives none: raise it")
+        stretches = [(0, total)] * whole
         if part:
-            start = epoch * part % clips
-            ranges.append(ClipRange(shard, start, min(clips, start + part)))
-            if start + part > clips:
-                ranges.append(ClipRange(shard, 0, start + part - clips))
+            start = epoch * part % total
+            stretches += [(start, min(total, start + part)), (0, max(0, start + part - total))]
+        for start, stop in stretches:
+            place = 0
+            for shard, clips in enumerate(folder, first):
+                low, high = max(0, start - place), min(clips, stop - place)
+                if low < high:
+                    ranges.append(ClipRange(shard, low, high))
+                place += clips
+        first += len(folder)
     generator(seed, epoch).shuffle(ranges)
     return ranges
 
 
-def whole_ranges(counts: Sequence[tuple[int, float]]) -> list[ClipRange]:
-    """Return all shards, each whole and once whatever its weight, in their order."""
-    return [ClipRange(shard, 0, clips) for shard, (clips, _) in enumerate(counts) if clips]
+def whole_ranges(counts: Sequence[tuple[Sequence[int], float]]) -> list[ClipRange]:
+    """Return all shards, each whole and once whatever its folder's weight, in their order."""
+    shards = (clips for folder, _ in counts for clips in folder)
+    return [ClipRange(shard, 0, clips) for shard, clips in enumerate(shards) if clips]
 
 
 def shuffled(count: int, buffer: int, rng: random.Random) -> Iterator[int]:

@@ -106,9 +106,13 @@ class ShardSet:
         """Number of clips, each counted once."""
         return sum(self._clips)
 
-    def counts(self) -> list[tuple[int, float]]:
-        """Return number of clips and weight of each shard."""
-        return [(clips, self._folder(shard).weight) for shard, clips in enumerate(self._clips)]
+    def counts(self) -> list[tuple[Sequence[int], float]]:
+        """Return for each folder the number of clips of each of its shards, and its weight."""
+        starts = [0, *self._ends]
+        return [
+            (self._clips[start:end], folder.weight)
+            for folder, start, end in zip(self.folders, starts, self._ends, strict=False)
+        ]
 
     def fingerprint(self) -> str:
         """Return a hash over the contents of all shards and the weights."""

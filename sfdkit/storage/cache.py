@@ -11,14 +11,14 @@ place; what was used least recently goes first when the limit is reached.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from sfdkit.errors import ConfigError, MissingError, ShardError, StorageError
 from sfdkit.storage.files import Storage
@@ -58,40 +58,45 @@ class Cache:
                 "it, or leave storage.cache out"
             )
         path = self.folder / sha256[:2] / sha256
-        while True:
-            try:
-                file = path.open("rb")
-            except FileNotFoundError:
-                self._fetch(storage, name, size, sha256, path)  # another process may evict it at once: look again
-                continue
-            os.utime(path)
-            return file
-
-    def _fetch(self, storage: Storage, name: str, size: int, sha256: str, path: Path) -> None:
         try:
-            locks = self.folder / "locks"
-            locks.mkdir(parents=True, exist_ok=True)
-            path.parent.mkdir(exist_ok=True)
-            with FileLock(locks / sha256):
-                if path.exists():
-                    return
-                self._make_room(size)
-                partial = path.with_name(f"{path.name}.partial")  # the lock's owner alone writes it
+            while True:
                 try:
-                    self._download(storage, name, sha256, partial)
-                    os.replace(partial, path)
-                    self._make_room(0)  # others may have made the same room
-                finally:
-                    partial.unlink(missing_ok=True)
+                    file = path.open("rb")
+                except FileNotFoundError:
+                    fetched = self._fetch(storage, name, size, sha256, path)
+                    if fetched is not None:
+                        return fetched
+                    continue  # another process has just fetched it
+                if os.fstat(file.fileno()).st_size == size:
+                    with suppress(OSError):  # evicted meanwhile, or another user's
+                        os.utime(path)
+                    return file
+                file.close()
+                path.unlink(missing_ok=True)  # cut, as a machine that lost power leaves it
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageError(
-                    f"the cache {self.folder} cannot hold {storage.show(name)}: {error.strerror}. Free space, or lower "
-                    "storage.cache_gb"
-                ) from error
             raise StorageError(
-                f"the cache {self.folder} cannot be written: {error.strerror}. Choose another storage.cache"
+                f"the cache {self.folder} cannot hold {storage.show(name)}: {error.strerror}. Free space, lower "
+                "storage.cache_gb, or choose another storage.cache"
             ) from error
+
+    def _fetch(self, storage: Storage, name: str, size: int, sha256: str, path: Path) -> BinaryIO | None:
+        """Fetch a file and return it opened, as others may evict it at once; None where another process was first."""
+        locks = self.folder / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
+        with FileLock(locks / sha256):
+            if path.exists():
+                return None
+            self._make_room(size)
+            partial = path.with_name(f"{path.name}.partial")  # the lock's owner alone writes it
+            try:
+                self._download(storage, name, sha256, partial)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+            file = path.open("rb")
+            self._make_room(0)  # others may have made the same room
+            return file
 
     def _download(self, storage: Storage, name: str, sha256: str, partial: Path) -> None:
         for _ in range(2):
@@ -100,6 +105,8 @@ class Cache:
                 for piece in storage.pieces(name):
                     digest.update(piece)
                     file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
             if digest.hexdigest() == sha256:
                 return
         raise ShardError(
@@ -112,6 +119,8 @@ class Cache:
         with FileLock(self.folder / "locks" / "evict"):
             kept = []
             for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
+                if path.suffix == ".partial" and self._is_left_over(path):
+                    continue
                 try:
                     about = path.stat()
                 except FileNotFoundError:
@@ -124,6 +133,15 @@ class Cache:
                 if path.suffix != ".partial":  # a reader that has it open keeps it until it closes it
                     path.unlink(missing_ok=True)
                     total -= bytes_
+
+    def _is_left_over(self, partial: Path) -> bool:
+        """Remove what a killed process left half fetched; what is being fetched is locked, and stays."""
+        try:
+            with FileLock(self.folder / "locks" / partial.stem, timeout=0):
+                partial.unlink(missing_ok=True)
+                return True
+        except Timeout:
+            return False
 
     def text(self, storage: Storage, name: str) -> bytes:
         """Return a small file, from the storage where it answers, else from its last copy."""
@@ -139,8 +157,10 @@ class Cache:
                 raise error from None
             _log.warning("%s Going on with the copy in %s.", error, self.folder)
             return data
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        Storage(copy.parent).write(copy.name, data)
+        try:
+            Storage(copy.parent).write(copy.name, data)
+        except StorageError as error:
+            _log.warning("%s Going on without a copy.", error)
         return data
 
 

@@ -53,6 +53,7 @@ class _Tries:
             self.since = time.monotonic()
         self.failures += 1
         reason = redact(_words(error))
+        reason = reason if len(reason) <= 300 else reason[:300] + " ..."
         if isinstance(error, FileNotFoundError | Short):  # gateways may say so in passing
             self.missing += 1
             last = self.local or self.missing >= min(3, self.settings.attempts)
@@ -89,8 +90,7 @@ def _words(error: Exception) -> str:
         return "no byte came within storage.timeout"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300] + " ..."
+    return " ".join(str(error).split())
 
 
 class Storage:
@@ -172,35 +172,44 @@ class Storage:
         """
         tries = _Tries(self.settings, f"Cannot read {self.show(name)}", self.is_local)
         position, etag = start, None
-        block = None if self.driver.whole or self.is_local else int(self.settings.block_mb * 1e6)
         ended = False
         while not ended and (stop is None or position < stop):
-            end = stop if block is None or stop is None else min(stop, position + block)
             try:
-                transfer = self.driver.open(self._prefix + name, position, end, etag)
+                driver = self.driver
+                block = None if driver.whole or self.is_local else int(self.settings.block_mb * 1e6)
+                end = stop if block is None or stop is None else min(stop, position + block)
+                transfer = driver.open(self._prefix + name, position, end, etag)
             except SfdkitError:
                 raise
             except Exception as error:
                 self.repeats += 1
                 tries.failed(error)
                 continue
+            held: list[bytes] = []  # a block is read at the speed of the network, not of the reader
+            broken: Exception | None = None
             try:
                 etag = etag or transfer.etag
                 while end is None or position < end:
                     try:
                         data = transfer.read(_PIECE)
                     except Exception as error:
-                        self.repeats += 1
-                        tries.failed(error)
+                        broken = error
                         break
                     if not data:
                         ended = end is None
                         break
                     tries.progress()
                     position += len(data)
-                    yield data
+                    if block is None or end is None:
+                        yield data
+                    else:
+                        held.append(data)
             finally:
                 transfer.close()
+            yield from held
+            if broken is not None:
+                self.repeats += 1
+                tries.failed(broken)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return the bytes ``start`` to ``stop`` of a file, see :meth:`pieces`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sfdkit.errors import ConfigError
+from sfdkit.storage.urls import refuse_credentials
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class StorageSettings:
     longest_wait: float = 20.0
     """Seconds, the most to wait between two attempts; a server's Retry-After is kept up to this too."""
     timeout: float = 30.0
-    """Seconds without a byte after which a connection counts as broken."""
+    """Seconds without a byte after which a connection of http or s3 counts as broken; other drivers have their own."""
     block_mb: float = 4.0
-    """MB that one range request asks for. Each is read at full speed, so that no server sees an idle connection."""
+    """MB that one range request asks for. Each is read at full speed into memory, one for each lane, so that no server
+    sees an idle connection."""
     read_ahead_mb: float = 32.0
     """MB of clips that each worker keeps ready, read in the background; 0 reads when asked. Local files need none."""
     cache: str | None = None
@@ -39,6 +41,8 @@ class StorageSettings:
     """Whether a root may be ``pipe:COMMAND``, which runs COMMAND in a shell, ``{}`` standing for the file's name."""
 
     def __post_init__(self) -> None:
+        if self.endpoint:
+            refuse_credentials(self.endpoint)
         if self.attempts < 1:
             raise ConfigError(f"storage.attempts is {self.attempts}: give at least 1")
         for name in ("timeout", "block_mb", "cache_gb"):

@@ -41,6 +41,7 @@ SECRETS = (
 _HIDDEN = "***"
 _SECRET_PARAMETERS = re.compile(r"signature|credential|token|password|passwd|secret|api[-_]?key|^sig$|^key$", re.I)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.I)
+_PARAMETER = re.compile(r"([?&]([^=&\s'\"<>]+)=)([^&\s'\"<>)]+)")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(//)?")
 
 
@@ -72,7 +73,8 @@ def refuse_credentials(root: str) -> None:
         return
     parts = urlsplit(root)
     guilty = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRET_PARAMETERS.search(name)]
-    if "@" in parts.netloc or guilty:
+    blob = scheme_of(root) == "abfs" and ":" not in parts.netloc  # abfs://container@account
+    if ("@" in parts.netloc and not blob) or (scheme_of(root) == "s3" and ":" in parts.netloc) or guilty:
         what = f"the parameter {guilty[0]!r}" if guilty else "a user name or password"
         raise ConfigError(
             f"the address {redact(root)!r} holds {what}, and addresses are saved with the experiment: take it out and "
@@ -84,9 +86,11 @@ def redact(text: str) -> str:
     """Return a text without the secrets of the environment, without user names in addresses and secret parameters."""
     for name in SECRETS:
         value = os.environ.get(name, "")
-        if len(value) >= 4:  # shorter ones would blot out ordinary words
-            text = text.replace(value, _HIDDEN)
-    return _URL.sub(lambda match: _redact_url(match[0]), text)
+        for part in (value, value.strip(), *(word for word in value.split() if len(word) >= 8)):
+            if len(part) >= 4:  # shorter ones would blot out ordinary words
+                text = text.replace(part, _HIDDEN)
+    text = _URL.sub(lambda match: _redact_url(match[0]), text)
+    return _PARAMETER.sub(lambda match: match[1] + (_HIDDEN if _SECRET_PARAMETERS.search(match[2]) else match[3]), text)
 
 
 def _redact_url(url: str) -> str:
