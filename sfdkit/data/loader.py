@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Literal
 
 import torch
@@ -66,6 +66,7 @@ class EpochLoader:
         self._batches = 0
         self._resume: tuple[int, int] | None = None
         self._loader: DataLoader | None = None
+        self._items: Generator[Delivered | Failure | None] | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -150,7 +151,9 @@ class EpochLoader:
 
     def close(self) -> None:
         """End the workers; the next iteration starts new ones."""
-        self._loader = None
+        if self._items is not None:  # whoever keeps a running iterator must not keep the workers
+            self._items.close()
+        self._items = self._loader = None
 
     def _open(self) -> DataLoader:
         return DataLoader(
@@ -179,7 +182,8 @@ class EpochLoader:
         if self._loader is None:
             self._loader = self._open()
         since = time.perf_counter()
-        for item in _items(self._loader):
+        self._items = _items(self._loader)
+        for item in self._items:
             if isinstance(item, Failure):
                 raise ShardError(item.message)
             if item is None:
@@ -212,7 +216,7 @@ class EpochLoader:
             )
 
 
-def _items(loader: DataLoader) -> Iterator[Delivered | Failure | None]:
+def _items(loader: DataLoader) -> Generator[Delivered | Failure | None]:
     """Yield what the workers send.
 
     Raises:
