@@ -270,6 +270,9 @@ def test_pipes_are_off_until_they_are_allowed(folder: Path) -> None:
         check.read("one.bin", 10, 300_001)
     with pytest.raises(StorageError, match="its command ended with status"):
         check.read("nothing", 0, 10)
+    slow = StorageSettings(allow_pipe=True, first_wait=0.01, attempts=2, timeout=0.2)
+    with pytest.raises(StorageError, match=r"its command gave no byte for 0\.2 s, 2 times in a row"):
+        Storage("pipe:sleep 60 | cat {}", slow).read("-")
     with pytest.raises(ConfigError, match=r"has no \{\}"):
         Storage("pipe:cat x", allowed)
 

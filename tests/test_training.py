@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -200,6 +201,9 @@ def test_two_processes_share_the_work(data: Path, tmp_path: Path) -> None:
     assert train["world_size"] == 2
     assert train["steps"] == 3  # the larger share of nine clips is five: three batches of two, against EPOCH alone
     assert train["frames"] == 3 * 2 * 2 * 2  # steps, processes, sources, driving frames
+    (epoch,) = json.loads((tmp_path / "logs/data_report.json").read_text())["train"]
+    assert epoch["total"] == {"expected": 12, "read": 12, "skipped": 0, "repeated_reads": 0}
+    assert [(rank["rank"], rank["read"]) for rank in epoch["ranks"]] == [(0, 6), (1, 6)]
 
 
 def test_checkpoint_of_another_model_is_refused(data: Path, run: Path, tmp_path: Path, capsys) -> None:

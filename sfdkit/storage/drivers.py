@@ -12,11 +12,14 @@ import errno
 import logging
 import os
 import re
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -474,38 +477,49 @@ def _remove(system: Any, path: str) -> None:
 
 
 class _PipeTransfer:
-    def __init__(self, command: str, start: int, left: int | None) -> None:
+    def __init__(self, command: str, start: int, left: int | None, timeout: float) -> None:
         self.etag: str | None = None
-        self._process = subprocess.Popen(command, shell=True, stdout=subprocess.PIPE)
-        assert self._process.stdout is not None
-        self._stream, self._left = self._process.stdout, left
-        while start:
-            data = self._stream.read(min(start, _PIECE))
-            if not data:
-                self._end()
-                raise Short
-            start -= len(data)
+        self._timeout, self._left = timeout, left
+        # in a session of its own, so that all that the shell starts ends with it
+        self._process = subprocess.Popen(
+            command, shell=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0, start_new_session=True
+        )
+        try:
+            while start:
+                data = self._next(min(start, _PIECE))
+                if not data:
+                    raise Short
+                start -= len(data)
+        except BaseException:
+            self.close()
+            raise
 
-    def _end(self) -> None:
-        status = self._process.wait()
-        if status:
+    def _next(self, size: int) -> bytes:
+        """Return what the command has written; nothing at its end."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], self._timeout)[0]:
+            raise TimeoutError(f"its command gave no byte for {self._timeout:g} s")
+        data = os.read(self._process.stdout.fileno(), size)
+        if not data and (status := self._process.wait()):
             raise ConnectionError(f"its command ended with status {status}")
+        return data
 
     def read(self, size: int) -> bytes:
         if self._left is not None:
             size = min(size, self._left)
-        data = self._stream.read(size) if size else b""
-        if not data and size:
-            self._end()
-            if self._left:
-                raise Short
+        data = self._next(size) if size else b""
+        if size and not data and self._left:
+            raise Short
         if self._left is not None:
             self._left -= len(data)
         return data
 
     def close(self) -> None:
-        self._stream.close()
-        self._process.terminate()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
@@ -515,7 +529,7 @@ class PipeDriver:
     whole = True
 
     def __init__(self, root: str, settings: StorageSettings) -> None:
-        self.command = root.removeprefix("pipe:")
+        self.command, self._timeout = root.removeprefix("pipe:"), settings.timeout
         if not settings.allow_pipe:
             raise ConfigError(
                 f"the root {redact(root)!r} runs a shell command: if you trust it, set storage.allow_pipe: true"
@@ -526,7 +540,7 @@ class PipeDriver:
     def open(self, name: str, start: int, stop: int | None, etag: str | None) -> Transfer:
         """Run the command and leave out its first bytes."""
         command = self.command.replace("{}", shlex.quote(name))
-        return _PipeTransfer(command, start, None if stop is None else stop - start)
+        return _PipeTransfer(command, start, None if stop is None else stop - start, self._timeout)
 
     def size(self, name: str) -> int:
         """Count what the command gives."""

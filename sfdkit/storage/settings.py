@@ -25,7 +25,7 @@ class StorageSettings:
     longest_wait: float = 20.0
     """Seconds, the most to wait between two attempts; a server's Retry-After is kept up to this too."""
     timeout: float = 30.0
-    """Seconds without a byte after which a connection of http or s3 counts as broken; other drivers have their own."""
+    """Seconds without a byte after which a connection counts as broken; gs, az and hf have their drivers' own."""
     block_mb: float = 4.0
     """MB that one range request asks for. Each is read at full speed into memory, one for each lane, so that no server
     sees an idle connection."""
