@@ -24,6 +24,7 @@ from sfdkit.callbacks import (
 )
 from sfdkit.compose import KEY as COMPOSE
 from sfdkit.compose import expand_arguments
+from sfdkit.errors import SfdkitError
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import summary_table
 from sfdkit.task import AnimationTask
@@ -105,11 +106,34 @@ class AnimationCLI(LightningCLI):
 
 def run(args: Sequence[str]) -> None:
     """Run ``fit``, ``validate``, ``test`` or ``predict`` with the command line's arguments, the subcommand first."""
-    AnimationCLI.launch(expand_arguments(args))
+    _launch(expand_arguments(args))
+
+
+def _launch(args: Sequence[str], run: bool = True) -> AnimationCLI:
+    """Build the command line's experiment and, with ``run``, run it.
+
+    Raises:
+        SfdkitError: What a part of the experiment refused. The parser would report it with all values of that part,
+            which may be the very secret that was refused.
+    """
+    try:
+        return AnimationCLI.launch(args, run)
+    except (TypeError, ValueError) as error:
+        refused = _refused(error)
+        if refused is None or refused is error:
+            raise
+        raise refused from None
 
 
 def summary(args: Sequence[str]) -> None:
     """Print parameters and multiply-accumulates of the model that ``--config`` files and overrides describe."""
-    cli = AnimationCLI.launch([*expand_arguments(args), "--trainer.logger=false"], run=False)
+    cli = _launch([*expand_arguments(args), "--trainer.logger=false"], run=False)
     assert isinstance(cli.model, AnimationTask)
     print(summary_table(cli.model.animator))
+
+
+def _refused(error: BaseException | None) -> SfdkitError | None:
+    """Return the kit's own error among those that led to ``error``."""
+    while error is not None and not isinstance(error, SfdkitError):
+        error = error.__cause__ or error.__context__
+    return error

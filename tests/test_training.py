@@ -206,6 +206,29 @@ def test_two_processes_share_the_work(data: Path, tmp_path: Path) -> None:
     assert [(rank["rank"], rank["read"]) for rank in epoch["ranks"]] == [(0, 6), (1, 6)]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("root=https://me:hunter22@host/x", "holds a user name or password"),
+        ("root=s3://bucket/x?X-Amz-Signature=hunter22", "holds the parameter 'X-Amz-Signature'"),
+        ("storage.endpoint=http://me:hunter22@host", "holds a user name or password"),
+        ("root=pipe:cat hunter22/{}", "storage.allow_pipe: true"),
+        ("batch_size=0", "data.batch_size is 0"),
+        ("storage.attempts=0", "storage.attempts is 0"),
+    ],
+)
+def test_what_the_data_module_refuses_is_one_line(
+    change: str, message: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*config(*SLOTS), *small(data, tmp_path), *logging_to(tmp_path), f"--data.init_args.{change}"]
+    assert main(["fit", *arguments]) == 1
+    error = capfd.readouterr().err
+    assert message in error and "Traceback" not in error and "Namespace" not in error
+    if "pipe:" not in change:
+        assert "hunter22" not in error
+    assert not (tmp_path / "logs/config.yaml").exists()
+
+
 def test_checkpoint_of_another_model_is_refused(data: Path, run: Path, tmp_path: Path, capsys) -> None:
     arguments = [*config(*SLOTS), *small(data, tmp_path), "--trainer.logger=false", *WITH_GAN]
     arguments += ["--model.animator.init_args.generator.init_args.width=16", f"--ckpt_path={run}/checkpoints/last.ckpt"]
