@@ -179,6 +179,13 @@ def test_attempts_end_and_waits_double(s3: Storage, proxy: FaultProxy) -> None:
     assert Storage(s3.root, QUICK).read("one.bin") == DATA
 
 
+def test_a_server_that_asks_for_time_gets_it(s3: Storage, proxy: FaultProxy) -> None:
+    proxy.choose = once(Fault("status", status=503, retry_after=1), matching="one.bin")
+    start = time.monotonic()
+    assert Storage(s3.root, StorageSettings(first_wait=0.01)).read("one.bin") == DATA
+    assert time.monotonic() - start >= 1 and len(proxy.log) == 2
+
+
 def test_a_file_that_changes_while_it_is_read_is_an_error(s3: Storage, folder: Path) -> None:
     (folder / "bucket/b/changing.bin").write_bytes(DATA)
     pieces = s3.pieces("changing.bin", 0, len(DATA))

@@ -226,8 +226,15 @@ class HttpDriver:
     def __init__(self, root: str, settings: StorageSettings) -> None:
         self.root = root.rstrip("/")
         timeout = urllib3.Timeout(connect=min(10.0, settings.timeout), read=settings.timeout)
-        follow = urllib3.Retry(
-            total=5, redirect=5, connect=False, read=False, other=0, status=0, raise_on_redirect=False
+        follow = urllib3.Retry(  # redirects alone: what fails is repeated by the caller, who knows how much arrived
+            total=5,
+            redirect=5,
+            connect=False,
+            read=False,
+            other=0,
+            status=0,
+            raise_on_redirect=False,
+            respect_retry_after_header=False,
         )
         self._pool = urllib3.PoolManager(maxsize=16, timeout=timeout, retries=follow)
         logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # its warnings show signed addresses
