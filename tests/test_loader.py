@@ -92,6 +92,8 @@ def test_a_state_of_other_settings_is_refused_in_mid_epoch(folder: Path) -> None
         make_loader(folder).load_state_dict(state)
     with pytest.raises(ConfigError, match=r"batch_size 2 then, 3 now"):
         make_loader(folder, world=2, batch_size=3).load_state_dict(state)
+    with pytest.raises(ConfigError, match="world None then, 1 now"):
+        make_loader(folder).load_state_dict({"epoch": 0, "batches": 2})  # of an earlier version
     make_loader(folder).load_state_dict(state | {"batches": 6})
     make_loader(folder, world=2, rank=1).load_state_dict(state)
 

@@ -49,6 +49,7 @@ def load_index(folder: str | Path | Storage, fill: bool = True) -> ShardIndex:
         cache = cache_of(storage)
         data = cache.text(storage, INDEX_NAME) if cache else storage.read(INDEX_NAME)
         text = data.decode("utf-8")
+        del data  # the index of a large data set takes megabytes
     except MissingError as error:
         what = "does not exist" if storage.is_local and not storage.path().is_dir() else "has no index.json"
         raise ShardError(f"The folder of shards {storage.show()!r} {what}. {_PACK}") from error

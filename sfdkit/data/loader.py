@@ -115,15 +115,16 @@ class EpochLoader:
             ConfigError: The epoch was begun with another number of ranks, another batch size, or other data: what is
                 left of it cannot be told. A state of the end of an epoch fits any.
         """
-        if 0 < state["batches"] < state["length"]:
-            before, now = state["plan"], self.settings.fingerprint()
+        length = state.get("length", state["batches"] + 1)  # earlier versions stored neither length nor plan
+        if 0 < state["batches"] < length:
+            before, now = state.get("plan", {}), self.settings.fingerprint()
             changed = [
                 f"{name} {before.get(name)!r} then, {now[name]!r} now" for name in now if before.get(name) != now[name]
             ]
             if changed:
                 raise ConfigError(
                     f"the checkpoint was written in the middle of epoch {state['epoch']}, after {state['batches']} of "
-                    f"{state['length']} batches, with other data settings ({'; '.join(changed)}), so the rest of that "
+                    f"{length} batches, with other data settings ({'; '.join(changed)}), so the rest of that "
                     "epoch cannot be told. Resume with the same ones, or a checkpoint of the end of an epoch, which "
                     "goes on with any (checkpoint.every_n_epochs: 1 writes them)"
                 )
