@@ -115,7 +115,10 @@ class DataReport(L.Callback):
         path = self._folder / NAME
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except FileNotFoundError:
+            report = {}
+        except ValueError:  # not of this callback, which never leaves half a file
+            path.replace(path.with_name(f"{path.name}.damaged"))
             report = {}
         entry: dict[str, Any] = {"epoch": next(iter(ranks.values()))["epoch"], "total": total}
         if stopped_by:

@@ -241,7 +241,7 @@ class HttpDriver:
         authorization = os.environ.get("SFDKIT_HTTP_AUTHORIZATION", "").strip()
         self._ignored = 0  # ranges in a row that the server took no notice of
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "sfdkit"}
-        if authorization and not self.address("").startswith("s3:"):
+        if authorization:
             self._headers["Authorization"] = authorization
 
     def address(self, name: str) -> str:
@@ -355,7 +355,35 @@ def _refuse(response: Any) -> None:
     raise Busy(what, float(wait) if wait.replace(".", "", 1).isdigit() else None)
 
 
-class S3Driver(HttpDriver):
+class _FsspecFolder:
+    """What fsspec does for a folder: all but reading."""
+
+    root: str
+    _system: Any
+
+    def names(self) -> list[str]:
+        """List the folder."""
+        try:
+            found = self._system.ls(self.root, detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(entry["name"].rstrip("/").rsplit("/", 1)[1] for entry in found if entry["type"] == "file")
+
+    def put(self, name: str, path: Path) -> None:
+        """Upload, in parts where the file is large; an object appears when it is whole."""
+        self._system.put_file(str(path), f"{self.root}/{name}")
+
+    def remove(self, name: str) -> None:
+        """Delete."""
+        with suppress(FileNotFoundError):
+            self._system.rm_file(f"{self.root}/{name}")
+
+    def glob(self) -> list[str]:
+        """Match folders."""
+        return sorted(self._system.unstrip_protocol(path) for path in self._system.glob(self.root))
+
+
+class S3Driver(_FsspecFolder, HttpDriver):
     """A bucket: s3fs lists, writes, and signs the requests that urllib3 sends."""
 
     def __init__(self, root: str, settings: StorageSettings) -> None:
@@ -394,31 +422,17 @@ class S3Driver(HttpDriver):
         """Return a signed address."""
         return str(self._system.sign(f"{self.root}/{name}", expiration=3600)) if name else self.root
 
-    def names(self) -> list[str]:
-        """List the prefix."""
-        return _names(self._system, self.root)
-
-    def put(self, name: str, path: Path) -> None:
-        """Upload, in parts where the file is large; an object appears when it is whole."""
-        self._system.put_file(str(path), f"{self.root}/{name}")
-
-    def remove(self, name: str) -> None:
-        """Delete."""
-        _remove(self._system, f"{self.root}/{name}")
-
-    def glob(self) -> list[str]:
-        """Match prefixes."""
-        return sorted(f"s3://{path}" for path in self._system.glob(self.root))
-
 
 class _BytesTransfer:
-    def __init__(self, fetch: Callable[[int, int], bytes], start: int, stop: int) -> None:
+    def __init__(self, fetch: Callable[[int, int], bytes], start: int, stop: int, short: bool) -> None:
         self.etag: str | None = None
-        self._fetch, self._position, self._stop = fetch, start, stop
+        self._fetch, self._position, self._stop, self._short = fetch, start, stop, short
 
     def read(self, size: int) -> bytes:
         end = min(self._stop, self._position + size)
-        if end == self._position:
+        if end <= self._position and self._short:
+            raise Short
+        if end <= self._position:
             return b""
         data = self._fetch(self._position, end)
         if not data:
@@ -430,7 +444,7 @@ class _BytesTransfer:
         pass
 
 
-class FsspecDriver:
+class FsspecDriver(_FsspecFolder):
     """Google, Azure and Hugging Face through their fsspec file systems; each MB is a range request of its own."""
 
     whole = False
@@ -443,44 +457,13 @@ class FsspecDriver:
         """Find out the size, then read range by range."""
         path = f"{self.root}/{name}"
         size = self.size(name)
-        if stop is not None and size < stop:
-            raise Short
-        return _BytesTransfer(lambda a, b: self._system.cat_file(path, start=a, end=b), start, stop or size)
+        end = size if stop is None else min(stop, size)
+        short = stop is not None and size < stop
+        return _BytesTransfer(lambda a, b: self._system.cat_file(path, start=a, end=b), start, end, short)
 
     def size(self, name: str) -> int:
         """Ask for the file's data."""
         return int(self._system.info(f"{self.root}/{name}")["size"])
-
-    def names(self) -> list[str]:
-        """List the folder."""
-        return _names(self._system, self.root)
-
-    def put(self, name: str, path: Path) -> None:
-        """Upload."""
-        self._system.put_file(str(path), f"{self.root}/{name}")
-
-    def remove(self, name: str) -> None:
-        """Delete."""
-        _remove(self._system, f"{self.root}/{name}")
-
-    def glob(self) -> list[str]:
-        """Match folders."""
-        return sorted(self._system.unstrip_protocol(path) for path in self._system.glob(self.root))
-
-
-def _names(system: Any, root: str) -> list[str]:
-    try:
-        found = system.ls(root, detail=True)
-    except FileNotFoundError:
-        return []
-    return sorted(entry["name"].rstrip("/").rsplit("/", 1)[1] for entry in found if entry["type"] == "file")
-
-
-def _remove(system: Any, path: str) -> None:
-    try:
-        system.rm_file(path)
-    except FileNotFoundError:
-        return
 
 
 class _PipeTransfer:
