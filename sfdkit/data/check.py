@@ -15,10 +15,8 @@ from sfdkit.data.packed import SPLITS
 from sfdkit.data.reader import parse_clip, read_raw_clips
 from sfdkit.errors import MissingError, ShardError
 from sfdkit.storage import Storage
-from sfdkit.storage.urls import scheme_of
 from sfdkit.types import Clip
 
-_NOT_LISTED = ("http", "https", "pipe")
 _AGAIN = "copy the shard again, or pack again with --overwrite true"
 
 
@@ -119,7 +117,7 @@ def shard_folders(folder: Storage) -> list[Storage]:
 
 def unlisted_shards(folder: Storage, index: ShardIndex) -> list[str]:
     """Return the tars of a folder that its index does not list; none where a storage cannot be listed."""
-    if scheme_of(folder.root) in _NOT_LISTED:
+    if folder.is_read_only:
         return []
     listed = {entry["name"] for entry in index["shards"]}
     return [name for name in folder.names() if name.endswith(".tar") and name not in listed]

@@ -25,11 +25,9 @@ from sfdkit.data.packed import PACK_NAME, SKIPPED_NAME
 from sfdkit.data.work import clear, working_in
 from sfdkit.errors import ConfigError, DataError, MissingError, ShardError
 from sfdkit.storage import Storage
-from sfdkit.storage.urls import scheme_of
 
 _WORK = ".copying"
 _READS = 2  # of a shard that arrives damaged
-_REFUSED = ("http", "https", "pipe")
 
 
 @dataclass
@@ -156,7 +154,7 @@ def copy_shards(
         ShardError: There is no index, or a shard is damaged.
         StorageError: A storage does not answer.
     """
-    if scheme_of(target.root) in _REFUSED:
+    if target.is_read_only:
         raise ConfigError(f"--target: {target.show()} cannot be written: give a local folder or an object store")
     folders = []
     for one in shard_folders(source):

@@ -35,12 +35,10 @@ from sfdkit.data.packed import PACK_NAME, SKIPPED_NAME, SPLITS, PackReport, writ
 from sfdkit.data.work import cache_folder, clear, working_in
 from sfdkit.errors import ConfigError, DataError, MissingError, StorageError
 from sfdkit.storage import Storage
-from sfdkit.storage.urls import scheme_of
 
 _WORK = ".packing"
 _MARK = ".packing.json"  # in an output that is not local, says who packs into it
 _UPLOADS = 4  # at the same time
-_REFUSED = ("http", "https", "pipe")
 
 
 class Target(ABC):
@@ -212,7 +210,7 @@ def target_of(output: str, scratch: str | None = None) -> Target:
     storage = Storage(output)
     if storage.is_local:
         return _LocalTarget(storage, storage.path(_WORK))
-    if scheme_of(output) in _REFUSED:
+    if storage.is_read_only:
         raise ConfigError(f"--output: {storage.show()} cannot be written: give a local folder or an object store")
     name = hashlib.sha256(storage.root.encode()).hexdigest()[:20]
     return _RemoteTarget(storage, (Path(scratch) if scratch else cache_folder() / "packing") / name)

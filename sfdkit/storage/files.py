@@ -18,7 +18,7 @@ import urllib3
 from sfdkit.errors import ConfigError, MissingError, SfdkitError, StorageError, TruncatedError
 from sfdkit.storage.drivers import Busy, Changed, Driver, Short, local_path, make_driver
 from sfdkit.storage.settings import StorageSettings
-from sfdkit.storage.urls import expand_braces, is_glob, redact, refuse_credentials, scheme_of
+from sfdkit.storage.urls import READ_ONLY, expand_braces, is_glob, redact, refuse_credentials, scheme_of
 
 _log = logging.getLogger("sfdkit.storage")
 _jitter = random.Random()  # of its own, so that waiting moves no generator of the training
@@ -117,6 +117,8 @@ class Storage:
         scheme = scheme_of(self.root)
         refuse_credentials(self.root)
         self.is_local = scheme in ("", "file")
+        self.is_read_only = scheme in READ_ONLY
+        """Whether nothing can be written there, and a listing, if there is one, is not to be relied on."""
         if scheme and scheme != "pipe":
             self.root = self.root.rstrip("/")
         if scheme == "pipe":

@@ -24,6 +24,9 @@ SCHEMES: dict[str, str] = {
 }
 """Scheme to the extra of sfdkit that installs its driver."""
 
+READ_ONLY = ("http", "https", "pipe")
+"""Schemes of storages that can only be read."""
+
 SECRETS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
