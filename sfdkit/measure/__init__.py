@@ -1,0 +1,1 @@
+"""Networks that measure faces: where landmarks are, how a head is turned, what it expresses, and who it is."""
