@@ -125,9 +125,18 @@ def _launch(args: Sequence[str], run: bool = True) -> AnimationCLI:
         raise refused from None
 
 
+def build(args: Sequence[str]) -> AnimationCLI:
+    """Build the experiment of ``--config`` files and overrides, and run nothing.
+
+    Raises:
+        SfdkitError: What a part of the experiment refused.
+    """
+    return _launch(expand_arguments(args), run=False)
+
+
 def summary(args: Sequence[str]) -> None:
     """Print parameters and multiply-accumulates of the model that ``--config`` files and overrides describe."""
-    cli = _launch([*expand_arguments(args), "--trainer.logger=false"], run=False)
+    cli = build([*args, "--trainer.logger=false"])
     assert isinstance(cli.model, AnimationTask)
     print(summary_table(cli.model.animator))
 

@@ -15,7 +15,8 @@ from sfdkit.task import AnimationTask
 class TrainingStatistics(L.Callback):
     """Counts driven frames and seconds over all parts of a training; stores them and the experiment in the checkpoint.
 
-    Seconds run from the first step to the last and leave out set-up; a resumed training goes on counting.
+    Seconds run from the first step to the last and leave out set-up and validation; a resumed training goes on
+    counting. Each validation logs them as ``val/seconds``, so that its figures can be drawn against time.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,15 @@ class TrainingStatistics(L.Callback):
         self.seconds += now - self._since
         self._since = now
         pl_module.log("train/images_per_second", self.rate, on_step=True, on_epoch=False)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the seconds of training before this validation."""
+        if trainer.training or trainer.validating and trainer.state.fn == "fit":
+            pl_module.log("val/seconds", self.seconds, on_step=False, on_epoch=True, sync_dist=True)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Go on with the clock."""
+        self._since = time.perf_counter()
 
     def summary(self, trainer: L.Trainer) -> dict[str, float]:
         """Return steps, seconds, frames and frames per second so far."""
