@@ -24,6 +24,7 @@ OWN_COMMANDS = {
     "animate": "move the face of a picture as a video's:  "
     "sfdkit animate --checkpoint C --source S --driving D --output O",
     "evaluate": "metrics.json and sheet.png of a checkpoint on shards",
+    "study": "run an experiment in variants and seeds, compare them:  sfdkit study run|report FOLDER",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
     "bench": "measure how fast shards are read, beside other loaders:  sfdkit bench stream --folder ADDRESS",
     "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",
@@ -92,7 +93,8 @@ def _dispatch(arguments: list[str]) -> None:
         return
     from jsonargparse import auto_cli
 
-    auto_cli({command: _component(command)}, args=arguments, as_positional=False)
+    positional = command == "study"  # its one argument without a default is the folder
+    auto_cli({command: _component(command)}, args=arguments, as_positional=positional)
 
 
 def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
@@ -109,6 +111,10 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
         from sfdkit.data.bench import stream
 
         return {"stream": stream}
+    if command == "study":
+        from sfdkit.study.commands import report, run
+
+        return {"run": run, "report": report}
     if command == "shards":
         from sfdkit.data.commands import check, copy, ls, pack_images, pack_puppets, pack_videos
 

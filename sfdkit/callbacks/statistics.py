@@ -43,7 +43,7 @@ class TrainingStatistics(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the seconds of training before this validation."""
-        if trainer.training or trainer.validating and trainer.state.fn == "fit":
+        if trainer.state.fn == "fit":
             pl_module.log("val/seconds", self.seconds, on_step=False, on_epoch=True, sync_dist=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

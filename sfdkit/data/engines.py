@@ -145,7 +145,7 @@ def _ray(workers: int) -> Iterator[Engine]:
     address = os.environ.get("RAY_ADDRESS") or "local"
     ours = not ray.is_initialized()
     if ours:
-        _require_answer(address)
+        require_answer(address)
     task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_encode_on_node)
 
     def finish(number: int, reference: Any, folder: Path) -> Spooled:
@@ -187,7 +187,7 @@ def _ray(workers: int) -> Iterator[Engine]:
             ray.shutdown()
 
 
-def _require_answer(address: str) -> None:
+def require_answer(address: str) -> None:
     """Check that something listens at HOST:PORT; Ray itself waits for minutes.
 
     Raises:

@@ -14,6 +14,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from sfdkit.data.index import load_index
 from sfdkit.errors import ConfigError, SfdkitError, did_you_mean
 from sfdkit.evaluate import evaluate
 from sfdkit.model.summary import gmac_per_driven_frame, parameters
@@ -56,13 +57,15 @@ def check_evaluation(study: Study) -> None:
         raise ConfigError(f"{study.path}: evaluate: {_one_line(str(error))}") from error
 
 
-def check_run(study: Study, job: Job, data: bool = True) -> Cost:
-    """Build a run's experiment as its training will, and throw it away.
+def check_run(study: Study, job: Job) -> tuple[Cost, Any]:
+    """Build a run's experiment as its training will.
 
     Args:
         study: The study, for messages.
         job: Any job of the run.
-        data: Look for the shards of the training as well.
+
+    Returns:
+        What the model costs, and the data module.
 
     Raises:
         ConfigError: What the training would say, with the run's name.
@@ -71,17 +74,28 @@ def check_run(study: Study, job: Job, data: bool = True) -> Cost:
     try:
         with _quiet(output):
             experiment = build([*job.fit_arguments(), *_HERE])
-            module: Any = experiment.datamodule
-            if data and hasattr(module, "shards"):
-                for split in ("train", "validation"):
-                    module.shards(split)
     except SfdkitError as error:
         raise ConfigError(f"{study.path}: run {job.run!r}: {error}") from error
     except SystemExit as error:
         raise ConfigError(f"{study.path}: run {job.run!r}: {_parser_message(output.getvalue())}") from error
     assert isinstance(experiment.model, AnimationTask)
     animator = experiment.model.animator
-    return Cost(parameters(animator), gmac_per_driven_frame(animator))
+    return Cost(parameters(animator), gmac_per_driven_frame(animator)), experiment.datamodule
+
+
+def check_data(study: Study, job: Job, module: Any) -> None:
+    """Look for the shards that a run trains with, validates with, and is measured on.
+
+    Raises:
+        ConfigError: They are missing, damaged, or of another kind.
+    """
+    try:
+        if hasattr(module, "shards"):
+            for split in ("train", "validation"):
+                module.shards(split)
+        load_index(study.evaluate["shards"])
+    except SfdkitError as error:
+        raise ConfigError(f"{study.path}: run {job.run!r}: {error}") from error
 
 
 def first_jobs(jobs: Sequence[Job]) -> list[Job]:

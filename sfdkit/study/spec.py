@@ -1,18 +1,18 @@
 """The file ``study.yaml``: what a study runs and what its report shows.
 
-    base: [../../puppets64.yaml]             # files below every run, relative to study.yaml
-    overrides: {trainer.max_steps: 600}      # dotted options of ``sfdkit fit`` for every run: the budget of the study
-    seeds: [1, 2, 3]
-    validations: 10                          # validations spread over a training; left out: as the files say
-    checkpoint_every: 100                    # steps; a run that is cut off goes on from the last one
-    runs:
-      full: {title: the whole method}
-      no_leakage: {title: without the leakage term, configs: [overlay.yaml], overrides: {model.weights.leakage: 0}}
-    grid: {model.optimizer.init_args.lr: [1.0e-3, 2.0e-3]}   # more runs, one for each combination, named by value
-    evaluate: {shards: shards/puppets64/test, frames: 4}      # options of ``sfdkit evaluate``
-    reference: full                          # the others are compared with it; left out: the first run
-    metrics: [cross/psnr, {key: cross/l1, label: L1 to the truth, direction: lower}]
-    curves: [val/psnr]                       # scalars of the training that are drawn
+base: [../../puppets64.yaml]             # files below every run, relative to study.yaml
+overrides: {trainer.max_steps: 600}      # dotted options of ``sfdkit fit`` for every run: the budget of the study
+seeds: [1, 2, 3]
+validations: 10                          # validations spread over a training; left out: as the files say
+checkpoint_every: 100                    # steps; a run that is cut off goes on from the last one
+runs:
+  full: {title: the whole method}
+  no_leakage: {title: without the leakage term, configs: [overlay.yaml], overrides: {model.weights.leakage: 0}}
+grid: {model.optimizer.init_args.lr: [1.0e-3, 2.0e-3]}   # more runs, one for each combination, named by value
+evaluate: {shards: shards/puppets64/test, frames: 4}      # options of ``sfdkit evaluate``
+reference: full                          # the others are compared with it; left out: the first run
+metrics: [cross/psnr, {key: cross/l1, label: L1 to the truth, direction: lower}]
+curves: [val/psnr]                       # scalars of the training that are drawn
 """
 
 from __future__ import annotations
@@ -34,7 +34,18 @@ FILE = "study.yaml"
 Direction = Literal["higher", "lower"]
 
 _KEYS = (
-    "title base overrides seeds validations checkpoint_every runs grid evaluate reference metrics curves".split()
+    "title",
+    "base",
+    "overrides",
+    "seeds",
+    "validations",
+    "checkpoint_every",
+    "runs",
+    "grid",
+    "evaluate",
+    "reference",
+    "metrics",
+    "curves",
 )
 _RUN_KEYS = ("title", "configs", "overrides")
 _METRIC_KEYS = ("key", "label", "direction")
@@ -279,6 +290,15 @@ class _Reader:
                 raise self.error("evaluate", f"{ours} is set by the study itself: leave it out")
         return self.plain(given, "evaluate")
 
+    def direction(self, value: Any, key: str) -> Direction | None:
+        if value == "higher":
+            return "higher"
+        if value == "lower":
+            return "lower"
+        if value is None:
+            return None
+        raise self.error("metrics", f"direction of {key} must be higher or lower, it is {value!r}")
+
     def columns(self, value: Any) -> tuple[Column, ...]:
         if not isinstance(value, list) or not value:
             raise self.error("metrics", f"must be a list of keys of metrics.json, it is {_shown(value)}")
@@ -286,10 +306,8 @@ class _Reader:
         for item in value:
             given = {"key": item} if isinstance(item, str) else self.mapping(item, "metrics", _METRIC_KEYS)
             key = self.text(given.get("key"), "metrics: key")
-            direction = given.get("direction")
-            if direction not in (None, "higher", "lower"):
-                raise self.error("metrics", f"direction of {key} must be higher or lower, it is {direction!r}")
-            columns.append(Column(key, self.text(given.get("label", key), f"metrics: label of {key}"), direction))
+            label = self.text(given.get("label", key), f"metrics: label of {key}")
+            columns.append(Column(key, label, self.direction(given.get("direction"), key)))
         keys = [column.key for column in columns]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:

@@ -54,9 +54,9 @@ def work_on(
                 return "held"
             return _Worker(job, owner, environment, folder, stopped, lock).run()
     except OSError as error:
-        raise DataError(f"cannot write into {job.folder}: {error.strerror}; free space, or name another --output") from (
-            error
-        )
+        raise DataError(
+            f"cannot write into {job.folder}: {error.strerror}; free space, or name another --output"
+        ) from (error)
 
 
 @contextmanager

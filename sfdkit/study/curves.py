@@ -1,0 +1,91 @@
+"""What a training logged along the way, from TensorBoard's event files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import (
+    COMPRESSED_HISTOGRAMS,
+    HISTOGRAMS,
+    IMAGES,
+    SCALARS,
+    EventAccumulator,
+)
+
+from sfdkit.study.compare import spread
+
+_SECONDS = "val/seconds"
+_KEEP = {SCALARS: 0, IMAGES: 1, HISTOGRAMS: 1, COMPRESSED_HISTOGRAMS: 1}
+"""Entries of each kind to keep in memory; 0 keeps all."""
+
+
+class Point(NamedTuple):
+    """A scalar at a moment of a training."""
+
+    step: int
+    """Steps made so far."""
+    seconds: float | None
+    """Seconds of training so far, set-up and validation left out; None where the training did not log them."""
+    value: float
+
+
+class Band(NamedTuple):
+    """A scalar over seeds."""
+
+    x: float
+    mean: float
+    deviation: float | None
+    """None for one seed."""
+
+
+def read_curves(logs: Path, keys: Sequence[str]) -> dict[str, list[Point]]:
+    """Read scalars of one training, also of one that was cut off and went on: then the later of two values counts.
+
+    Args:
+        logs: Folder with event files.
+        keys: Names of the scalars; those that were never logged are left out.
+    """
+    if not logs.is_dir():
+        return {}
+    events = EventAccumulator(str(logs), size_guidance=_KEEP)
+    events.Reload()
+    there = events.Tags()["scalars"]
+
+    def scalars(key: str) -> dict[int, float]:
+        found = {event.step + 1: event.value for event in events.Scalars(key)}  # they are logged by the batch's index
+        return dict(sorted(found.items()))
+
+    clock = {0: 0.0, **scalars(_SECONDS)} if _SECONDS in there else {}
+
+    def seconds(step: int) -> float | None:
+        return float(np.interp(step, list(clock), list(clock.values()))) if clock else None
+
+    return {
+        key: [Point(step, seconds(step), value) for step, value in scalars(key).items()] for key in keys if key in there
+    }
+
+
+def bands(curves: Sequence[Sequence[Point]]) -> dict[str, list[Band]]:
+    """Return mean and standard deviation over seeds at each step that all of them have reached and logged.
+
+    Args:
+        curves: One for each seed.
+
+    Returns:
+        ``steps``: against the steps made; ``seconds``: against the seconds that the seeds had taken on average.
+    """
+    by_step: list[Mapping[int, Point]] = [{point.step: point for point in curve} for curve in curves if curve]
+    if not by_step:
+        return {"steps": [], "seconds": []}
+    result: dict[str, list[Band]] = {"steps": [], "seconds": []}
+    for step in sorted(set.intersection(*(set(points) for points in by_step))):
+        points = [seed[step] for seed in by_step]
+        values = spread([point.value for point in points])
+        result["steps"].append(Band(step, values.mean, values.deviation))
+        times = [point.seconds for point in points if point.seconds is not None]
+        if len(times) == len(points):
+            result["seconds"].append(Band(sum(times) / len(times), values.mean, values.deviation))
+    return result
