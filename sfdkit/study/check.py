@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 from sfdkit.data.index import load_index
 from sfdkit.errors import ConfigError, SfdkitError, did_you_mean
@@ -36,24 +36,28 @@ class Cost:
     """Billions of multiply-accumulates per driven frame."""
 
 
-def check_evaluation(study: Study) -> None:
+def check_evaluation(study: Study, job: Job) -> None:
     """Check the options under ``evaluate``.
+
+    Args:
+        study: The study.
+        job: Any job of it.
 
     Raises:
         ConfigError: ``sfdkit evaluate`` has no such option, or it does not take the value.
     """
     known = [name for name in inspect.signature(evaluate).parameters if name not in ("checkpoint", "output")]
     for name in study.evaluate:
-        if name not in known:
+        if name.partition(".")[0] not in known:
             raise ConfigError(
                 f"{study.path}: evaluate: there is no option {name!r}.{did_you_mean(name, known)} "
                 f"The options are {', '.join(known)}"
             )
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(evaluate, skip={"checkpoint", "output"})
+    parser.add_function_arguments(evaluate)
     try:
-        parser.parse_object(study.evaluate)
-    except Exception as error:
+        parser.parse_args(job.evaluate_arguments())
+    except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigError(f"{study.path}: evaluate: {_one_line(str(error))}") from error
 
 

@@ -155,7 +155,7 @@ def _check(study: Study, jobs: Sequence[Job], all_jobs: Sequence[Job], states: M
             except SfdkitError as error:
                 problems[job.run] = error
         try:
-            check_evaluation(study)
+            check_evaluation(study, firsts[0])
             for job in firsts:
                 if job.run in modules:
                     check_data(study, job, modules[job.run])

@@ -43,7 +43,7 @@ def line_plot(series: Mapping[str, Sequence[Band]], across: str, up: str) -> str
         up: Words for the y axis.
     """
     drawn = {name: points for name, points in series.items() if points}
-    width, height, left, top, legend = 720, 380, 62, 14, 190
+    width, height, left, top, legend = 760, 380, 80, 14, 190
     right, bottom = width - legend, height - 46
     spans = [(p.mean - (p.deviation or 0), p.mean + (p.deviation or 0)) for points in drawn.values() for p in points]
     xs = [p.x for points in drawn.values() for p in points]

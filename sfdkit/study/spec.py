@@ -327,4 +327,4 @@ def _value_name(name: str, value: Any) -> str:
     """Return a grid value's part of the run's name: ``lr-0.001``, or the text alone."""
     leaf = name.rpartition(".")[2]
     words = value if isinstance(value, str) else f"{leaf}-{_written(value)}"
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", words).strip("-.") or leaf
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", words).strip("-.") or leaf
