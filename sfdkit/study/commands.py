@@ -88,7 +88,7 @@ def run(
             "tries them again"
         )
     if changed and not redo:
-        raise SfdkitError(f"{len(changed)} runs were finished under another definition; see above")
+        raise SfdkitError(f"{len(changed)} of {len(chosen)} runs were finished under another definition; see above")
     print(f"all {len(chosen)} done; sfdkit study report {folder}{'' if output is None else f' --runs {output}'}")
 
 
