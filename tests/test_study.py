@@ -32,6 +32,7 @@ from tests.test_stream import cut_pictures
 
 ROOT = EXPERIMENTS.parent
 STEPS = 12
+WRONG_SIZE = {"overrides": {"data.init_args.resolution": 48}}
 SLOW = {"overrides": {"model.optimizer.init_args.lr": 1e-05}}
 
 
@@ -281,7 +282,7 @@ def test_dry_run_lists_and_trains_nothing(
         ({"runs": {"a": {"overrides": {"model.weights.l3": 1}}}}, "run 'a': weights: there is no loss term 'l3'"),
         ({"runs": {"a": {"overrides": {"model.wramup_steps": 1}}}}, "run 'a': .*wramup"),
         (
-            {"runs": dict.fromkeys("ab", {"overrides": {"data.init_args.resolution": 48}})},
+            {"runs": {"a": WRONG_SIZE, "b": WRONG_SIZE}},
             r"run 'a': .*resolution.* \(and another problem: b\)",
         ),
         ({"runs": {"a": {"overrides": {"data.init_args.root": "none"}}}}, "run 'a': data.root 'none' has no folder"),
