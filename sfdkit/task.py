@@ -28,6 +28,9 @@ from sfdkit.model.discriminator import Discriminator
 from sfdkit.schedule import cosine_with_warmup
 from sfdkit.types import FrameBatch, Generated
 
+NOISE_RATE = 5.0
+"""Factor on the learning rate of the logarithm of the motion coefficients' noise, which has some units to go."""
+
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
     """Return the default optimiser: Adam, learning rate 1e-3, betas 0.5 and 0.99."""
@@ -125,9 +128,13 @@ class AnimationTask(L.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build the optimisers; their configured rates, not a checkpoint's, are what the schedule scales."""
-        basis = self.animator.descriptors.weight
-        others = [p for p in self.animator.parameters() if p is not basis]
-        groups = [{"params": others, "scale": 1.0}, {"params": [basis], "scale": self.basis_rate}]
+        basis, noise = self.animator.descriptors.weight, self.animator.motion_head.log_noise
+        others = [p for p in self.animator.parameters() if p is not basis and p is not noise]
+        groups = [
+            {"params": others, "scale": 1.0},
+            {"params": [basis], "scale": self.basis_rate},
+            {"params": [noise], "scale": NOISE_RATE},
+        ]
         optimizers = [self.optimizer(groups)]
         if self.discriminator is not None:
             optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))

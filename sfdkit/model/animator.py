@@ -27,7 +27,7 @@ HEAT_SIZE = 16
 """The most height and width of the soft points' heat maps."""
 REACH = 4.0
 """Bound on what the motion head reads, in standard deviations. Without one a few readings grow and drown all others."""
-NOISE = 0.05
+NOISE = 0.2
 """Standard deviation of the motion coefficients' noise when training begins."""
 
 
