@@ -34,8 +34,9 @@ class DriverViewAugmentation:
     """Changes rows as a whole a little, and the view of their driving frames a lot.
 
     The joint part is the same for the source and all driving frames of a row: a horizontal flip, a mild change of
-    colours, and other proportions, which make another face of it with the same motion. The driver part is drawn for each driving frame and changes ``driving_view`` alone. With all strengths 0
-    the batch comes back as it was, and ``driving_view`` equals ``driving``.
+    colours, and other proportions, which make another face of it with the same motion. The driver part is drawn for
+    each driving frame and changes ``driving_view`` alone. With all strengths 0 the batch comes back as it was, and
+    ``driving_view`` equals ``driving``.
 
     Args:
         flip: Probability that a row is mirrored.
