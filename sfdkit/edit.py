@@ -35,6 +35,12 @@ VIDEO_STEPS = 50
 
 Ends = TypedDict("Ends", {"from": float, "to": float})
 """Options of the command line; ``from`` is no name that Python lets an argument have."""
+Ends.__doc__ = """The amounts at the two ends.
+
+Args:
+    from: The amount at the one end: in the factor's unit, or in standard deviations for a basis vector.
+    to: The amount at the other end.
+"""
 
 
 def edit(
@@ -73,8 +79,7 @@ def edit(
         fps: Pictures per second of a video.
         device: auto, cpu, cuda, cuda:1, mps.
         trust: Packages besides sfdkit whose classes the checkpoint may name: --trust [mypackage].
-        ends: from and to, the amounts at the two ends: in the factor's unit, or in standard deviations of the
-            coefficient for a basis vector.
+        ends: ``from`` and ``to``.
 
     Returns:
         What was written.
