@@ -95,7 +95,7 @@ def edit(
         raise ConfigError("axis: the list is empty; give a factor such as yaw, or a basis vector such as motion:0")
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
     known = find_axes(animator, checkpoint, axes)
-    amounts = [float(a) for a in torch.linspace(ends["from"], ends["to"], steps, dtype=torch.float64)]
+    amounts = [round(float(a), 9) for a in torch.linspace(ends["from"], ends["to"], steps, dtype=torch.float64)]
     moves = [_steps(animator, known, name, amounts, sigma) for name in names]
     state = _read_state(animator, source, crop, margin)
     rows = [_render(animator, state, edit_face(state.descriptors, move)) for move in moves]
@@ -104,7 +104,7 @@ def edit(
     cell = size or _cell(animator)
     picture = state.image[0]
     if target.suffix.lower() == ".png":
-        captions = ["source", *(f"{amount:+.4g}" for amount in amounts)]
+        captions = ["source", *(f"{amount:+.3g}" for amount in amounts)]
         strips = [make_sheet([[picture, *row]], captions, cell, title) for title, row in zip(titles, rows, strict=True)]
         write_picture(target, stack_sheets(strips))
     else:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sfdkit.errors import ConfigError, DataError
@@ -45,11 +45,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     """
     part = path.with_name(path.name + ".part")
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, dict(about))
+        part.write_bytes(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(about)))
         os.replace(part, path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         part.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error}; check permission and free space") from error
+        raise DataError(f"cannot write {path}: {error.strerror}; check permission and free space") from error
 
 
 def read_tensors(

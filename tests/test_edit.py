@@ -203,6 +203,10 @@ def test_the_command_line(files: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert main(words.split()) == 0
     assert "yaw (degrees), motion:1 (sigma) from -2 to 2" in capsys.readouterr().out
     assert Image.open(tmp_path / "o.png").size[0] == 4 * (128 + GAP) + GAP
+    assert (
+        main([*words.replace("o.png", "raw.png").replace("[yaw,motion:1]", "motion:1").split(), "--axes", "none"]) == 0
+    )
+    assert "raw.png: motion:1 (raw) from -2 to 2" in capsys.readouterr().out
     words = f"interpolate --checkpoint {files}/run/checkpoints/last.ckpt --source {files}/source.png --crop none"
     words += f" --target {files}/target.png --what both --steps 4 --output {tmp_path}/i.png --device cpu"
     assert main(words.split()) == 0

@@ -133,3 +133,9 @@ def test_files_that_hold_no_face(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(whole[:-9])
     with pytest.raises(DataError, match=r"cut\.safetensors is damaged or no \.safetensors file"):
         load_face(tmp_path / "cut.safetensors", layer())
+
+
+def test_others_may_read_the_file_as_the_user_allows(tmp_path: Path) -> None:
+    save_face(tmp_path / "face.safetensors", face(1, 1), layer())
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "face.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
