@@ -76,6 +76,12 @@ def edit(face: Descriptors, step: Descriptors) -> Descriptors:
 def render(animator: FaceAnimator, state: SourceState, face: Descriptors) -> Generated:
     """Render the person of a source picture with other coefficients, of motion and of identity.
 
+    Identity coefficients show little: the picture is made of the source's warped features, which hold who it is, and
+    in training the coefficients never say anything else. After short trainings of the quickstart (137 and, before the
+    generator read its places from the latent code, 285 steps; seed 1), another puppet's identity coefficients changed
+    pictures of 32 held-out puppets by 0.003 where the true change was 0.176 (mean absolute, on [0, 1]), at most 0.3 %
+    of the way; motion coefficients went 47 and 56 % of theirs. ``python -m benchmarks.descriptors`` measures it.
+
     Args:
         animator: In eval mode.
         state: ``animator.source_state(image)``; one row serves any number of faces.
