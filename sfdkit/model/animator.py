@@ -237,6 +237,13 @@ class FaceAnimator(nn.Module):
         """Return the latent code, B D, of identity B N and motion B M coefficients."""
         return self.descriptors.combine(identity, motion)
 
+    def project(self, latent: Tensor) -> Descriptors:
+        """Read the coefficients out of latent codes B D: the way back from :meth:`recombine`.
+
+        Exact with an identity basis; without one the identity is what the motion basis leaves.
+        """
+        return self.descriptors.project(latent)
+
     def generate(self, state: SourceState, motion: Tensor) -> Generated:
         """Render the sources of ``state`` (B rows) under ``motion`` (B M)."""
         if len(state.image) != len(motion):
