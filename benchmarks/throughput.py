@@ -98,7 +98,7 @@ def _model_row(resolution: int, batch: int, repeats: int, device: torch.device) 
     def step() -> None:
         result = animator.generate(animator.source_state(sources).expand(4), animator.motion(targets))
         optimizer.zero_grad()
-        objective(result.image, targets)[0].backward()
+        (objective.terms["l1"](result.image, targets) + objective.terms["gradient"](result.image, targets)).backward()
         optimizer.step()
 
     train = len(targets) / median_seconds(step, device, repeats)

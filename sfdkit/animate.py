@@ -1,6 +1,7 @@
-"""Move the face of a picture as a driving clip moves: from Python on tensors, or from file to file.
+"""Move the face of a picture as a driving clip or a motion track says: from Python on tensors, or from file to file.
 
-Legend: ``K`` driving frames of one batch, ``R`` resolution of the animator, ``M`` motion coefficients.
+Legend: ``T`` frames of a track, ``K`` driving frames of one batch, ``R`` resolution of the animator, ``M`` motion
+coefficients.
 
 Example:
     >>> animator = load_animator("last.ckpt").animator                      # doctest: +SKIP
@@ -28,6 +29,7 @@ from sfdkit.draw import enlarge, to_uint8
 from sfdkit.drivers import open_driver, read_source
 from sfdkit.errors import ConfigError
 from sfdkit.model.animator import FaceAnimator
+from sfdkit.motion_track import MotionTrack
 from sfdkit.output import check_output, open_output
 from sfdkit.types import Generated
 
@@ -37,8 +39,8 @@ MotionMode: TypeAlias = Literal["absolute", "relative"]
 class Animated(NamedTuple):
     """One batch of driving frames and what was made of it."""
 
-    driving: Tensor
-    """K 3 R R in [0, 1]: the frames whose motion was taken."""
+    driving: Tensor | None
+    """K 3 R R in [0, 1]: the frames whose motion was taken; None where a track gave it."""
     generated: Generated
     """K rows."""
 
@@ -79,20 +81,68 @@ def animate_frames(
     Yields:
         One batch at a time, on the animator's device.
     """
+    move = _Mover(animator, source, mode)
+    for driving, motion in read_motion(animator, frames, batch_size):
+        yield Animated(driving, move(motion))
+
+
+def animate_track(
+    animator: FaceAnimator, source: Tensor, motion: Tensor, mode: MotionMode = "absolute", batch_size: int = 8
+) -> Iterator[Animated]:
+    """Animate one source with motion coefficients, as :func:`animate_frames` does with the frames they were read from.
+
+    Args:
+        animator: In eval mode, on the device that is to do the work.
+        source: 3 R R, uint8 in 0..255 or float in [0, 1].
+        motion: T M, for example ``MotionTrack.load(path, animator).motion``.
+        mode: ``absolute`` or ``relative``.
+        batch_size: Frames per step; the last batch may be smaller.
+
+    Yields:
+        One batch at a time, on the animator's device.
+    """
+    move = _Mover(animator, source, mode)
+    for part in motion.split(batch_size):
+        yield Animated(None, move(part.to(next(animator.parameters()).device)))
+
+
+def read_motion(animator: FaceAnimator, frames: Iterable[Tensor], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Read the motion of a stream of frames; memory does not grow with the length of the stream.
+
+    Args:
+        animator: In eval mode, on the device that is to do the work.
+        frames: 3 R R each, uint8 in 0..255 or float in [0, 1].
+        batch_size: Frames per step; the last batch may be smaller.
+
+    Yields:
+        Frames K 3 R R in [0, 1] and their motion coefficients K M, on the animator's device.
+    """
     device = next(animator.parameters()).device
-    with torch.no_grad():
-        state = animator.source_state(as_float(source, device)[None])
-    first: Tensor | None = None
     stream = iter(frames)
     while batch := list(islice(stream, batch_size)):
         with torch.no_grad():
             driving = as_float(torch.stack(batch), device)
             motion = animator.motion(driving)
-            if mode == "relative":
-                first = motion[:1] if first is None else first
-                motion = state.descriptors.motion + motion - first
-            generated = animator.generate(state.expand(len(batch)), motion)
-        yield Animated(driving, generated)
+        yield driving, motion
+
+
+class _Mover:
+    """Renders one source under one batch of motion after the other."""
+
+    def __init__(self, animator: FaceAnimator, source: Tensor, mode: MotionMode) -> None:
+        self.animator = animator
+        self.relative = mode == "relative"
+        self.first: Tensor | None = None
+        with torch.no_grad():
+            self.state = animator.source_state(as_float(source, next(animator.parameters()).device)[None])
+
+    def __call__(self, motion: Tensor) -> Generated:
+        """Render K rows under motion K M."""
+        with torch.no_grad():
+            if self.relative:
+                self.first = motion[:1] if self.first is None else self.first
+                motion = self.state.descriptors.motion + motion - self.first
+            return self.animator.generate(self.state.expand(len(motion)), motion)
 
 
 def as_float(image: Tensor, device: torch.device) -> Tensor:
@@ -123,8 +173,9 @@ def choose_device(device: str) -> torch.device:
 def animate(
     checkpoint: str,
     source: str,
-    driving: str,
     output: str,
+    driving: str | None = None,
+    motion: str | None = None,
     mode: MotionMode = "absolute",
     crop: CropMethod = "face",
     source_crop: CropMethod | None = None,
@@ -137,25 +188,28 @@ def animate(
     size: int | None = None,
     trust: list[str] | None = None,
 ) -> Written:
-    """Move the face of a picture as the face of a driving clip moves.
+    """Move the face of a picture as the face of a driving clip moves, or as a motion track says.
 
-    Frames are decoded, animated and written batch by batch: a long clip needs no more memory than a short one.
+    Give either driving or motion. Frames are decoded, animated and written batch by batch: a long clip needs no more
+    memory than a short one.
 
     Args:
         checkpoint: A checkpoint that sfdkit fit wrote.
         source: The face to move: a picture, or a video or folder of pictures whose first frame is taken.
-        driving: The motion: a video, a folder of pictures in the order of their names, or one picture.
         output: A file .mp4 or .gif; a name without suffix becomes a folder of PNG frames; .png takes a single driving
             picture.
+        driving: The motion: a video, a folder of pictures in the order of their names, or one picture.
+        motion: The motion: a track that sfdkit motion extract wrote with this checkpoint. It has no sound.
         mode: absolute takes the driver's pose and expression; relative adds their change to the source's own, which
             needs a first driving frame in about the source's pose.
         crop: How to cut the face out: face (detected), centre (largest square) or none (the whole picture).
         source_crop: The same for the source alone; as crop by default.
         margin: Share of the detected face's size to add on each side; as in the training data.
         batch_size: Driving frames per step.
-        side_by_side: Show source, driving and result beside each other.
-        fps: Frames per second of the output. A driving video is resampled in time and keeps its length; the pictures
-            of a folder are taken to be that far apart. Its own rate by default, 25 for a folder.
+        side_by_side: Show source, driving (unless a track drives) and result beside each other.
+        fps: Frames per second of the output. A driving video is resampled in time and keeps its length, and so is a
+            track, by linear interpolation; the pictures of a folder are taken to be that far apart. Its own rate by
+            default, 25 for a folder.
         device: auto, cpu, cuda, cuda:1, mps.
         audio: Keep the sound of the driving video in an mp4.
         size: Height of the written face in pixels; the model's resolution by default.
@@ -165,31 +219,43 @@ def animate(
         What was written.
 
     Raises:
-        CheckpointError: The checkpoint is missing, damaged or of another model.
-        ConfigError: A number that cannot work, or an output of an unknown kind.
-        DataError: Source or driving cannot be read, no face was found, or the output cannot be written.
+        CheckpointError: The checkpoint is missing, damaged or of another model, or the track is another model's.
+        ConfigError: Both driving and motion, or neither; a number that cannot work, or an output of an unknown kind.
+        DataError: Source, driving or motion cannot be read, no face was found, or the output cannot be written.
     """
     require_positive("batch_size", batch_size)
     if size is not None:
         require_positive("size", size)
-    target = check_output(output, driving)
+    if (driving is None) == (motion is None):
+        raise ConfigError(
+            f"give either --driving (a clip) or --motion (a track); {'neither' if motion is None else 'both'} is given"
+        )
+    target = check_output(output, driving or motion)
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
     still = read_source(source, animator.resolution, source_crop or crop, margin)
-    driver = open_driver(driving, animator.resolution, crop, margin, fps)
-    height = size or animator.resolution
-    written, began = 0, time.perf_counter()
+    if motion is not None:
+        track = MotionTrack.load(motion, animator)
+        track = track if fps is None else track.at_rate(fps)
+        rate, frames, sound = track.fps, len(track.motion), None
+        parts = animate_track(animator, still, track.motion, mode, batch_size)
+    else:
+        assert driving is not None
+        driver = open_driver(driving, animator.resolution, crop, margin, fps)
+        rate, frames, sound = driver.fps, driver.frames, driver.audio if audio else None
+        parts = animate_frames(animator, still, driver, mode, batch_size)
+    height, began = size or animator.resolution, time.perf_counter()
+    written, width = 0, 0
     with (
-        open_output(target, driver.fps, driver.audio if audio else None) as writer,
-        tqdm(total=driver.frames or None, desc="animate", unit="frame") as bar,
+        open_output(target, rate, sound) as writer,
+        tqdm(total=frames or None, desc="animate", unit="frame") as bar,
     ):
-        for part in animate_frames(animator, still, driver, mode, batch_size):
-            for picture in _pictures(part, still, height, side_by_side):
+        for shown, generated in parts:
+            for picture in _pictures(still, shown, generated, height, side_by_side):
                 writer.write(to_uint8(picture))
-            written += len(part.driving)
-            bar.update(len(part.driving))
-    result = Written(
-        target, written, driver.fps, height * (3 if side_by_side else 1), height, time.perf_counter() - began
-    )
+                width = picture.shape[-1]
+            written += len(generated.image)
+            bar.update(len(generated.image))
+    result = Written(target, written, rate, width, height, time.perf_counter() - began)
     _report(result, next(animator.parameters()).device)
     return result
 
@@ -204,12 +270,12 @@ def require_positive(name: str, value: int) -> None:
         raise ConfigError(f"{name}: {value} is not possible; give a whole number of at least 1")
 
 
-def _pictures(part: Animated, source: Tensor, height: int, side_by_side: bool) -> Tensor:
-    """Return K 3 H W: the results, or source, driving and result beside each other."""
-    result = part.generated.image.float().clamp(0.0, 1.0)
+def _pictures(source: Tensor, driving: Tensor | None, generated: Generated, height: int, side_by_side: bool) -> Tensor:
+    """Return K 3 H W: the results, or source, driving (where there is one) and result beside each other."""
+    result = generated.image.float().clamp(0.0, 1.0)
     if side_by_side:
         still = as_float(source, result.device).expand_as(result)
-        result = torch.cat([still, part.driving, result], dim=-1)
+        result = torch.cat([still, result] if driving is None else [still, driving, result], dim=-1)
     return enlarge(result, height)
 
 

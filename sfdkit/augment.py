@@ -33,13 +33,16 @@ _COARSE = 9
 class DriverViewAugmentation:
     """Changes rows as a whole a little, and the view of their driving frames a lot.
 
-    The joint part is the same for the source and all driving frames of a row: a horizontal flip and a mild change of
-    colours. The driver part is drawn for each driving frame and changes ``driving_view`` alone. With all strengths 0
-    the batch comes back as it was, and ``driving_view`` equals ``driving``.
+    The joint part is the same for the source and all driving frames of a row: a horizontal flip, a mild change of
+    colours, and other proportions, which make another face of it with the same motion. The driver part is drawn for
+    each driving frame and changes ``driving_view`` alone. With all strengths 0 the batch comes back as it was, and
+    ``driving_view`` equals ``driving``.
 
     Args:
         flip: Probability that a row is mirrored.
         joint_colour: Colour change of whole rows, see ``colour``.
+        joint_scale: Largest stretch of whole rows, see ``scale``.
+        joint_tps: Bending of whole rows, see ``tps``.
         colour: Colour change of the driver's view: brightness, contrast, saturation and the gain of each channel are
             factors between ``1 - colour`` and ``1 + colour``, the gains half as far.
         grayscale: Probability that a frame of the driver's view has no colours.
@@ -58,6 +61,8 @@ class DriverViewAugmentation:
         self,
         flip: float = 0.5,
         joint_colour: float = 0.05,
+        joint_scale: float = 0.0,
+        joint_tps: float = 0.0,
         colour: float = 0.3,
         grayscale: float = 0.1,
         scale: float = 0.2,
@@ -68,11 +73,14 @@ class DriverViewAugmentation:
         for name, value in dict(flip=flip, joint_colour=joint_colour, colour=colour, grayscale=grayscale).items():
             if not 0 <= value <= 1:
                 raise ConfigError(f"The augmentation has {name} = {value}, a value from 0 to 1 is wanted.")
-        for name, value in dict(scale=scale, shift=shift, tps=tps).items():
+        geometry = dict(joint_scale=joint_scale, joint_tps=joint_tps, scale=scale, shift=shift, tps=tps)
+        for name, value in geometry.items():
             if not 0 <= value <= 0.5:
                 raise ConfigError(f"The augmentation has {name} = {value}, a share from 0 to 0.5 is wanted.")
         self.flip = flip
         self.joint_colour = joint_colour
+        self.joint_scale = joint_scale
+        self.joint_tps = joint_tps
         self.colour = colour
         self.grayscale = grayscale
         self.scale = scale
@@ -108,6 +116,11 @@ class DriverViewAugmentation:
         if self.joint_colour:
             change = draw_colour(len(frames), self.joint_colour, 0.0, generator)
             frames = _apply_colour(frames, *change)
+        if self.joint_scale or self.joint_tps:
+            rows, count = frames.shape[:2]
+            shape = torch.Size([rows, *frames.shape[2:]])
+            grid = _grid(shape, self.joint_scale, 0.0, self.joint_tps, generator)
+            frames = self._resample(frames.flatten(0, 1), grid.repeat_interleave(count, 0)).unflatten(0, (rows, count))
         return frames[:, 0], frames[:, 1:]
 
     def _driver_view(self, frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -116,20 +129,21 @@ class DriverViewAugmentation:
             change = draw_colour(len(frames), self.colour, self.grayscale, generator)
             frames = _apply_colour(frames[:, None], *change)[:, 0]
         if self.scale or self.shift or self.tps:
-            grid = self._grid(frames.shape, generator).to(frames.device)
-            frames = F.grid_sample(frames, grid, padding_mode=self.padding, align_corners=False)
+            frames = self._resample(frames, _grid(frames.shape, self.scale, self.shift, self.tps, generator))
         return frames
 
-    def _grid(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Return where each pixel of the view looks: N H W 2 in [-1, 1]."""
-        theta = draw_affine(shape[0], self.scale, self.shift, generator)
-        grid = F.affine_grid(theta, list(shape), align_corners=False)
-        if self.tps:
-            bend = F.interpolate(
-                draw_bend(shape[0], self.tps, generator), size=shape[-2:], mode="bilinear", align_corners=True
-            )
-            grid = grid + bend.permute(0, 2, 3, 1)
-        return grid
+    def _resample(self, frames: Tensor, grid: Tensor) -> Tensor:
+        """Look up N 3 H W at N H W 2 places in [-1, 1]."""
+        return F.grid_sample(frames, grid.to(frames.device), padding_mode=self.padding, align_corners=False)
+
+
+def _grid(shape: torch.Size, scale: float, shift: float, tps: float, generator: torch.Generator) -> Tensor:
+    """Return where each pixel of the view looks: N H W 2 in [-1, 1]."""
+    grid = F.affine_grid(draw_affine(shape[0], scale, shift, generator), list(shape), align_corners=False)
+    if tps:
+        bend = F.interpolate(draw_bend(shape[0], tps, generator), size=shape[-2:], mode="bilinear", align_corners=True)
+        grid = grid + bend.permute(0, 2, 3, 1)
+    return grid
 
 
 def _uniform(count: int, values: int, reach: float, generator: torch.Generator) -> Tensor:

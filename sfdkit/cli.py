@@ -23,6 +23,10 @@ TRAINER_COMMANDS = {
 OWN_COMMANDS = {
     "animate": "move the face of a picture as a video's:  "
     "sfdkit animate --checkpoint C --source S --driving D --output O",
+    "edit": "move a face along named axes:  "
+    "sfdkit edit --checkpoint C --source S --axis yaw --from -20 --to 20 --output O",
+    "interpolate": "go from one face to another:  sfdkit interpolate --checkpoint C --source A --target B --output O",
+    "motion": "a clip's motion in a file:  sfdkit motion extract --checkpoint C --driving D --output T.safetensors",
     "evaluate": "metrics.json and sheet.png of a checkpoint on shards",
     "study": "run an experiment in variants and seeds, compare them:  sfdkit study run|report FOLDER",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
@@ -65,7 +69,7 @@ def entry() -> None:
 
 def _usage() -> str:
     lines = ["usage: sfdkit COMMAND [OPTIONS]    (sfdkit COMMAND --help lists the options)", ""]
-    lines += [f"  {name:10}{text}" for name, text in (TRAINER_COMMANDS | OWN_COMMANDS).items()]
+    lines += [f"  {name:12}{text}" for name, text in (TRAINER_COMMANDS | OWN_COMMANDS).items()]
     return "\n".join(lines)
 
 
@@ -103,6 +107,18 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
         from sfdkit.animate import animate
 
         return animate
+    if command == "edit":
+        from sfdkit.edit import edit
+
+        return edit
+    if command == "interpolate":
+        from sfdkit.edit import interpolate
+
+        return interpolate
+    if command == "motion":
+        from sfdkit.extract import extract
+
+        return {"extract": extract}
     if command == "evaluate":
         from sfdkit.evaluate import evaluate
 

@@ -26,12 +26,12 @@ class FrameWriter(Protocol):
         """Append a frame, H W 3 uint8."""
 
 
-def check_output(output: str | Path, driving: str | Path) -> Path:
+def check_output(output: str | Path, driving: str | Path | None) -> Path:
     """Check that ``output`` can be written, before any work is done, and create the folder it lies in.
 
     Args:
         output: The file or folder that a user named.
-        driving: The driving clip; one picture may go to a .png file.
+        driving: The driving clip or track; one picture may go to a .png file. None: what a .png gets is one picture.
 
     Returns:
         The path.
@@ -47,7 +47,7 @@ def check_output(output: str | Path, driving: str | Path) -> Path:
             f"output: {path} has the suffix {path.suffix!r}; use {', '.join(WRITE_SUFFIXES)}, .png for one picture, "
             "or a name without suffix for a folder of PNG frames"
         )
-    if suffix == ".png" and kind_of(Path(driving)) != "picture":
+    if suffix == ".png" and driving is not None and kind_of(Path(driving)) != "picture":
         raise ConfigError(
             f"output: {path} holds one picture and {driving} is a clip; use {' or '.join(WRITE_SUFFIXES)}, "
             "or a name without suffix for a folder of PNG frames"

@@ -5,12 +5,13 @@ Legend: ``B`` sources, ``K`` driving frames per source, ``R`` resolution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -19,13 +20,16 @@ from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from sfdkit.errors import CheckpointError, ConfigError
-from sfdkit.losses import Objective
+from sfdkit.losses import Crossed, Objective, Step
 from sfdkit.losses.adversarial import AdversarialKind, discriminator_loss, generator_loss, r1_penalty
-from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.model.blocks import warp
 from sfdkit.model.discriminator import Discriminator
 from sfdkit.schedule import cosine_with_warmup
 from sfdkit.types import FrameBatch, Generated
+
+NOISE_RATE = 5.0
+"""Factor on the learning rate of the logarithm of the motion coefficients' noise, which has some units to go."""
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
@@ -41,8 +45,11 @@ class AnimationTask(L.LightningModule):
 
     Args:
         animator: The model.
-        weights: Loss term to weight: l1, l2, gradient, ssim, perceptual, warp, leakage, adversarial, r1. A weight of 0
-            switches a term off.
+        weights: Loss term to weight, see :data:`sfdkit.losses.TERMS`, and adversarial and r1. A weight of 0 switches a
+            term off.
+        starts: Loss term to the step from which it counts; terms that are not named count from the first step.
+        cross_share: Share of the rows that are driven by another row's person as well, for the terms reencode and
+            cycle. Where both have no weight nothing is crossed.
         discriminator: Needed when the weight ``adversarial`` is not 0.
         adversarial: Form of the adversarial loss.
         r1_every: The R1 penalty is taken every so many steps, and scaled up by as much.
@@ -63,6 +70,8 @@ class AnimationTask(L.LightningModule):
         self,
         animator: FaceAnimator,
         weights: Mapping[str, float],
+        starts: Mapping[str, int] | None = None,
+        cross_share: ClosedUnitInterval = 0.5,
         discriminator: Discriminator | None = None,
         adversarial: AdversarialKind = "nonsaturating",
         r1_every: PositiveInt = 16,
@@ -76,7 +85,8 @@ class AnimationTask(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.animator = animator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.objective = Objective(weights)
+        self.objective = Objective(weights, starts)
+        self.cross_share = cross_share
         self.adversarial_weight = float(weights.get("adversarial", 0.0))
         self.r1_weight = float(weights.get("r1", 0.0))
         if self.adversarial_weight and discriminator is None:
@@ -118,9 +128,13 @@ class AnimationTask(L.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build the optimisers; their configured rates, not a checkpoint's, are what the schedule scales."""
-        basis = self.animator.descriptors.weight
-        others = [p for p in self.animator.parameters() if p is not basis]
-        groups = [{"params": others, "scale": 1.0}, {"params": [basis], "scale": self.basis_rate}]
+        basis, noise = self.animator.descriptors.weight, self.animator.motion_head.log_noise
+        others = [p for p in self.animator.parameters() if p is not basis and p is not noise]
+        groups = [
+            {"params": others, "scale": 1.0},
+            {"params": [basis], "scale": self.basis_rate},
+            {"params": [noise], "scale": NOISE_RATE},
+        ]
         optimizers = [self.optimizer(groups)]
         if self.discriminator is not None:
             optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))
@@ -151,19 +165,29 @@ class AnimationTask(L.LightningModule):
         optimizers = self._optimizers()
         stepping = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
         self._set_rates(optimizers)
-        result, motion, target = self.render(batch)
-        warped = None
-        if self.objective.needs_warped:
-            warped = warp(batch["source"].repeat_interleave(batch["driving"].shape[1], 0), result.flow)
-        loss, values = self.objective(result.image, target, warped, motion)
-        self._generator_phase(result, loss, values, optimizers[0], stepping)
-        if self.discriminator is not None:
-            self._discriminator_phase(result.image.detach(), target, optimizers[1], stepping)
-        self.last_motion = motion.detach()
+        made = self.take_step(batch)
+        loss, values = self.objective(made, self.global_step)
+        self._generator_phase(made, loss, values, optimizers[0], stepping)
+        if self.discriminating:
+            self._discriminator_phase(made.image.detach(), made.target, optimizers[1], stepping)
+        self.last_motion = made.motion.detach()
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
         return optimizers if isinstance(optimizers, list) else [optimizers]  # type: ignore[list-item]
+
+    @property
+    def discriminating(self) -> bool:
+        """Whether the adversarial term counts now."""
+        return self.discriminator is not None and self.global_step >= self.objective.starts.get("adversarial", 0)
+
+    def read(self, batch: FrameBatch) -> tuple[Tensor, SourceState]:
+        """Read a batch: the motion coefficients of source and driving views, B 1+K M, and the sources."""
+        source, driving = batch["source"], batch["driving"]
+        views = batch.get("driving_view", driving)
+        faces = torch.cat([source[:, None], views], 1)
+        motion = self.animator.motion(faces.flatten(0, 1)).unflatten(0, faces.shape[:2])
+        return motion, self.animator.source_state(source, motion[:, 0])
 
     def render(self, batch: FrameBatch) -> tuple[Generated, Tensor, Tensor]:
         """Render a batch.
@@ -172,32 +196,87 @@ class AnimationTask(L.LightningModule):
             The results (B*K rows), the motion coefficients of source and driving frames (B 1+K M), and the targets
             (B*K 3 R R).
         """
-        source, driving = batch["source"], batch["driving"]
-        views = batch.get("driving_view", driving)
-        rows, frames = driving.shape[:2]
-        motion = self.animator.motion(torch.cat([source[:, None], views], 1).flatten(0, 1)).unflatten(0, (rows, -1))
-        state = self.animator.source_state(source, motion[:, 0])
-        result = self.animator.generate(state.expand(frames), motion[:, 1:].flatten(0, 1))
+        motion, state = self.read(batch)
+        driving = batch["driving"]
+        result = self.animator.generate(state.expand(driving.shape[1]), motion[:, 1:].flatten(0, 1))
         return result, motion, driving.flatten(0, 1)
+
+    def take_step(self, batch: FrameBatch) -> Step:
+        """Render a batch for training, with all that the loss terms of this step want to judge."""
+        source, driving = batch["source"], batch["driving"]
+        frames, now = driving.shape[1], self.global_step
+        motion, state = self.read(batch)
+        sent = motion[:, 1:].flatten(0, 1)
+        if self.objective.needs("noise", now):
+            sent = self.animator.motion_head.noisy(sent)
+        result = self.animator.generate(state.expand(frames), sent)
+        warped = warp(source.repeat_interleave(frames, 0), result.flow) if self.objective.needs("warped", now) else None
+        people, numbers = None, {name: number for number, name in enumerate(batch["identity"])}
+        identity: Tensor | None = None
+        if self.objective.needs("identity", now):
+            people = torch.tensor([numbers[name] for name in batch["identity"]], device=source.device)
+            other = self.animator.identity(driving[:, -1])
+            identity = torch.stack([state.descriptors.identity, other], 1)
+        crossed: Crossed | None = None
+        if self.objective.needs("crossed", now) or self.objective.needs("restored", now):
+            crossed = self._cross(batch, motion, state)
+        return Step(
+            image=result.image,
+            target=driving.flatten(0, 1),
+            source=source,
+            motion=motion,
+            log_noise=self.animator.motion_head.log_noise,
+            flow=result.flow,
+            mask=result.mask,
+            warped=warped,
+            identity=identity,
+            people=people,
+            crossed=crossed,
+        )
+
+    def _cross(self, batch: FrameBatch, motion: Tensor, state: SourceState) -> Crossed | None:
+        """Drive rows by another person's first driving frame and read the results; the encoders themselves stay put."""
+        pairs = cross_rows(batch["identity"], self.cross_share)
+        if not pairs:
+            return None
+        who, whose = (torch.tensor(rows, device=motion.device) for rows in zip(*pairs, strict=True))
+        driver_motion = motion[whose, 1].detach()
+        image = self.animator.generate(state.rows(who), driver_motion).image
+        with frozen(self.animator.reading_parts()):
+            read = self.animator.describe(image)
+        restored = None
+        if self.objective.needs("restored", self.global_step):
+            restored = self.animator.generate(state.rows(whose), read.motion).image
+        return Crossed(
+            image=image,
+            source_identity=state.descriptors.identity[who].detach(),
+            driver_motion=driver_motion,
+            identity=read.identity,
+            motion=read.motion,
+            restored=restored,
+            driver=batch["driving"][whose, 0],
+            source=batch["source"][who],
+        )
 
     def _generator_phase(
         self,
-        result: Generated,
+        made: Step,
         loss: Tensor,
         values: dict[str, Tensor],
         optimizer: LightningOptimizer,
         stepping: bool,
     ) -> None:
-        if self.discriminator is not None:
+        if self.discriminating:
+            assert self.discriminator is not None
             self.discriminator.requires_grad_(False)
-            values["adversarial"] = generator_loss(self.discriminator(result.image), self.adversarial)
+            values["adversarial"] = generator_loss(self.discriminator(made.image), self.adversarial)
             loss = loss + self.adversarial_weight * values["adversarial"]
         self.manual_backward(loss / self.accumulate)
-        values["mask"] = result.mask.mean()
+        values["mask"] = made.mask.mean()
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True, on_epoch=False)
         self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
         if stepping:
-            self._clip(self.animator)
+            self.log("train/gradient", self._clip(self.animator), on_step=True, on_epoch=False)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -216,16 +295,16 @@ class AnimationTask(L.LightningModule):
             optimizer.optimizer.step()  # the bare optimiser: Lightning would count this step as well
             optimizer.optimizer.zero_grad()
 
-    def _clip(self, module: torch.nn.Module) -> None:
-        if self.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip)
+    def _clip(self, module: torch.nn.Module) -> Tensor:
+        """Limit the norm of the gradient; returns what it was."""
+        return torch.nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip or float("inf"))
 
     def _set_rates(self, optimizers: list[LightningOptimizer]) -> None:
         factor = cosine_with_warmup(self.global_step, self.warmup_steps, self.progress())
         for optimizer, rate in zip(optimizers, self.base_rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor * group.get("scale", 1.0)
-        self.log("train/rate", self.base_rates[0] * factor, on_step=True, on_epoch=False)
+        self.log("train/learning_rate", self.base_rates[0] * factor, on_step=True, on_epoch=False)
 
     def progress(self) -> float:
         """Return the share of the training that is done, 0 … 1, by steps or by time, whichever is further."""
@@ -263,3 +342,32 @@ class AnimationTask(L.LightningModule):
     def predict_step(self, batch: FrameBatch, batch_idx: int) -> Generated:
         """Return the results for the batch, B*K rows."""
         return self.render(batch)[0]
+
+
+def cross_rows(identities: Sequence[str], share: float) -> list[tuple[int, int]]:
+    """Pair rows of different people: each of the first ``share`` of the rows with the next one of somebody else.
+
+    Returns:
+        Pairs of row numbers, who gives the identity and who the motion; none where there is one person only.
+    """
+    count = len(identities)
+    pairs = []
+    for row in range(round(share * count)):
+        others = (other % count for other in range(row + 1, row + count))
+        other = next((o for o in others if identities[o] != identities[row]), None)
+        if other is not None:
+            pairs.append((row, other))
+    return pairs
+
+
+@contextmanager
+def frozen(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Leave the parameters of modules out of what is computed inside; gradients pass through to the inputs."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

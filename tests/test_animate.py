@@ -42,7 +42,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(files: Path, output: Path, driving: str = "driving.mp4", source: str = "source.png", **options: Any) -> Written:
     arguments = {"crop": "none", "device": "cpu", **options}
-    return animate(str(files / "model.ckpt"), str(files / source), str(files / driving), str(output), **arguments)
+    return animate(str(files / "model.ckpt"), str(files / source), str(output), str(files / driving), **arguments)
 
 
 def clip(count: int, seed: int = 0) -> torch.Tensor:
@@ -228,4 +228,4 @@ def test_numbers_and_devices_that_cannot_work(files: Path, tmp_path: Path) -> No
 def test_checkpoint_of_another_model(files: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match=r"other\.ckpt is the checkpoint of another program"):
-        animate(str(tmp_path / "other.ckpt"), "s.png", "d.mp4", str(tmp_path / "o.mp4"))
+        animate(str(tmp_path / "other.ckpt"), "s.png", str(tmp_path / "o.mp4"), "d.mp4")

@@ -101,6 +101,19 @@ def test_joint_colour_is_one_linear_map_per_row() -> None:
     assert change.unique().numel() == 6
 
 
+@pytest.mark.parametrize("name", ["joint_scale", "joint_tps"])
+def test_joint_proportions_are_one_change_per_row(name: str) -> None:
+    batch = make_batch(driving=2)
+    batch["driving"] = batch["source"][:, None].expand(-1, 2, -1, -1, -1).clone()
+    batch["source"][1:] = batch["source"][:1].clone()
+    batch["driving"][1:] = batch["driving"][:1].clone()
+    result = DriverViewAugmentation(**(OFF | {name: 0.2}))(batch, 1)
+    for frame in result["driving"].unbind(1):
+        torch.testing.assert_close(frame, result["source"])
+    assert torch.equal(result["driving_view"], result["driving"])
+    assert (result["source"][1:] - result["source"][:1]).abs().mean((1, 2, 3)).min() > 1e-3, "rows differ"
+
+
 def test_colour_draws_have_the_promised_reach() -> None:
     matrix, offset = draw_colour(4000, 0.2, 0.0, torch.Generator().manual_seed(0))
     white = matrix @ torch.ones(3) + offset

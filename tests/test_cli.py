@@ -28,7 +28,17 @@ def test_unknown_command_suggests_one(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "words", [["animate"], ["evaluate"], ["shards", "pack", "videos"], ["shards", "check"], ["puppets", "sheet"]]
+    "words",
+    [
+        ["animate"],
+        ["edit"],
+        ["interpolate"],
+        ["motion", "extract"],
+        ["evaluate"],
+        ["shards", "pack", "videos"],
+        ["shards", "check"],
+        ["puppets", "sheet"],
+    ],
 )
 def test_each_command_explains_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

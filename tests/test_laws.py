@@ -22,6 +22,7 @@ ROOMS = {
     "filelock": ("sfdkit.storage.cache", "sfdkit.data.work"),
     "kornia": ("sfdkit.augment",),
     "timm": ("sfdkit.model.encoders",),
+    "safetensors": ("sfdkit.tensor_file",),
     "ray": ("sfdkit.data.engines", "sfdkit.study.engines"),
     "tensorboard": ("sfdkit.study.curves",),
     "lightning": ("sfdkit.task", "sfdkit.callbacks", "sfdkit.data.module", "sfdkit.training"),

@@ -8,13 +8,32 @@ import torch
 from torchvision.models import vgg19
 
 from sfdkit.errors import ConfigError
-from sfdkit.losses import Objective
+from sfdkit.losses import Crossed, Objective, Step
 from sfdkit.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
+from sfdkit.losses.consistency import Consistency
+from sfdkit.losses.field import Painting, Smoothness
 from sfdkit.losses.gradient import GradientLoss
 from sfdkit.losses.leakage import Leakage
 from sfdkit.losses.perceptual import WEIGHTS_VARIABLE, PerceptualLoss
+from sfdkit.losses.rate import Rate
 from sfdkit.losses.reconstruction import MultiScaleL1
+from sfdkit.losses.reencode import Reencode
+from sfdkit.losses.sparsity import Sparsity
 from sfdkit.schedule import cosine_with_warmup
+
+
+def made(image: torch.Tensor, target: torch.Tensor, **fields: object) -> Step:
+    """A step of B results, each of a row of its own."""
+    count, _, side, _ = image.shape
+    rest = {
+        "source": target,
+        "motion": torch.zeros(count, 2, 4),
+        "log_noise": torch.zeros(4),
+        "flow": torch.zeros(count, 2, side, side),
+        "mask": torch.ones(count, 1, side, side),
+        **fields,
+    }
+    return Step(image, target, **rest)  # type: ignore[arg-type]
 
 
 def test_multi_scale_l1_sees_low_frequencies_more() -> None:
@@ -34,19 +53,19 @@ def test_gradient_term_ignores_brightness_and_sees_edges() -> None:
 def test_objective_sums_what_has_a_weight() -> None:
     objective = Objective({"l1": 2.0, "gradient": 0.0, "ssim": 1.0})
     image = torch.rand(2, 3, 32, 32)
-    total, values = objective(image * 0.5, image)
+    total, values = objective(made(image * 0.5, image))
     assert set(values) == {"l1", "ssim"}
     assert total == pytest.approx(2 * values["l1"].item() + values["ssim"].item(), rel=1e-5)
-    assert objective(image, image)[0] == pytest.approx(0, abs=1e-5)
+    assert objective(made(image, image))[0] == pytest.approx(0, abs=1e-5)
 
 
 def test_warp_term_judges_the_warped_source() -> None:
     image, painted = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     objective = Objective({"l1": 1.0, "warp": 0.5})
-    assert objective.needs_warped and not Objective({"l1": 1.0, "warp": 0.0}).needs_warped
-    total, values = objective(painted, image, image)
+    assert objective.needs("warped", 0) and not Objective({"l1": 1.0, "warp": 0.0}).needs("warped", 0)
+    total, values = objective(made(painted, image, warped=image))
     assert values["warp"] == 0 and values["l1"] > 0.1 and total == pytest.approx(values["l1"].item())
-    total, values = objective(image, image, painted)
+    total, values = objective(made(image, image, warped=painted))
     assert values["l1"] == 0 and values["warp"] == MultiScaleL1()(painted, image) > 0.1
     assert total == pytest.approx(0.5 * values["warp"].item())
 
@@ -70,7 +89,8 @@ def test_leakage_equals_brute_force_and_is_unbiased_in_small_batches() -> None:
     products = [c[i] * c[j] for c in centred for i in range(3) for j in range(3) if i != j]
     expected = torch.stack(products).mean() / centred.square().mean()
     assert Leakage()(motion) == pytest.approx(expected.item(), abs=1e-4)
-    values, totals = Objective({"leakage": 2.0})(motion, motion, None, motion)[::-1]
+    picture = torch.zeros(5, 3, 8, 8)
+    values, totals = Objective({"leakage": 2.0})(made(picture, picture, motion=motion))[::-1]
     assert totals == pytest.approx(2 * values["leakage"].item())
     mean = torch.stack([Leakage()(torch.randn(16, 3, 4)) for _ in range(300)]).mean()
     assert abs(mean) < 0.03  # centring on the batch costs 1/48
@@ -81,14 +101,83 @@ def test_squared_term_weighs_large_errors() -> None:
     spread, peak = torch.full_like(target, 0.1), torch.zeros_like(target)
     peak[..., 0] = 0.8
     objective = Objective({"l2": 2.0})
-    assert objective(spread, target)[0] == pytest.approx(2 * 0.01)
-    assert objective(peak, target)[0] == pytest.approx(2 * 0.64 / 8)
-    assert not objective.needs_warped
+    assert objective(made(spread, target))[0] == pytest.approx(2 * 0.01)
+    assert objective(made(peak, target))[0] == pytest.approx(2 * 0.64 / 8)
 
 
 def test_unknown_term_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"no loss term 'gradiant'\. Did you mean 'gradient'"):
+    with pytest.raises(ConfigError, match=r"weights: .*no loss term 'gradiant'\. Did you mean 'gradient'"):
         Objective({"gradiant": 1.0})
+    with pytest.raises(ConfigError, match=r"starts: .*no loss term 'cicle'\. Did you mean 'cycle'"):
+        Objective({"cycle": 1.0}, {"cicle": 10})
+
+
+def test_terms_start_at_their_step() -> None:
+    objective = Objective({"l1": 1.0, "warp": 1.0}, {"warp": 5})
+    step = made(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16), warped=torch.zeros(1, 3, 16, 16))
+    assert set(objective(step, 4)[1]) == {"l1"} and not objective.needs("warped", 4)
+    assert set(objective(step, 5)[1]) == {"l1", "warp"} and objective.needs("warped", 5)
+    assert objective(step, 5)[0] == pytest.approx(2.0)
+
+
+def test_rate_is_the_divergence_from_a_standard_normal() -> None:
+    torch.manual_seed(0)
+    motion, log_noise = torch.randn(3, 2, 5), torch.randn(5)
+    one = torch.distributions.Normal(motion, log_noise.exp())
+    expected = torch.distributions.kl_divergence(one, torch.distributions.Normal(0.0, 1.0)).sum(2).mean()
+    assert Rate()(motion, log_noise) == pytest.approx(expected.item(), rel=1e-5)
+    assert Rate()(torch.zeros(4, 5), torch.zeros(5)) == 0
+
+
+def test_consistency_equals_brute_force_and_leaves_out_the_same_person() -> None:
+    torch.manual_seed(0)
+    identity, people = torch.randn(4, 2, 6), torch.tensor([0, 1, 0, 2])
+    expected = []
+    for first, second in ((0, 1), (1, 0)):
+        for row in range(4):
+            close = {
+                other: math.exp(torch.cosine_similarity(identity[row, first], identity[other, second], 0).item() / 0.5)
+                for other in range(4)
+                if other == row or people[other] != people[row]
+            }
+            expected.append(-math.log(close[row] / sum(close.values())))
+    assert Consistency(0.5)(identity, people) == pytest.approx(sum(expected) / 8, rel=1e-4)
+    agreeing = torch.eye(4)[:, None].expand(-1, 2, -1) * 3
+    assert Consistency(0.05)(agreeing, torch.arange(4)) == pytest.approx(0, abs=1e-6)
+
+
+def test_reencode_is_zero_when_both_come_back() -> None:
+    identity, motion = torch.randn(3, 6), torch.randn(3, 4)
+    term = Reencode()
+    assert term(identity * 2, motion, identity, motion) == pytest.approx(0, abs=1e-6)
+    assert term(-identity, motion, identity, motion) == pytest.approx(2, abs=1e-5)
+    assert term(identity, motion + 0.4, identity, motion) == pytest.approx(0.5 * 0.16, abs=1e-5)
+
+
+def test_crossed_terms_read_their_fields_and_are_silent_without_pairs() -> None:
+    picture, other = torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.25)
+    code = torch.eye(2)
+    crossed = Crossed(picture, code, code, code, code + 0.2, other, picture, picture)
+    objective = Objective({"reencode": 2.0, "cycle": 3.0})
+    assert objective.needs("crossed", 0) and objective.needs("restored", 0)
+    total, values = objective(made(picture, picture, crossed=crossed))
+    assert values["cycle"] == pytest.approx(0.25) and values["reencode"] == pytest.approx(0.02)
+    assert total == pytest.approx(0.79)
+    total, values = objective(made(picture, picture))
+    assert total == 0 and values == {}
+
+
+def test_smoothness_is_in_pixels_and_painting_in_shares() -> None:
+    ramp = (torch.arange(8.0) * 2 / 8 * 0.5).expand(1, 2, 8, 8)  # half a pixel from column to column
+    assert Smoothness()(ramp) == pytest.approx(0.25)
+    assert Smoothness()(torch.full((1, 2, 8, 8), 0.7)) == 0
+    assert Painting()(torch.full((1, 1, 4, 4), 0.3)) == pytest.approx(0.7)
+
+
+def test_sparsity_falls_with_fewer_active_coefficients_not_with_smaller_ones() -> None:
+    motion = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    assert Sparsity()(motion) == pytest.approx(1) and Sparsity()(motion * 0.01) == pytest.approx(1, abs=1e-3)
+    assert Sparsity()(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(0.5 / 0.5**0.5)
 
 
 @pytest.mark.parametrize("kind", ["nonsaturating", "hinge"])

@@ -78,10 +78,13 @@ def start(folder: Path, output: Path, *extra: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 240) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 900) -> None:
     deadline = time.monotonic() + seconds
     while not path.exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        if process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(process.communicate()[0])
         time.sleep(0.01)
 
 
@@ -106,7 +109,7 @@ class Finished:
             time.sleep(0.01)
         self.cut = torch.load(second.checkpoint, weights_only=True)["global_step"]
         process = start(self.folder, self.output, "--jobs", "2")
-        self.printed = process.communicate(timeout=500)[0]
+        self.printed = process.communicate(timeout=1200)[0]
         self.status = process.returncode
 
     def copy(self, folder: Path, *jobs: int, **changes: object) -> tuple[Path, Path, list[Job]]:

@@ -32,7 +32,7 @@ def lively_animator(seed: int = 0) -> FaceAnimator:
         motion = animator.motion(torch.rand(16, 3, 32, 32))
         last.weight.div_(motion.std(0)[:, None])
         last.bias.sub_(motion.mean(0)).div_(motion.std(0))
-        animator.generator.affine.weight.normal_(std=0.3)
+        animator.generator.places.linear.weight.normal_(std=0.5)
         for name, parameter in animator.generator.named_parameters():
             if name.endswith(".motion.weight"):
                 parameter.normal_(std=0.3)

@@ -5,16 +5,18 @@ Legend: ``B`` batch, ``R`` resolution, ``D`` latent dimensions, ``N`` identity c
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
-from sfdkit.model.blocks import SoftPoints, resize
+from sfdkit.model.blocks import SoftPoints, full_precision, resize
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import Encoder, FeatureAdapter
-from sfdkit.model.generator import Generator, Places
+from sfdkit.model.generator import POINT_UNIT, Generator
 from sfdkit.types import Descriptors, Generated
 
 READ_SIZE = 8
@@ -23,10 +25,10 @@ READ_CHANNELS = 16
 """Channels of that map."""
 HEAT_SIZE = 16
 """The most height and width of the soft points' heat maps."""
-CORRECTION = 0.1
-"""Units in which the motion head corrects its points."""
 REACH = 4.0
-"""Bound on the motion coefficients that are no points. Without one a few of them grow until they drown all others."""
+"""Bound on what the motion head reads, in standard deviations. Without one a few readings grow and drown all others."""
+NOISE = 0.2
+"""Standard deviation of the motion coefficients' noise when training begins."""
 
 
 class SourceState(NamedTuple):
@@ -47,6 +49,14 @@ class SourceState(NamedTuple):
             self.image.repeat_interleave(times, 0),
             [f.repeat_interleave(times, 0) for f in self.features],
             Descriptors(*(d.repeat_interleave(times, 0) for d in self.descriptors)),
+        )
+
+    def rows(self, numbers: Tensor) -> SourceState:
+        """Return the rows of these numbers."""
+        return SourceState(
+            self.image[numbers],
+            [f[numbers] for f in self.features],
+            Descriptors(*(d[numbers] for d in self.descriptors)),
         )
 
 
@@ -84,9 +94,13 @@ class MotionHead(nn.Module):
 
     A coarse map is mixed to few channels and read place by place. Trained with labels on puppets, such a head told roll
     and mouth opening of unknown faces (R2 0.9 and 0.7) after as few steps as pooled features with soft points needed
-    for position alone. The first ``2 P`` coefficients are coordinates of soft points, corrected by that reading:
-    between two frames of a face they move as the face does from the first step on, so flow need not be found by chance.
-    The others stay within plus or minus :data:`REACH`.
+    for position alone. Coordinates of soft points join the reading: between two frames of a face they move as the face
+    does from the first step on, so flow need not be found by chance. A linear map turns the readings into coefficients;
+    it begins as the identity, so that the first ``2 P`` coefficients are the points, and may turn them into any axes.
+
+    Under the term ``rate`` the coefficients are sent through noise, whose strength per coefficient is learned: what
+    does not help the picture is not worth its price, and who the driver is can be seen in the source as well
+    (https://arxiv.org/abs/1612.00410).
 
     Args:
         encoder: The encoder whose maps are read.
@@ -105,17 +119,25 @@ class MotionHead(nn.Module):
         heat_size = min(HEAT_SIZE, max(encoder.sizes))
         self.points = SoftPoints(encoder.channels, points, heat_size) if points else None
         self.led = 2 * points
-        with torch.no_grad():  # corrections start small, for as noise they would throw the points off the picture
-            self.layers[-1].weight[: self.led].mul_(0.1)  # type: ignore[operator, index]
+        self.turn = nn.Linear(outputs, outputs)
+        self.log_noise = nn.Parameter(torch.full((outputs,), math.log(NOISE)))
+        with torch.no_grad():
+            self.layers[-1].weight[: self.led].mul_(0.1)  # type: ignore[operator, index]  # the points come first
+            nn.init.eye_(self.turn.weight)
+            nn.init.zeros_(self.turn.bias)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's feature maps to B outputs, float32: x and y of the points, then the others."""
         coarse = resize(self.mix(features[self.level]).float(), self.size)
         read = self.layers(coarse.flatten(1)).float()
-        free = REACH * torch.tanh(read[:, self.led :])
-        if self.points is None:
-            return free
-        return torch.cat([self.points(features).flatten(1) + CORRECTION * read[:, : self.led], free], 1)
+        if self.points is not None:
+            read = read + F.pad(self.points(features).flatten(1) / POINT_UNIT, (0, read.shape[1] - self.led))
+        with full_precision(read):
+            return self.turn(REACH * torch.tanh(read / REACH))
+
+    def noisy(self, motion: Tensor) -> Tensor:
+        """Return coefficients, ... M, with the noise of training added."""
+        return motion + self.log_noise.exp() * torch.randn_like(motion)
 
 
 class FaceAnimator(nn.Module):
@@ -132,9 +154,8 @@ class FaceAnimator(nn.Module):
         generator: Renders; its ``latent_size`` must be the descriptor layer's.
         driving_encoder: Reads the motion; may be lighter and of a lower resolution. ``None``: the source's encoder
             serves both.
-        motion_points: ``P``, soft points whose coordinates are the first ``2 P`` motion coefficients; each leads one of
-            the generator's parts. 0 for none. Points speed up what self-reenactment learns, and carry some of the
-            driver's face shape into cross-reenactment.
+        motion_points: ``P``, soft points whose coordinates the motion head reads beside its map; each leads one of the
+            generator's parts when training begins. 0 for none: what moves must then be found by chance.
 
     Raises:
         ConfigError: Parts that do not fit together.
@@ -174,12 +195,23 @@ class FaceAnimator(nn.Module):
         self.adapter = FeatureAdapter(encoder.sizes, encoder.channels, generator.sizes, generator.channels)
         self.identity_head = IdentityHead(encoder, descriptors.identity_size)
         self.motion_head = MotionHead(driving_encoder or encoder, descriptors.motion_size, motion_points)
-        self.motion_points = motion_points
+        if motion_points:
+            columns = descriptors.basis().detach()[:, -descriptors.motion_size :]
+            generator.lead(columns[:, : 2 * motion_points])
 
     def motion(self, image: Tensor) -> Tensor:
         """Return the motion coefficients, B M, of faces B 3 H W in [0, 1]."""
         encoder = self.driving_encoder or self.encoder
         return self.motion_head(encoder(resize(image, encoder.resolution)))
+
+    def identity(self, image: Tensor) -> Tensor:
+        """Return the identity coefficients, B N, of faces B 3 H W in [0, 1]."""
+        return self.identity_head(self.encoder(resize(image, self.encoder.resolution)))
+
+    def reading_parts(self) -> list[nn.Module]:
+        """Return the modules that read descriptors out of pictures."""
+        parts = [self.encoder, self.identity_head, self.motion_head, self.driving_encoder]
+        return [part for part in parts if part is not None]
 
     def source_state(self, image: Tensor, motion: Tensor | None = None) -> SourceState:
         """Encode sources; what comes back serves any number of driving frames.
@@ -205,18 +237,20 @@ class FaceAnimator(nn.Module):
         """Return the latent code, B D, of identity B N and motion B M coefficients."""
         return self.descriptors.combine(identity, motion)
 
+    def project(self, latent: Tensor) -> Descriptors:
+        """Read the coefficients out of latent codes B D: the way back from :meth:`recombine`.
+
+        Exact with an identity basis; without one the identity is what the motion basis leaves.
+        """
+        return self.descriptors.project(latent)
+
     def generate(self, state: SourceState, motion: Tensor) -> Generated:
         """Render the sources of ``state`` (B rows) under ``motion`` (B M)."""
         if len(state.image) != len(motion):
             raise ValueError(f"{len(state.image)} sources and {len(motion)} motions; use state.expand(k)")
         latent = self.recombine(state.descriptors.identity, motion)
         own = self.recombine(*state.descriptors)
-        places = Places(self.places(motion), self.places(state.descriptors.motion))
-        return self.generator(latent, own, state.features, state.image, places)
-
-    def places(self, motion: Tensor) -> Tensor:
-        """Return where the points are, B P 2 (x, y in [-1, 1]), that motion coefficients B M speak of."""
-        return motion[:, : 2 * self.motion_points].unflatten(1, (self.motion_points, 2))
+        return self.generator(latent, own, state.features, state.image)
 
     def forward(self, source: Tensor, driving: Tensor) -> Generated:
         """Animate ``source`` (B 3 H W) with the motion of ``driving`` (B 3 H W), both in [0, 1]."""

@@ -12,27 +12,63 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
-from sfdkit.model.blocks import ModulatedBlock, ModulatedConv, identity_grid, resize, warp
+from sfdkit.model.blocks import ModulatedBlock, ModulatedConv, full_precision, identity_grid, resize, warp
 from sfdkit.types import Generated
 
 START = 8
-PART_GAIN = 0.01
-"""Units of the parts' affine motions."""
+POINT_UNIT = 0.1
+"""Units of coordinates in codes, in halves of the picture: about their standard deviation over frames."""
+TURN_UNIT = 0.05
+"""Units in which codes turn and stretch parts."""
 PART_REACH = 0.5
-"""Bound on each number of an affine motion: a flow that once ran off the picture has no gradient to come back by."""
+"""Bound on how far a part turns or stretches: a flow that once ran off the picture has no gradient to come back by."""
 PART_WIDTH = 0.35
-"""Standard deviation of the region that a point leads at first, in units of half the picture."""
+"""Standard deviation of the region that a part leads at first, in units of half the picture."""
 FLOW_GAIN = 0.01
 """Units of the flow heads. Adam's first steps move a sum over many inputs far, and flow must not leave the picture."""
 
 
 class Places(NamedTuple):
-    """Where the points that lead parts are, x and y in [-1, 1]."""
+    """Where the parts of a face are and how they are turned, as one latent code says."""
 
-    driving: Tensor
-    """B P 2: in the picture wanted."""
-    source: Tensor
-    """B P 2: in the source."""
+    centre: Tensor
+    """B P 2: x and y in [-1, 1]."""
+    shape: Tensor
+    """B P 2 2: change of a turned and stretched part against the upright one."""
+
+
+class PlaceReader(nn.Module):
+    """Reads from a latent code where the parts of the face are: linearly, plus what two layers see.
+
+    Source and picture are read by the same layers, each from its own code, so that equal codes mean no flow.
+
+    Args:
+        latent_size: ``D``.
+        parts: ``P``.
+        hidden: Width of the hidden layer.
+    """
+
+    def __init__(self, latent_size: int, parts: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.parts = parts
+        self.linear = nn.Linear(latent_size, 6 * parts)
+        self.layers = nn.Sequential(
+            nn.Linear(latent_size, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 6 * parts, bias=False)
+        )
+        nn.init.normal_(self.linear.weight, std=0.1)
+        nn.init.zeros_(self.linear.bias)
+        nn.init.normal_(self.layers[2].weight, std=0.01)  # type: ignore[arg-type]
+        angle = torch.arange(parts) * 2.4  # the golden angle spreads them evenly
+        ring = torch.stack([angle.cos(), angle.sin()], 1) * (torch.arange(parts) + 0.5).div(parts).sqrt()[:, None]
+        with torch.no_grad():
+            self.linear.bias.view(parts, 6)[:, :2] = 0.6 * ring / POINT_UNIT
+
+    def forward(self, code: Tensor) -> Places:
+        """Read B D codes."""
+        with full_precision(code):
+            read = (self.linear(code) + self.layers(code)).view(-1, self.parts, 6)
+        turn = PART_REACH * torch.tanh(TURN_UNIT / PART_REACH * read[:, :, 2:])
+        return Places(1.5 * torch.tanh(POINT_UNIT / 1.5 * read[:, :, :2]), turn.unflatten(2, (2, 2)))
 
 
 class MotionField(NamedTuple):
@@ -93,12 +129,11 @@ class Generator(nn.Module):
     """Renders a face from a latent code and the source.
 
     It starts at 8x8 from the unwarped source features under modulation by the latent code and doubles up to R/2 with a
-    flow refined at each level: a few soft parts move by an affine motion each, plus a residual. The first parts follow
-    points, by the difference of their places in source and picture, as in FOMM (https://arxiv.org/abs/2003.00196); what
-    else parts do is read linearly from the codes. It ends in one sub-pixel step to R
+    flow refined at each level: a few soft parts move by an affine motion each, plus a residual. Where a part is and how
+    it is turned is read from a latent code; the difference of what the source's own code and the wanted one say moves
+    it, as key points do in FOMM (https://arxiv.org/abs/2003.00196). It ends in one sub-pixel step to R
     (https://arxiv.org/abs/1609.05158) that gives the painted picture, the last change of the flow and the blending
-    mask: ``image = mask * warp(source, flow) + (1 - mask) * painted``. At initialisation the flow is that of the
-    points, zero without any.
+    mask: ``image = mask * warp(source, flow) + (1 - mask) * painted``. Equal codes begin with no flow.
 
     Args:
         resolution: ``R``: 64, 128, 256 or 512.
@@ -146,9 +181,7 @@ class Generator(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, a=0.2)
                 nn.init.zeros_(layer.bias)
-        self.affine = nn.Linear(inputs, 6 * (parts - 1))
-        nn.init.zeros_(self.affine.weight)
-        nn.init.zeros_(self.affine.bias)
+        self.places = PlaceReader(latent_size, parts - 1)
         first = self.channels[0]
         self.start = nn.Conv2d(first + 2, first, 3, padding=1)
         self.body = nn.ModuleList([ModulatedBlock(first, style_size) for _ in range(2)])
@@ -161,20 +194,28 @@ class Generator(nn.Module):
             self.last.weight[12:] = 0  # flow and mask start at zero
             self.last.bias.zero_()  # type: ignore[union-attr]
 
-    def _parts(self, code: Tensor, places: Places | None) -> MotionField:
-        """Return the parts' motions: those of their points, plus what is read linearly from the codes."""
-        affine = PART_REACH * torch.tanh(PART_GAIN / PART_REACH * self.affine(code).float())
-        affine = affine.view(-1, self.parts - 1, 2, 3)
-        affine = F.pad(affine, (0, 0, 0, 0, 0, 1))
-        logits = affine.new_zeros(len(code), self.parts, START, START)
-        residual = affine.new_zeros(len(code), 2, START, START)
-        if places is None:
-            return MotionField(affine, logits, residual)
-        moved = (places.source - places.driving).float()
-        follow = F.pad(moved[..., None], (2, 0, 0, 0, 0, self.parts - moved.shape[1]))  # the constant of each affine
-        offset = identity_grid(START, START, moved) - places.driving.float()[..., None, None]
+    def lead(self, columns: Tensor) -> None:
+        """Begin with the first parts' places equal to the coefficients on ``columns`` of the basis.
+
+        Args:
+            columns: D 2P, orthonormal: x and y of P parts in turn, fewer than there are parts.
+        """
+        count = columns.shape[1] // 2
+        with torch.no_grad():
+            weight, bias = self.places.linear.weight.view(-1, 6, self.latent_size), self.places.linear.bias.view(-1, 6)
+            weight[:count, :2] = columns.T.reshape(count, 2, -1)
+            bias[:count, :2] = 0
+
+    def _parts(self, latent: Tensor, source_latent: Tensor) -> MotionField:
+        """Return the parts' motions, from their places in the picture to those in the source."""
+        driving, source = self.places(latent), self.places(source_latent)
+        turn = source.shape - driving.shape
+        shift = source.centre - driving.centre - (turn @ driving.centre[..., None])[..., 0]
+        affine = F.pad(torch.cat([turn, shift[..., None]], 3), (0, 0, 0, 0, 0, 1))
+        offset = identity_grid(START, START, latent) - driving.centre[..., None, None]
         near = 4 * torch.exp(-offset.square().sum(2) / (2 * PART_WIDTH**2)) - 2
-        return MotionField(affine + follow, logits + F.pad(near, (0, 0, 0, 0, 0, self.parts - near.shape[1])), residual)
+        residual = affine.new_zeros(len(latent), 2, START, START)
+        return MotionField(affine, F.pad(near, (0, 0, 0, 0, 0, 1)), residual)
 
     def forward(
         self,
@@ -182,7 +223,6 @@ class Generator(nn.Module):
         source_latent: Tensor,
         features: list[Tensor],
         image: Tensor,
-        places: Places | None = None,
     ) -> Generated:
         """Render.
 
@@ -191,7 +231,6 @@ class Generator(nn.Module):
             source_latent: B D, the source's own latent code.
             features: One map per level, B channels[i] sizes[i] sizes[i].
             image: B 3 R R, the source in [0, 1].
-            places: The points that lead the first parts, fewer than there are parts.
         """
         code = torch.cat([latent, latent - source_latent], 1) if self.source_code else latent
         style = self.mapping(code)
@@ -199,7 +238,7 @@ class Generator(nn.Module):
         hidden = F.leaky_relu(self.start(torch.cat([features[0], grid.to(features[0].dtype)], 1)), 0.2)
         for block in self.body:
             hidden = block(hidden, style)
-        field = self._parts(code, places)
+        field = self._parts(latent, source_latent)
         for level, feature in zip(self.levels, features, strict=True):
             hidden, field = level(hidden, feature, field, style)
         last = F.pixel_shuffle(self.last(hidden).float(), 2)

@@ -1,0 +1,25 @@
+"""Rate: what the motion coefficients cost, so that they carry what the picture needs and nothing else."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Rate(nn.Module):
+    """Information that goes through the noisy motion coefficients: the divergence from a standard normal, in nats.
+
+    Who the driver is need not be sent, since the source shows it; so identity is the first thing that a price on
+    information removes from motion. Coefficients that no picture needs fall silent, which is sparsity; and noise that
+    differs between coefficients makes it pay to align them with independent causes (https://arxiv.org/abs/1812.06775).
+    The bound is that of the deep variational information bottleneck (https://arxiv.org/abs/1612.00410).
+    """
+
+    def forward(self, motion: Tensor, log_noise: Tensor) -> Tensor:
+        """Return nats per frame.
+
+        Args:
+            motion: ... M, coefficients without noise.
+            log_noise: M, logarithm of the noise's standard deviation.
+        """
+        energy = motion.float().square().flatten(0, -2).mean(0)
+        return 0.5 * (energy + (2 * log_noise).exp() - 1 - 2 * log_noise).sum()

@@ -1,0 +1,59 @@
+"""What a training step hands to the loss terms.
+
+Legend: ``B`` rows (clips), ``K`` driving frames of each, ``S = 1 + K`` frames of a row, ``C`` crossed rows, ``R``
+resolution, ``N`` identity and ``M`` motion coefficients.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Crossed(NamedTuple):
+    """Sources driven by frames of other people, and what is read in the results."""
+
+    image: Tensor
+    """C 3 R R: identity of the source, motion of the driver."""
+    source_identity: Tensor
+    """C N: what should come back as identity; without gradient."""
+    driver_motion: Tensor
+    """C M: what should come back as motion; without gradient."""
+    identity: Tensor
+    """C N: read in the results."""
+    motion: Tensor
+    """C M: read in the results."""
+    restored: Tensor | None
+    """C 3 R R: the drivers' own sources, driven by the results."""
+    driver: Tensor
+    """C 3 R R: the drivers' frames, which ``restored`` should equal."""
+    source: Tensor
+    """C 3 R R: the sources."""
+
+
+class Step(NamedTuple):
+    """What one batch has given."""
+
+    image: Tensor
+    """B*K 3 R R: the results."""
+    target: Tensor
+    """B*K 3 R R: what they should be."""
+    source: Tensor
+    """B 3 R R."""
+    motion: Tensor
+    """B S M: motion coefficients of source and driving views, without noise."""
+    log_noise: Tensor
+    """M: logarithm of the standard deviation of the coefficients' noise."""
+    flow: Tensor
+    """B*K 2 R R."""
+    mask: Tensor
+    """B*K 1 R R."""
+    warped: Tensor | None = None
+    """B*K 3 R R: the warped sources, nothing painted."""
+    identity: Tensor | None = None
+    """B 2 N: identity coefficients of the source and of another frame of its clip."""
+    people: Tensor | None = None
+    """B numbers: rows of the same person have the same one."""
+    crossed: Crossed | None = None
+    """Of the cross-identity part of the batch; None where it has one person only."""

@@ -1,0 +1,87 @@
+"""Tensors and a few words about them in one file (safetensors, https://github.com/huggingface/safetensors)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sfdkit.errors import ConfigError, DataError
+from sfdkit.report import make_folder
+
+SUFFIX = ".safetensors"
+
+
+def check_suffix(path: str | Path, option: str) -> Path:
+    """Return the path of a file of tensors that is to be written; its folder is created.
+
+    Raises:
+        ConfigError: It has another suffix, or is a folder.
+        DataError: The folder cannot be created or written to.
+    """
+    path = Path(path)
+    if path.suffix.lower() != SUFFIX:
+        raise ConfigError(f"{option}: {path} has the suffix {path.suffix!r}; use {SUFFIX}")
+    if path.is_dir():
+        raise ConfigError(f"{option}: {path} is a folder; name a file in it")
+    make_folder(path.parent)
+    return path
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write a file; it appears whole or not at all.
+
+    Args:
+        path: The file; its folder exists.
+        tensors: Name to tensor, of any device.
+        about: What stands in the header; ``schema`` among it.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(about)))
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"cannot write {path}: {error.strerror}; check permission and free space") from error
+
+
+def read_tensors(
+    path: Path, schema: str, names: Sequence[str], keys: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a file that :func:`write_tensors` wrote.
+
+    Args:
+        path: The file.
+        schema: What its header must name as ``schema``.
+        names: Tensors that must be there.
+        keys: What the header must hold besides.
+
+    Returns:
+        The tensors named, and the header.
+
+    Raises:
+        DataError: No such file, no safetensors, of another schema, or incomplete.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}: check the path")
+    try:
+        with safe_open(path, "pt") as file:
+            about = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in names if name in set(file.keys())}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged or no {SUFFIX} file ({error}): write it again") from error
+    if about.get("schema") != schema:
+        raise DataError(
+            f"{path} holds something else: its schema is {about.get('schema')!r}, {schema!r} is needed; "
+            "give another file, or the sfdkit that wrote it"
+        )
+    if lacking := [name for name in (*names, *keys) if name not in tensors and name not in about]:
+        raise DataError(f"{path} is incomplete: it lacks {', '.join(lacking)}; write it again")
+    return tensors, about
