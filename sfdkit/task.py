@@ -28,6 +28,8 @@ from sfdkit.model.discriminator import Discriminator
 from sfdkit.schedule import cosine_with_warmup
 from sfdkit.types import FrameBatch, Generated
 
+USUAL_SHARE = 0.02
+"""Share of a step in the running mean of the gradient's norm."""
 NOISE_RATE = 5.0
 """Factor on the learning rate of the logarithm of the motion coefficients' noise, which has some units to go."""
 
@@ -60,6 +62,9 @@ class AnimationTask(L.LightningModule):
         warmup_steps: Steps over which the learning rate rises; afterwards it falls along a cosine until ``max_steps``
             or ``max_time``.
         gradient_clip: Largest norm of the gradient; 0 for no limit.
+        gradient_surge: Largest norm of the gradient as a multiple of its running mean; 0 for no limit. Adam divides by
+            what gradients were like lately: one that is many times larger moves every weight by many times the learning
+            rate, after which a model may not come back.
         accumulate: Batches per step.
 
     Raises:
@@ -80,6 +85,7 @@ class AnimationTask(L.LightningModule):
         basis_rate: float = 0.02,
         warmup_steps: NonNegativeInt = 100,
         gradient_clip: float = 1.0,
+        gradient_surge: float = 2.0,
         accumulate: PositiveInt = 1,
     ) -> None:
         super().__init__()
@@ -99,6 +105,8 @@ class AnimationTask(L.LightningModule):
         self.basis_rate = basis_rate
         self.warmup_steps = warmup_steps
         self.gradient_clip = gradient_clip
+        self.gradient_surge = gradient_surge
+        self.register_buffer("usual_gradient", torch.zeros(2))
         self.accumulate = accumulate
         self.experiment: dict[str, Any] = {}
         self.base_rates: list[float] = []
@@ -276,7 +284,7 @@ class AnimationTask(L.LightningModule):
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True, on_epoch=False)
         self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
         if stepping:
-            self.log("train/gradient", self._clip(self.animator), on_step=True, on_epoch=False)
+            self.log("train/gradient", self._clip(self.animator, self.usual_gradient[0]), on_step=True, on_epoch=False)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -291,13 +299,21 @@ class AnimationTask(L.LightningModule):
             self.log("train/r1", penalty.detach(), on_step=True, on_epoch=False)
         self.manual_backward(loss / self.accumulate)
         if stepping:
-            self._clip(self.discriminator)
+            self._clip(self.discriminator, self.usual_gradient[1])
             optimizer.optimizer.step()  # the bare optimiser: Lightning would count this step as well
             optimizer.optimizer.zero_grad()
 
-    def _clip(self, module: torch.nn.Module) -> Tensor:
-        """Limit the norm of the gradient; returns what it was."""
-        return torch.nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip or float("inf"))
+    def _clip(self, module: torch.nn.Module, usual: Tensor) -> Tensor:
+        """Limit the norm of the gradient, and follow its running mean in ``usual``; returns what the norm was."""
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        limit = torch.full_like(norm, self.gradient_clip or float("inf"))
+        if self.gradient_surge:
+            known = torch.where(usual > 0, usual, norm)
+            limit = torch.minimum(limit, self.gradient_surge * known)
+            usual.copy_(torch.lerp(known, torch.minimum(norm, limit), USUAL_SHARE))
+        torch.nn.utils.clip_grads_with_norm_(module.parameters(), limit, norm)
+        return norm
 
     def _set_rates(self, optimizers: list[LightningOptimizer]) -> None:
         factor = cosine_with_warmup(self.global_step, self.warmup_steps, self.progress())

@@ -8,7 +8,7 @@ import torch
 from torchvision.models import vgg19
 
 from sfdkit.errors import ConfigError
-from sfdkit.losses import Crossed, Objective, Step
+from sfdkit.losses import RAMP, Crossed, Objective, Step
 from sfdkit.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from sfdkit.losses.consistency import Consistency
 from sfdkit.losses.field import Painting, Smoothness
@@ -117,7 +117,9 @@ def test_terms_start_at_their_step() -> None:
     step = made(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16), warped=torch.zeros(1, 3, 16, 16))
     assert set(objective(step, 4)[1]) == {"l1"} and not objective.needs("warped", 4)
     assert set(objective(step, 5)[1]) == {"l1", "warp"} and objective.needs("warped", 5)
-    assert objective(step, 5)[0] == pytest.approx(2.0)
+    assert objective(step, 5)[0] == pytest.approx(1 + 1 / RAMP)
+    assert objective(step, 5 + RAMP // 2 - 1)[0] == pytest.approx(1.5)
+    assert objective(step, 5 + RAMP)[0] == pytest.approx(2.0)
 
 
 def test_rate_is_the_divergence_from_a_standard_normal() -> None:
@@ -148,10 +150,13 @@ def test_consistency_equals_brute_force_and_leaves_out_the_same_person() -> None
 
 def test_reencode_is_zero_when_both_come_back() -> None:
     identity, motion = torch.randn(3, 6), torch.randn(3, 4)
-    term = Reencode()
-    assert term(identity * 2, motion, identity, motion) == pytest.approx(0, abs=1e-6)
-    assert term(-identity, motion, identity, motion) == pytest.approx(2, abs=1e-5)
-    assert term(identity, motion + 0.4, identity, motion) == pytest.approx(0.5 * 0.16, abs=1e-5)
+    term, silent = Reencode(), torch.full((4,), -20.0)
+    assert term(identity * 2, motion, identity, motion, silent) == pytest.approx(0, abs=1e-6)
+    assert term(-identity, motion, identity, motion, silent) == pytest.approx(2, abs=1e-5)
+    assert term(identity, motion + 0.4, identity, motion, silent) == pytest.approx(0.5 * 0.16, abs=1e-5)
+    noisy = torch.tensor([-20.0, -20.0, math.log(0.5), 1.0])
+    expected = 0.5 * 0.16 * (1 + 1 + 0.75 + 0) / 4
+    assert term(identity, motion + 0.4, identity, motion, noisy) == pytest.approx(expected, abs=1e-5)
 
 
 def test_crossed_terms_read_their_fields_and_are_silent_without_pairs() -> None:
@@ -160,7 +165,7 @@ def test_crossed_terms_read_their_fields_and_are_silent_without_pairs() -> None:
     crossed = Crossed(picture, code, code, code, code + 0.2, other, picture, picture)
     objective = Objective({"reencode": 2.0, "cycle": 3.0})
     assert objective.needs("crossed", 0) and objective.needs("restored", 0)
-    total, values = objective(made(picture, picture, crossed=crossed))
+    total, values = objective(made(picture, picture, crossed=crossed, log_noise=torch.full((2,), -20.0)))
     assert values["cycle"] == pytest.approx(0.25) and values["reencode"] == pytest.approx(0.02)
     assert total == pytest.approx(0.79)
     total, values = objective(made(picture, picture))

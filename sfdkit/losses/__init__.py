@@ -43,6 +43,11 @@ def _crossed(*fields: str) -> Callable[[Step], tuple[Tensor | None, ...] | None]
     return lambda step: None if step.crossed is None else tuple(getattr(step.crossed, name) for name in fields)
 
 
+def _reread(step: Step) -> tuple[Tensor | None, ...] | None:
+    found = _crossed("identity", "motion", "source_identity", "driver_motion")(step)
+    return None if found is None else (*found, step.log_noise)
+
+
 TERMS: dict[str, Term] = {
     "l1": Term(MultiScaleL1, _pictures),
     "l2": Term(SquaredError, _pictures),
@@ -56,10 +61,13 @@ TERMS: dict[str, Term] = {
     "sparsity": Term(Sparsity, lambda step: (step.motion,)),
     "leakage": Term(Leakage, lambda step: (step.motion,)),
     "consistency": Term(Consistency, lambda step: (step.identity, step.people), "identity"),
-    "reencode": Term(Reencode, _crossed("identity", "motion", "source_identity", "driver_motion"), "crossed"),
+    "reencode": Term(Reencode, _reread, "crossed"),
     "cycle": Term(MultiScaleL1, _crossed("restored", "driver"), "restored"),
 }
 """Name to term; each gives a scalar."""
+
+RAMP = 200
+"""Steps over which a term that starts late grows to its full weight."""
 
 ADVERSARIAL = ("adversarial", "r1")
 """Weights that the task itself uses, with a discriminator."""
@@ -70,7 +78,8 @@ class Objective(nn.Module):
 
     Args:
         weights: Term name to weight, adversarial ones included (they are only checked here).
-        starts: Term name to the step from which it counts; from the first one by default.
+        starts: Term name to the step from which it counts; from the first one by default. Its weight then rises over
+            :data:`RAMP` steps.
 
     Raises:
         ConfigError: A weight or a start for a term that does not exist.
@@ -104,8 +113,13 @@ class Objective(nn.Module):
             arguments = TERMS[name].read(made)
             if arguments is not None:
                 values[name] = self.terms[name](*arguments)
-        total = sum((self.weights[name] * value for name, value in values.items()), made.image.new_zeros(()))
-        return torch.as_tensor(total), values
+        parts = (self.weights[name] * self.share(name, step) * value for name, value in values.items())
+        return torch.as_tensor(sum(parts, made.image.new_zeros(()))), values
+
+    def share(self, name: str, step: int) -> float:
+        """Return the share of its weight that a term has at a step."""
+        start = self.starts.get(name, 0)
+        return min(1.0, max(0.0, (step - start + 1) / RAMP)) if start else 1.0
 
 
 def require_terms(key: str, names: Mapping[str, float] | Mapping[str, int]) -> None:

@@ -9,18 +9,22 @@ from torch import Tensor, nn
 class Reencode(nn.Module):
     """The source's identity and the driver's motion come back from the result.
 
-    Identity by its direction, since only that is contrasted between people; motion coefficient by coefficient, in units
-    in which a standard normal would have a variance of 1.
+    Identity by its direction, since only that is contrasted between people; motion coefficient by coefficient, each as
+    far as it says something, ``1 - noise^2`` (see :class:`sfdkit.losses.rate.Rate`).
     """
 
-    def forward(self, identity: Tensor, motion: Tensor, source_identity: Tensor, driver_motion: Tensor) -> Tensor:
-        """Return ``1 - cosine`` of the identities plus half the mean squared difference of the motions.
+    def forward(
+        self, identity: Tensor, motion: Tensor, source_identity: Tensor, driver_motion: Tensor, log_noise: Tensor
+    ) -> Tensor:
+        """Return ``1 - cosine`` of the identities plus half the weighted mean squared difference of the motions.
 
         Args:
             identity: C N, read in the results.
             motion: C M, read in the results.
             source_identity: C N.
             driver_motion: C M.
+            log_noise: M, logarithm of the standard deviation of the coefficients' noise.
         """
         who = 1 - F.cosine_similarity(identity.float(), source_identity.float(), dim=1).mean()
-        return who + 0.5 * (motion.float() - driver_motion.float()).square().mean()
+        weight = (1 - (2 * log_noise.detach()).exp()).clamp(min=0)
+        return who + 0.5 * (weight * (motion.float() - driver_motion.float()).square()).mean()
