@@ -143,10 +143,12 @@ def describe_vectors(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor)
     """Say for each coefficient of a code which factor it stands for.
 
     All shares are R2 out of fold, at least 0, of least-squares fits with a constant, the predictor and its square, so
-    that a factor that a coefficient follows in a gentle curve counts as followed. ``factor`` is the one that has this
-    vector for its own, else the one of which the coefficient explains most. **A factor has a vector of its own** if some coefficient explains more than half of the
-    factor, and that factor explains more than half of what all factors together explain of the coefficient; where
-    several coefficients do, the one that explains most is the factor's own.
+    that a factor that a coefficient follows in a gentle curve counts as followed.
+
+    **A factor has a vector of its own** if some coefficient explains more than half of the factor, and that factor
+    explains more than half of what all factors together explain of the coefficient; where several coefficients do, the
+    one that explains most is the factor's own. ``factor`` is the factor whose own vector this is, else the one of which
+    the coefficient explains most.
 
     Args:
         code: F P.

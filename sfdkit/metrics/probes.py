@@ -3,8 +3,10 @@
 Legend: ``F`` frames, ``P`` numbers of a code, ``Q`` factors, ``S`` ridge strengths.
 
 A high figure for ``motion from motion`` says that the code holds the factor; one for ``identity from motion`` says that
-the person leaks into the motion code. Frames of one person never stand on both sides of a split: with a split by frame a
-probe would recognise the person and know the identity factors by heart.
+the person leaks into the motion code. Two things to know about the latter: light and background count as identity
+here, as every clip has its own; and what a person wears in the picture (a wide face, say) moves the points of the
+motion code a little, without any training for it. Frames of one person never stand on both sides of a split: with a
+split by frame a probe would recognise the person and know the identity factors by heart.
 """
 
 from __future__ import annotations
@@ -162,9 +164,7 @@ class _Fits(NamedTuple):
 
     def squared_error(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the squared error summed over frames, S Q."""
-        return torch.stack(
-            [(x @ w + b - y).square().sum(0) for w, b in zip(self.weights, self.offset, strict=True)]
-        )
+        return torch.stack([(x @ w + b - y).square().sum(0) for w, b in zip(self.weights, self.offset, strict=True)])
 
 
 class _Moments(NamedTuple):
