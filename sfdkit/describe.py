@@ -74,8 +74,10 @@ def describe_samples(animator: FaceAnimator, samples: Sequence[Sample], batch_si
             frames = decode_frames(sample.clip, range(len(sample.chosen)))
             for some in frames.split(batch_size):
                 image = some.to(device).float() / 255.0
-                pooled = animator.encoder(resize(image, animator.encoder.resolution))[-1].mean((2, 3))
-                parts.append((*animator.describe(image), pooled))
+                features = animator.encoder(resize(image, animator.encoder.resolution))
+                own = animator.driving_encoder is None
+                motion = animator.motion_head(features) if own else animator.motion(image)
+                parts.append((animator.identity_head(features), motion, features[-1].mean((2, 3))))
             bar.update()
     identity, motion, backbone = (torch.cat([t.float().cpu() for t in c]) for c in zip(*parts, strict=True))
     return Codes(identity, motion, backbone, people)
@@ -157,7 +159,7 @@ def make_axes(animator: FaceAnimator, codes: Codes, truth: Truth | None, finding
     for name in ("motion", "identity"):
         code: Tensor = getattr(codes, name)
         directions = _directions(code, getattr(truth, name), folds) if truth else {}
-        vectors = [VectorFactor(v.index, v.factor, v.explains, v.share) for v in getattr(findings, name, ())]
+        vectors = [VectorFactor(v.coefficient, v.factor, v.explains, v.share) for v in getattr(findings, name, ())]
         blocks.append(BlockAxes(code.mean(0), code.std(0, correction=0), tuple(vectors), directions))
     return Axes(basis_fingerprint(animator.descriptors), *blocks)
 

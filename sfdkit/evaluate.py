@@ -29,7 +29,7 @@ its bias cancels. Real faces driven by others have no truth: pose and expression
     the factor (mean absolute over all, and each).
 ``cross/follow_yaw``, ``cross/follow_mouth_open`` …, ``self/follow_…``, ``copy/follow_…``, ``self/copy_follow_…``
     Correlation over all frames between what is read in the result and in the truth; of the unchanged source for
-    ``copy``: what the likeness of people alone gives. null where the truth does not vary. ``follow_mean``: over factors.
+    ``copy``: what the likeness of people alone gives. null where the truth does not vary. ``follow_mean``: over all.
 ``cross/csim_source``, ``cross/csim_driver``, ``cross/csim_gap``
     Cosine of the result's face embedding with the source frame's, with the driving frame's, and the difference.
 ``truth/csim_…``, ``copy/csim_driver``
@@ -62,12 +62,15 @@ What the descriptors hold, on puppets (:mod:`sfdkit.metrics.probes`, :mod:`sfdki
 
 from __future__ import annotations
 
+import inspect
 import math
 import platform
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -77,7 +80,6 @@ from sfdkit.checkpoint import LoadedAnimator, load_animator
 from sfdkit.data.format import ShardIndex
 from sfdkit.data.index import load_index
 from sfdkit.describe import (
-    Findings,
     describe_samples,
     examine,
     known_factors,
@@ -91,8 +93,8 @@ from sfdkit.measure.types import MeasureSettings
 from sfdkit.metrics.protocol import cross_pairs as draw_pairs
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import gmac_per_driven_frame, parameters
-from sfdkit.page import Shown, write_page
-from sfdkit.reenact import Follow, Scores, reenact
+from sfdkit.page import About, Pictures, write_page
+from sfdkit.reenact import Follow, reenact
 from sfdkit.report import Value, distance_table, make_folder, write_metrics, write_picture
 from sfdkit.rows import by_group, choose_groups, means, write_pairs
 from sfdkit.samples import Pair, read_samples
@@ -109,6 +111,7 @@ _TABLE = (
     ("  source unchanged", "copy/face_"),
 )
 _MEASURE = MeasureSettings()
+_FILES = ("report.html", "metrics.json", "pairs.csv", AXES, "sheet.png", "traversal.png")
 
 
 def evaluate(
@@ -130,7 +133,7 @@ def evaluate(
     """Measure a checkpoint on a folder of shards and show what it does and what its descriptors hold.
 
     Writes metrics.json, pairs.csv, axes.json, sheet.png, traversal.png and report.html. Puppets have a true answer for
-    one face driven by another, and known factors; what other data has no answer for is left out, and the report says so.
+    one face driven by another, and known factors; what has no answer in other data is left out, and the report says so.
 
     Args:
         checkpoint: A checkpoint that sfdkit fit wrote.
@@ -157,6 +160,7 @@ def evaluate(
             belongs to, or probes of clips without factors.
         ShardError: The folder has no index, or a shard is missing or damaged.
     """
+    asked = dict(locals())
     numbers = {"clips": 1 if clips is None else clips, "frames": frames, "batch_size": batch_size}
     for name, value in (numbers | {"sheet_rows": sheet_rows}).items():
         require_positive(name, value)
@@ -207,12 +211,56 @@ def evaluate(
     make_axes(animator, codes, truth, findings).save(folder / AXES)
     metrics["evaluation/seconds"] = time.perf_counter() - began
     write_metrics(folder / "metrics.json", metrics)
-    command = _command(checkpoint, shards, output, {k: v for k, v in given.items() if v != defaults[k]})
     missing = opened.missing | _missing(true_pairs, pairs, no_probes, chosen)
-    write_page(folder / "report.html", Shown(metrics, vectors, sheet, traversal, chosen, missing, checkpoint, command))
+    about = About(checkpoint, _command(asked), missing, chosen)
+    write_page(folder / "report.html", metrics, vectors, Pictures(sheet, traversal), about)
     print(distance_table(metrics, _TABLE))
-    print(f"{len(own)} clips, {len(true_pairs)} pairs with truth; wrote report.html, metrics.json, pairs.csv, {AXES}, ")
+    print(f"{len(own)} clips, {len(true_pairs)} pairs with truth; wrote {', '.join(_FILES)} to {folder}")
     return metrics
+
+
+def _follow(read: Mapping[str, Follow], result: str, still: str) -> dict[str, Value]:
+    """Return the follow scores of results and of unchanged sources, and their means."""
+    metrics: dict[str, Value] = {}
+    scores = {name: columns.scores() for name, columns in read.items()}
+    for prefix, at in ((result, 0), (still, 1)):
+        metrics |= {f"{prefix}follow_{name}": pair[at] for name, pair in scores.items()}
+        there = [value for pair in scores.values() if (value := pair[at]) is not None]
+        if there:
+            metrics[f"{prefix}follow_mean"] = sum(there) / len(there)
+    return metrics
+
+
+def _missing(
+    true_pairs: Sequence[Pair], pairs: Sequence[Pair], no_probes: str | None, groups: Sequence[str]
+) -> dict[str, str]:
+    """Return what is not in the report besides what no network reads, and how to get it."""
+    missing: dict[str, str] = {}
+    if not pairs:
+        missing["Cross-reenactment"] = "there is no pair of two people; give clips of several people, --cross_pairs > 0"
+    elif not true_pairs:
+        missing["Truth of cross-reenactment"] = (
+            "nobody knows how one real face looks with the motion of another: only puppets have a rendered truth. "
+            "Evaluate on shards of puppets, or read identity, pose and expression by networks (--measure)"
+        )
+    if no_probes:
+        missing["Probes, DCI and directions"] = f"{no_probes}. Evaluate on the test shards of puppets"
+    if not groups:
+        missing["Results by group"] = "the clips name no groups; they stand in the json of each clip, under groups"
+    return missing
+
+
+def _command(asked: Mapping[str, Any]) -> str:
+    """Return the command line that gives these results, without what is as by default."""
+    words = ["sfdkit", "evaluate"]
+    for name, parameter in inspect.signature(evaluate).parameters.items():
+        value = asked[name]
+        if isinstance(value, MeasureSettings):
+            different = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+            words += [word for key, file in different.items() for word in (f"--{name}.{key}", str(file))]
+        elif value != parameter.default:
+            words += [f"--{name}", f"[{','.join(value)}]" if isinstance(value, list) else str(value)]
+    return shlex.join(words)
 
 
 def _require_resolution(animator: FaceAnimator, index: ShardIndex, checkpoint: str, shards: str) -> None:

@@ -23,6 +23,8 @@ STEPS = (-3, -2, -1, 0, 1, 2, 3)
 TRAVERSED = 32
 """The most rows of a traversal."""
 _STRIP_CELL = 80
+_ROWS_BESIDE = 12
+"""With more rows than these a traversal has two columns of them."""
 
 
 def draw_sheet(animator: FaceAnimator, own: Sequence[Pair], pairs: Sequence[Pair]) -> np.ndarray:
@@ -77,12 +79,14 @@ def order_vectors(vectors: Sequence[Vector], std: Tensor) -> list[int]:
     """
     if vectors:
         ordered = sorted(vectors, key=lambda v: (not v.own, v.factor is None, -v.explains))
-        return [vector.index for vector in ordered][:TRAVERSED]
+        return [vector.coefficient for vector in ordered][:TRAVERSED]
     return std.argsort(descending=True)[:TRAVERSED].tolist()
 
 
 def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, vectors: Sequence[Vector]) -> np.ndarray:
     """Draw what each motion vector does to a face: one row per vector, the coefficient changed by -3 to +3 deviations.
+
+    Many vectors stand in two columns, to be read down the left one first.
 
     Args:
         animator: In eval mode.
@@ -105,7 +109,12 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, vectors:
             made = animator.generate(state.expand(len(STEPS)), motion).image.float().clamp(0.0, 1.0)
             rows.append([_label(index, vectors, float(std[index])), *made])
     captions = ["motion vector", *(f"{step:+d} sigma" if step else "as it is" for step in STEPS)]
-    return make_sheet(rows, captions, _STRIP_CELL, "One motion coefficient at a time, around the source's own motion")
+    if len(rows) <= _ROWS_BESIDE:
+        return make_sheet(rows, captions, _STRIP_CELL)
+    half = -(-len(rows) // 2)
+    left, right = (make_sheet(part, captions, _STRIP_CELL) for part in (rows[:half], rows[half:]))
+    right = np.pad(right, ((0, len(left) - len(right)), (0, 0), (0, 0)), constant_values=255)
+    return np.concatenate([left, right], 1)
 
 
 def _label(index: int, vectors: Sequence[Vector], std: float) -> Tensor:

@@ -41,8 +41,8 @@ class DCI(NamedTuple):
 class Vector(NamedTuple):
     """What one vector of the basis stands for."""
 
-    index: int
-    """Which coefficient."""
+    coefficient: int
+    """Which one."""
     factor: str | None
     """The factor that it tells most about; None where it tells nothing about any."""
     explains: float
@@ -191,9 +191,11 @@ def _fit_r2(predictors: Tensor, targets: Tensor, folds: Tensor) -> Tensor:
     """
     design = torch.cat([torch.ones_like(predictors[:, :1]), predictors, predictors.square()], 1)
     error = targets.new_zeros(targets.shape[1])
-    for fold in range(int(folds.max()) + 1):
-        test = folds == fold
-        fit = torch.linalg.lstsq(design[~test], targets[~test], driver="gelsd").solution
+    rows = [folds == fold for fold in range(int(folds.max()) + 1)]
+    grams = torch.stack([design[r].T @ design[r] for r in rows])
+    cross = torch.stack([design[r].T @ targets[r] for r in rows])
+    fits = torch.linalg.pinv(grams.sum(0) - grams, hermitian=True, rtol=1e-10) @ (cross.sum(0) - cross)
+    for test, fit in zip(rows, fits, strict=True):
         error += (design[test] @ fit - targets[test]).square().sum(0)
     total = targets.square().sum(0)
     return torch.where(total > 0, (1.0 - error / total.clamp(min=1e-12)).clamp(min=0.0), 0.0)
