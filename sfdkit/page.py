@@ -100,9 +100,10 @@ p { margin: 6px 0 12px; max-width: 76ch; }
 .lead, .note { color: var(--soft); }
 .note { font-size: 13px; }
 code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 12px; margin: 22px 0 8px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(146px, 1fr)); gap: 12px; margin: 22px 0 8px; }
 .tile { border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px 11px; background: var(--wash); }
-.tile b { display: block; font-size: 26px; line-height: 1.25; font-weight: 650; font-variant-numeric: tabular-nums; }
+.tile b { display: block; white-space: nowrap; font-size: 25px; line-height: 1.25; font-weight: 650; font-variant-numeric: tabular-nums; }
+.tile small { font-size: 15px; font-weight: 500; }
 .tile span { display: block; font-size: 13px; color: var(--soft); line-height: 1.35; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 8px 0 10px; font-variant-numeric: tabular-nums; font-size: 14px; }
@@ -110,6 +111,7 @@ th, td { padding: 5px 11px; text-align: right; border-bottom: 1px solid var(--li
 th:first-child, td:first-child { text-align: left; padding-left: 2px; }
 thead th { font-weight: 600; font-size: 13px; color: var(--soft); vertical-align: bottom; }
 tr.still td { color: var(--soft); }
+.tight { width: 100%; } .tight th { white-space: normal; min-width: 52px; } .tight th, .tight td { padding: 5px 8px; }
 tr.group td { font-weight: 600; padding-top: 14px; border-bottom-color: var(--still); }
 .small { color: var(--bad); }
 .heat td:not(:first-child) { text-align: center; min-width: 68px; border-bottom: 2px solid var(--paper);
@@ -156,17 +158,17 @@ def _headline(m: Mapping[str, Value]) -> str:
         psnr, still = _number(m, f"{prefix}psnr"), _number(m, f"{copy}psnr")
         if psnr is not None:
             text = f"{words}; the source unchanged gives {_show(still, 2)} dB"
-            tiles.append(_tile(f"{_show(psnr, 2)} dB", text))
+            tiles.append(_tile(f"{_show(psnr, 2)} <small>dB</small>", text))
     if (face := _number(m, "cross/face_psnr")) is not None:
         text = f"cross, inside the face; unchanged {_show(_number(m, 'copy/face_psnr'), 2)} dB"
-        tiles.append(_tile(f"{_show(face, 2)} dB", text))
+        tiles.append(_tile(f"{_show(face, 2)} <small>dB</small>", text))
     if (follow := _number(m, "cross/follow_mean")) is not None:
         tiles.append(_tile(_show(follow, 2), "of 1: how well pose and expression follow the driver"))
     if (leak := _number(m, "cross/leakage")) is not None:
         tiles.append(_tile(_show(leak, 3), "leakage: nearer to the driver's identity than it should be"))
     if (own := _number(m, "dci/own_vectors")) is not None:
         total = _show(_number(m, "dci/factors"), 0)
-        tiles.append(_tile(f"{own:.0f} of {total}", "motion factors have a basis vector of their own"))
+        tiles.append(_tile(f"{own:.0f} <small>of {total}</small>", "motion factors have a basis vector of their own"))
     about = (
         f"{m.get('evaluation/clips')} clips of {m.get('evaluation/frames_per_clip')} driven frames, "
         f"{m.get('evaluation/pairs')} cross pairs with a true answer; data set {m.get('evaluation/dataset')}, split "
@@ -278,9 +280,9 @@ def _names(m: Mapping[str, Value], prefix: str) -> list[str]:
 
 
 def _bars(bars: Sequence[tuple[str, float | None, float | None]]) -> str:
-    """Draw one bar per factor from 0, with a mark for the unchanged source; the axis runs from -0.25 to 1."""
+    """Draw one bar per factor from 0 to at most 1, with a mark for the unchanged source."""
     left, width, line = 120, 560, 24
-    low = -0.25
+    low = -0.25 if any(value is not None and value < 0 for _, *both in bars for value in both) else 0.0
 
     def place(value: float) -> float:
         return left + width * (min(max(value, low), 1.0) - low) / (1.0 - low)
@@ -413,7 +415,12 @@ def _vectors(m: Mapping[str, Value], vectors: Sequence[Vector], traversal: np.nd
             traversal,
             "Each row changes one motion coefficient of the first test face by up to three standard deviations, and "
             "leaves the others as they are."
-            + (" Vectors that are a factor's own come first, then by what they explain." if vectors else ""),
+            + (
+                " Vectors that are a factor's own come first, then by R², what they explain of the factor named; read down "
+                "the left column first."
+                if vectors
+                else ""
+            ),
         )
     )
     return "\n".join(html)
@@ -444,7 +451,7 @@ def _groups(m: Mapping[str, Value], groups: Sequence[str]) -> str:
             lines.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
         gaps = [_show(_number(m, f"{place}gap_{k.replace('/', '_')}"), _digits(k)) for k in columns]
         lines.append(f'<tr class="still"><td>gap</td><td></td><td></td>{"".join(f"<td>{g}</td>" for g in gaps)}</tr>')
-    html.append(_table(head, lines))
+    html.append(_table(head, lines, "tight"))
     html.append(f'<p class="note"><span class="small">Orange</span>: fewer than {SMALL} pairs.</p>')
     return "\n".join(html)
 

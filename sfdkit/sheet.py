@@ -119,12 +119,15 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, vectors:
 
 def _label(index: int, vectors: Sequence[Vector], std: float) -> Tensor:
     """Return a cell with words, 3 H W in [0, 1]."""
-    lines = [f"{index}", f"sigma {std:.3g}"]
+    lines = [f"{index}", f"sigma {std:.2g}"]
     if vectors and vectors[index].factor is not None:
         vector = vectors[index]
-        lines = [f"{index}", str(vector.factor), f"explains {vector.explains:.2f}", "its own" if vector.own else ""]
+        lines = [f"{index}{', own' if vector.own else ''}", str(vector.factor), f"R2 {vector.explains:.2f}"]
     cell = Image.new("RGB", (_STRIP_CELL, _STRIP_CELL), (255, 255, 255))
-    pen, font = ImageDraw.Draw(cell), ImageFont.load_default()
+    pen = ImageDraw.Draw(cell)
     for number, line in enumerate(lines):
-        pen.text((2, 6 + 18 * number), line, fill=(20, 20, 20), font=font)
+        size = 14.0
+        while size > 9 and ImageFont.load_default(size).getlength(line) > _STRIP_CELL - 2:
+            size -= 1
+        pen.text((1, 12 + 19 * number), line, fill=(20, 20, 20), font=ImageFont.load_default(size))
     return torch.from_numpy(np.asarray(cell).copy()).permute(2, 0, 1).float() / 255.0
