@@ -23,7 +23,7 @@ TRAINER_COMMANDS = {
 OWN_COMMANDS = {
     "animate": "move the face of a picture as a video's:  "
     "sfdkit animate --checkpoint C --source S --driving D --output O",
-    "evaluate": "metrics.json and sheet.png of a checkpoint on shards",
+    "evaluate": "figures, probes and report.html of a checkpoint on shards",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
     "bench": "measure how fast shards are read, beside other loaders:  sfdkit bench stream --folder ADDRESS",
     "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",

@@ -102,7 +102,8 @@ p { margin: 6px 0 12px; max-width: 76ch; }
 code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(146px, 1fr)); gap: 12px; margin: 22px 0 8px; }
 .tile { border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px 11px; background: var(--wash); }
-.tile b { display: block; white-space: nowrap; font-size: 25px; line-height: 1.25; font-weight: 650; font-variant-numeric: tabular-nums; }
+.tile b { display: block; white-space: nowrap;
+  font-size: 25px; line-height: 1.25; font-weight: 650; font-variant-numeric: tabular-nums; }
 .tile small { font-size: 15px; font-weight: 500; }
 .tile span { display: block; font-size: 13px; color: var(--soft); line-height: 1.35; }
 .wide { overflow-x: auto; }
@@ -130,8 +131,12 @@ dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; max-width: 80c
   padding: 9px 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 700px) { main { padding: 20px 14px; } .columns { columns: 1; }
   .side { grid-template-columns: 1fr; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; } }
-@media print { @page { margin: 14mm; } body { font-size: 11pt; } main { max-width: none; padding: 0; }
-  h2, h3 { break-after: avoid; } table, svg, .tile { break-inside: avoid; } tr { break-inside: avoid; } }
+@media print { @page { margin: 13mm; } body { font-size: 10pt; } main { max-width: none; padding: 0; }
+  h2 { margin-top: 26px; } h2, h3 { break-after: avoid; } p { orphans: 3; widows: 3; }
+  table, svg, tr, figure, .tile { break-inside: avoid; } .wide { overflow: visible; }
+  table { font-size: 8.5pt; } th, td, .tight th, .tight td { padding: 3px 5px; } thead th { font-size: 8pt; }
+  .tight th { min-width: 0; } .heat td:not(:first-child) { min-width: 0; padding: 2px 4px; }
+  img { max-height: 225mm; } }
 """
 
 
@@ -416,8 +421,8 @@ def _vectors(m: Mapping[str, Value], vectors: Sequence[Vector], traversal: np.nd
             "Each row changes one motion coefficient of the first test face by up to three standard deviations, and "
             "leaves the others as they are."
             + (
-                " Vectors that are a factor's own come first, then by R², what they explain of the factor named; read down "
-                "the left column first."
+                " Vectors that are a factor's own come first, then by R², what they explain of the factor named; read "
+                "down the left column first."
                 if vectors
                 else ""
             ),
