@@ -26,6 +26,7 @@ OWN_COMMANDS = {
     "evaluate": "figures, probes and report.html of a checkpoint on shards",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
     "bench": "measure how fast shards are read, beside other loaders:  sfdkit bench stream --folder ADDRESS",
+    "measure": "train the network that measures puppets:  sfdkit measure train --resolution 64",
     "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",
     "model": "sfdkit model summary --config FILE: parameters and GMAC",
 }
@@ -109,6 +110,10 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
         from sfdkit.data.bench import stream
 
         return {"stream": stream}
+    if command == "measure":
+        from sfdkit.measure.commands import train
+
+        return {"train": train}
     if command == "shards":
         from sfdkit.data.commands import check, copy, ls, pack_images, pack_puppets, pack_videos
 

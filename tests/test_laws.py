@@ -23,6 +23,10 @@ ROOMS = {
     "kornia": ("sfdkit.augment",),
     "timm": ("sfdkit.model.encoders",),
     "ray": ("sfdkit.data.engines",),
+    "onnxruntime": ("sfdkit.measure.files",),
+    "onnx": ("sfdkit.measure.files",),
+    "onnx2torch": ("sfdkit.measure.files",),
+    "safetensors": ("sfdkit.measure.puppets",),
     "lightning": ("sfdkit.task", "sfdkit.callbacks", "sfdkit.data.module", "sfdkit.training"),
 }
 NEVER = [
@@ -36,6 +40,10 @@ NEVER = [
     ("sfdkit.model", "sfdkit.task"),
     ("sfdkit.puppets", "sfdkit.model"),
     ("sfdkit.losses", "sfdkit.data"),
+    ("sfdkit.puppets", "sfdkit.measure"),
+    ("sfdkit.model", "sfdkit.measure"),
+    ("sfdkit.measure", "sfdkit.data"),
+    ("sfdkit.measure", "sfdkit.task"),
 ]
 
 
