@@ -41,8 +41,10 @@ its bias cancels. Real faces driven by others have no truth: pose and expression
     Cosine of the result's embedding with the driving frame's.
 ``self/unread``, ``cross/unread``
     Share of the frames in which something could not be read; they are left out.
-``measure/…``
-    About the network; ``measure/floor_…`` is its error on the driving frames of puppets against their known factors.
+``measure/floor_yaw_error`` …
+    The network's own error, on the driving frames of puppets against their known factors.
+``regressor/…``, ``networks/…``
+    About the networks: which, and how well they read faces held out of their training.
 
 What the descriptors hold, on puppets (:mod:`sfdkit.metrics.probes`, :mod:`sfdkit.metrics.dci`); ``BLOCK`` is
 ``motion``, ``identity`` or, for probes, ``backbone``.
@@ -178,7 +180,7 @@ def evaluate(
     if probes and no_probes:
         raise ConfigError(f"probes: {shards} cannot be probed: {no_probes}; leave --probes out, or give such shards")
     puppets = all(sample.is_puppet for sample in samples)
-    opened = open_gauges(measure, animator.resolution, puppets)
+    opened = open_gauges(measure, animator.resolution, puppets, next(animator.parameters()).device)
 
     own = [Pair(sample, sample) for sample in samples]
     pairs = [Pair(samples[i], samples[j]) for i, j in draw_pairs([s.identity for s in samples], cross_pairs, seed)]
@@ -212,7 +214,7 @@ def evaluate(
     metrics["evaluation/seconds"] = time.perf_counter() - began
     write_metrics(folder / "metrics.json", metrics)
     missing = opened.missing | _missing(true_pairs, pairs, no_probes, chosen)
-    about = About(checkpoint, _command(asked), missing, chosen)
+    about = About(checkpoint, _command(asked), missing, chosen, opened.about)
     write_page(folder / "report.html", metrics, vectors, Pictures(sheet, traversal), about)
     print(distance_table(metrics, _TABLE))
     print(f"{len(own)} clips, {len(true_pairs)} pairs with truth; wrote {', '.join(_FILES)} to {folder}")

@@ -38,6 +38,8 @@ class About(NamedTuple):
     """What was not measured: why, and how to get it."""
     groups: Sequence[str]
     """Groups that results are given by."""
+    networks: Mapping[str, Value]
+    """About the networks that measured."""
 
 
 def write_page(
@@ -54,7 +56,7 @@ def write_page(
     """
     sections = [
         _headline(metrics),
-        _distances(metrics),
+        _distances(metrics, about.networks),
         _follow(metrics),
         _identity(metrics),
         _probes(metrics),
@@ -127,6 +129,8 @@ img { max-width: 100%; height: auto; display: block; border: 1px solid var(--lin
 svg { max-width: 100%; height: auto; display: block; font: 13px system-ui, "Segoe UI", Roboto, Arial, sans-serif; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 20px; margin: 10px 0; font-size: 14px; }
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; max-width: 80ch; }
+.facts { grid-template-columns: repeat(auto-fill, minmax(150px, max-content) 90px); gap: 2px 12px; font-size: 13px; }
+.facts dt { font-weight: 400; color: var(--soft); }
 .command { display: block; background: var(--wash); border: 1px solid var(--line); border-radius: 6px;
   padding: 9px 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 700px) { main { padding: 20px 14px; } .columns { columns: 1; }
@@ -210,7 +214,7 @@ _READ = (
 )
 
 
-def _distances(m: Mapping[str, Value]) -> str:
+def _distances(m: Mapping[str, Value], networks: Mapping[str, Value]) -> str:
     columns = [c for c in _PIXELS if any(_number(m, prefix + c[1]) is not None for _, prefix, _ in _ROWS)]
     html = [
         "<h2>How far results are from the answer</h2>",
@@ -234,10 +238,9 @@ def _distances(m: Mapping[str, Value]) -> str:
             "network, so that its bias cancels; <i>the network itself</i> is its error on frames with known factors. "
             "Real faces have no answer in cross-reenactment: pose and expression are compared with the driver's.</p>",
         ]
-        named = [(k, v) for k, v in sorted(m.items()) if k.startswith("measure/") and "/floor_" not in k]
-        if named:
-            facts = "; ".join(f"{k.removeprefix('measure/')} {_plain(v)}" for k, v in named)
-            html.append(f'<p class="note">About the network: {escape(facts)}.</p>')
+    if networks:
+        facts = "".join(f"<dt>{escape(_words(k))}</dt><dd>{escape(_plain(v))}</dd>" for k, v in networks.items())
+        html.append(f'<h3>About the network</h3>\n<dl class="facts">{facts}</dl>')
     return "\n".join(html)
 
 
@@ -518,6 +521,10 @@ def _facts(m: Mapping[str, Value], about: About) -> str:
         '<p class="note">All figures are in metrics.json, those of each pair in pairs.csv, directions in axes.json. '
         "Figures of different papers do not compare: they differ in crop, resolution and definition.</p>"
     )
+
+
+def _words(key: str) -> str:
+    return key.split("/")[-1].replace("_", " ")
 
 
 def _plain(value: Value) -> str:

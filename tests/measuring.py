@@ -15,7 +15,7 @@ class BrightnessMeasurer:
     expression_names = ("mouth_open", "brows")
 
     def __init__(self) -> None:
-        self.about: dict[str, float | int | str | None] = {"measure/regressor": "brightness"}
+        self.about: dict[str, float | int | str | None] = {"regressor/file": "brightness"}
         self.missing: dict[str, str] = {}
 
     def measure(self, images: Tensor) -> Measured:

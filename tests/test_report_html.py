@@ -122,7 +122,8 @@ def test_the_page_says_what_was_measured(page: str, files: Path) -> None:
         "skin_tone",
         "Leakage",
         "yaw",
-        "regressor brightness",
+        "About the network",
+        "brightness",
     ):
         assert part in words
     assert "model <1>.ckpt" in words and "<1>" not in page and "&lt;1&gt;" in page
@@ -145,7 +146,7 @@ def test_small_groups_are_marked(tmp_path: Path) -> None:
     metrics = {"groups/skin/dark/self_pairs": 4, "groups/skin/dark/cross_pairs": 5, "groups/skin/light/self_pairs": 9}
     metrics |= {"groups/skin/light/cross_pairs": 9, "groups/skin/dark/cross_psnr": 1, "groups/skin/dark/self_psnr": 2}
     pictures = Pictures(*(np.zeros((8, 8, 3), np.uint8) for _ in range(2)))
-    write_page(tmp_path / "r.html", metrics, [], pictures, About("c", "sfdkit evaluate", {}, ["skin"]))
+    write_page(tmp_path / "r.html", metrics, [], pictures, About("c", "sfdkit evaluate", {}, ["skin"], {}))
     text = (tmp_path / "r.html").read_text()
     (row,) = re.findall(r"<tr><td>dark</td>.*?</tr>", text)
     assert row.count('class="small"') == 2 and '<td class="small">4</td><td>5</td>' in row
