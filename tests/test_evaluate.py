@@ -17,12 +17,15 @@ from sfdkit.data.reader import read_clips
 from sfdkit.describe import Codes, Truth, describe_samples, examine, known_factors, make_axes, orthonormality
 from sfdkit.errors import CheckpointError, ConfigError, DataError, ShardError
 from sfdkit.evaluate import evaluate
+from sfdkit.gauges import READ, open_gauges
+from sfdkit.measure.network import PuppetNetwork
+from sfdkit.measure.puppets import SCHEMA, Regressor, save_regressor
 from sfdkit.measure.types import MeasureSettings
 from sfdkit.metrics.dci import DCI, Vector
 from sfdkit.metrics.image import frame_psnr
 from sfdkit.metrics.protocol import cross_pairs
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors
-from sfdkit.reenact import drive
+from sfdkit.reenact import Gauges, drive
 from sfdkit.report import distance_table, make_folder, write_metrics
 from sfdkit.samples import Pair, load_frames, read_samples, render_truth
 from sfdkit.sheet import draw_traversal, order_vectors
@@ -196,6 +199,46 @@ def test_the_command_line_reads_every_option(files: Path, tmp_path: Path) -> Non
     assert {key.split("/")[1] for key in stored if key.startswith("groups/")} == {"skin"}
     report = (tmp_path / "o" / "report.html").read_text()
     assert "--probes False --groups" in report and "they were switched off" in report
+
+
+def test_a_regressor_that_is_named_reads_results(files: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    about = {"schema": SCHEMA, "resolution": 32, "seed": 1, "steps": 5, "accuracy": {"yaw": 3.5}, "accuracy_soft": {}}
+    regressor = Regressor(PuppetNetwork().eval(), about)
+    save_regressor(tmp_path / "r.safetensors", regressor)
+    words = f"evaluate --checkpoint {files}/model.ckpt --shards {files}/puppets --output {tmp_path}/o --frames 2"
+    words += f" --cross_pairs 4 --device cpu --measure.regressor {tmp_path}/r.safetensors --measure.lpips none"
+    assert main(words.split()) == 0
+    stored = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert stored["regressor/yaw"] == 3.5
+    for prefix in ("self/", "self/copy_", "cross/", "copy/", "measure/floor_"):
+        for name in ("landmark_error", "pose_error", "yaw_error", "expression_error", "mouth_open_error"):
+            assert stored[prefix + name] > 0
+    assert all(stored[f"{place}csim_driver"] < 1 for place in ("cross/", "truth/", "copy/"))
+    gaps = [stored[f"{place}csim_gap"] for place in ("truth/", "cross/")]
+    assert stored["cross/leakage"] == pytest.approx(gaps[0] - gaps[1], abs=1e-4)
+    assert -1 <= stored["cross/follow_mouth_open"] <= 1
+    samples = read_samples(files / "puppets", load_index(files / "puppets"), None, 2)
+    pairs = [Pair(samples[i], samples[j]) for i, j in cross_pairs([s.identity for s in samples], 4, 0)]
+    errors = []
+    for pair in pairs:
+        result = drive(lively_animator(), load_frames([pair], CPU), 9).image
+        with torch.no_grad():
+            read, wanted = (regressor.network(t) for t in (result, render_truth([pair], CPU)[0][0]))
+        errors.append(float((read.pose - wanted.pose).abs().mean()))
+    assert stored["cross/pose_error"] == pytest.approx(np.mean(errors), rel=1e-3)
+    report = (tmp_path / "o" / "report.html").read_text()
+    assert "<dt>LPIPS</dt><dd>switched off</dd>" in report and "--measure.regressor" in report
+
+
+def test_what_measures_is_opened_or_said_to_be_missing(tmp_path: Path) -> None:
+    nothing = open_gauges(MeasureSettings(regressor="none", lpips="none"), 32, True, CPU)
+    assert nothing.gauges == Gauges()
+    assert set(nothing.missing) == {f"{what.capitalize()}, read by a network" for what in READ} | {"LPIPS"}
+    with pytest.raises(CheckpointError, match=r"regressor .*gone\.safetensors does not exist"):
+        open_gauges(MeasureSettings(regressor=str(tmp_path / "gone.safetensors"), lpips="none"), 32, True, CPU)
+    with pytest.raises(ConfigError, match=r"lpips: .*gone\.pth is no file"):
+        open_gauges(MeasureSettings(regressor="none", lpips=str(tmp_path / "gone.pth")), 32, True, CPU)
 
 
 def test_shards_that_are_missing_are_named(files: Path, tmp_path: Path) -> None:
