@@ -29,7 +29,8 @@ its bias cancels. Real faces driven by others have no truth: pose and expression
     the factor (mean absolute over all, and each).
 ``cross/follow_yaw``, ``cross/follow_mouth_open`` …, ``self/follow_…``, ``copy/follow_…``, ``self/copy_follow_…``
     Correlation over all frames between what is read in the result and in the truth; of the unchanged source for
-    ``copy``: what the likeness of people alone gives. null where the truth does not vary. ``follow_mean``: over all.
+    ``copy``: what the likeness of people alone gives. null where the truth does not vary. ``follow_mean``: over
+    those that the network reads (``measure/reads_…`` at least 0.5, where that is known).
 ``cross/csim_source``, ``cross/csim_driver``, ``cross/csim_gap``
     Cosine of the result's face embedding with the source frame's, with the driving frame's, and the difference.
 ``truth/csim_…``, ``copy/csim_driver``
@@ -43,6 +44,8 @@ its bias cancels. Real faces driven by others have no truth: pose and expression
     Share of the frames in which something could not be read; they are left out.
 ``measure/floor_yaw_error`` …
     The network's own error, on the driving frames of puppets against their known factors.
+``measure/reads_yaw`` …
+    Correlation over the same frames between what it reads and what the factor is: below 0.5 a follow score says little.
 ``regressor/…``, ``networks/…``
     About the networks: which, and how well they read faces held out of their training.
 
@@ -69,7 +72,7 @@ import math
 import platform
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -96,7 +99,7 @@ from sfdkit.metrics.protocol import cross_pairs as draw_pairs
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import gmac_per_driven_frame, parameters
 from sfdkit.page import About, Pictures, write_page
-from sfdkit.reenact import Follow, reenact
+from sfdkit.reenact import READABLE, Follow, reenact
 from sfdkit.report import Value, distance_table, make_folder, write_metrics, write_picture
 from sfdkit.rows import by_group, choose_groups, means, write_pairs
 from sfdkit.samples import Pair, read_samples
@@ -194,7 +197,11 @@ def evaluate(
     _require_finite(measured, checkpoint)
 
     metrics: dict[str, Value] = {**measured, **opened.about, **_about(loaded, index)}
-    metrics |= _follow(by_self.follow, "self/", "self/copy_") | _follow(by_cross.follow, "cross/", "copy/")
+    read_well = {name: columns.read_well() for name, columns in by_self.follow.items()}
+    metrics |= {f"measure/reads_{name}": value for name, value in read_well.items() if value is not None}
+    blind = {name for name, value in read_well.items() if value is not None and value < READABLE}
+    metrics |= _follow(by_self.follow, "self/", "self/copy_", blind)
+    metrics |= _follow(by_cross.follow, "cross/", "copy/", blind)
     metrics |= by_group(chosen, by_self.rows, by_cross.rows)
     codes = describe_samples(animator, samples, batch_size)
     truth = None if no_probes else known_factors(samples)
@@ -221,13 +228,13 @@ def evaluate(
     return metrics
 
 
-def _follow(read: Mapping[str, Follow], result: str, still: str) -> dict[str, Value]:
-    """Return the follow scores of results and of unchanged sources, and their means."""
+def _follow(read: Mapping[str, Follow], result: str, still: str, blind: Container[str]) -> dict[str, Value]:
+    """Return the follow scores of results and of unchanged sources, and their means without ``blind`` factors."""
     metrics: dict[str, Value] = {}
     scores = {name: columns.scores() for name, columns in read.items()}
     for prefix, at in ((result, 0), (still, 1)):
         metrics |= {f"{prefix}follow_{name}": pair[at] for name, pair in scores.items()}
-        there = [value for pair in scores.values() if (value := pair[at]) is not None]
+        there = [v for name, pair in scores.items() if (v := pair[at]) is not None and name not in blind]
         if there:
             metrics[f"{prefix}follow_mean"] = sum(there) / len(there)
     return metrics

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sfdkit.metrics.dci import Vector
+from sfdkit.reenact import READABLE
 from sfdkit.report import Value
 from sfdkit.rows import COMPARED, SMALL
 
@@ -129,8 +130,6 @@ img { max-width: 100%; height: auto; display: block; border: 1px solid var(--lin
 svg { max-width: 100%; height: auto; display: block; font: 13px system-ui, "Segoe UI", Roboto, Arial, sans-serif; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 20px; margin: 10px 0; font-size: 14px; }
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; max-width: 80ch; }
-.facts { grid-template-columns: repeat(auto-fill, minmax(150px, max-content) 90px); gap: 2px 12px; font-size: 13px; }
-.facts dt { font-weight: 400; color: var(--soft); }
 .command { display: block; background: var(--wash); border: 1px solid var(--line); border-radius: 6px;
   padding: 9px 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 700px) { main { padding: 20px 14px; } .columns { columns: 1; }
@@ -239,9 +238,27 @@ def _distances(m: Mapping[str, Value], networks: Mapping[str, Value]) -> str:
             "Real faces have no answer in cross-reenactment: pose and expression are compared with the driver's.</p>",
         ]
     if networks:
-        facts = "".join(f"<dt>{escape(_words(k))}</dt><dd>{escape(_plain(v))}</dd>" for k, v in networks.items())
-        html.append(f'<h3>About the network</h3>\n<dl class="facts">{facts}</dl>')
+        html.append(_networks(networks))
     return "\n".join(html)
+
+
+def _networks(networks: Mapping[str, Value]) -> str:
+    """Say which networks measured, and lay out how well they read faces held out of their training."""
+    names = {key.split("/")[-1]: value for key, value in networks.items()}
+    plain = {name: value for name, value in names.items() if not isinstance(value, float)}
+    columns = [("", ""), ("r2_", "R²"), ("soft_", "blurred"), ("soft_r2_", "R², blurred")]
+    what = [n for n in names if n not in plain and not n.startswith(("r2_", "soft_"))]
+    lines = []
+    for name in what:
+        cells = "".join(f"<td>{_plain(names[p + name]) if p + name in names else ''}</td>" for p, _ in columns)
+        lines.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
+    html = f"<h3>About the network</h3>\n<p>{escape(', '.join(f'{_words(k)} {_plain(v)}' for k, v in plain.items()))}."
+    if not lines:
+        return html + "</p>"
+    return (
+        f"{html} Its errors on faces held out of its training, as they are and blurred as results may be:</p>\n"
+        + _table(["", "error", *(words for _, words in columns[1:])], lines)
+    )
 
 
 def _factors(m: Mapping[str, Value], prefix: str, suffix: str) -> list[str]:
@@ -275,22 +292,34 @@ def _follow(m: Mapping[str, Value]) -> str:
     names = _names(m, f"{prefix}follow_")
     if not names:
         return ""
-    bars = [(n, _number(m, f"{prefix}follow_{n}"), _number(m, f"{still}follow_{n}")) for n in names]
+    bars = [(n, _number(m, f"{prefix}follow_{n}"), _number(m, f"{still}follow_{n}"), _blind(m, n)) for n in names]
+    blind = [n for n in names if _blind(m, n)]
+    warning = (
+        f'\n<p class="note">Pale: the network itself hardly reads {escape(", ".join(blind))} (its reading correlates '
+        f"below {READABLE:g} with the known factor), so these bars say little, and the mean leaves them out.</p>"
+        if blind
+        else ""
+    )
     return (
         "<h2>Does the face follow?</h2>\n<p>Correlation, over all frames of all pairs, between what a network reads in "
         "the result and in the answer: 1 is a face that does as the driver does, 0 one that does as it likes. The grey "
-        "mark is the unchanged source.</p>\n" + _bars(bars)
+        "mark is the unchanged source.</p>\n" + _bars(bars) + warning
     )
+
+
+def _blind(m: Mapping[str, Value], name: str) -> bool:
+    reads = _number(m, f"measure/reads_{name}")
+    return reads is not None and reads < READABLE
 
 
 def _names(m: Mapping[str, Value], prefix: str) -> list[str]:
     return [key.removeprefix(prefix) for key in m if key.startswith(prefix) and not key.endswith("_mean")]
 
 
-def _bars(bars: Sequence[tuple[str, float | None, float | None]]) -> str:
-    """Draw one bar per factor from 0 to at most 1, with a mark for the unchanged source."""
+def _bars(bars: Sequence[tuple[str, float | None, float | None, bool]]) -> str:
+    """Draw one bar per factor from 0 to at most 1, with a mark for the unchanged source; pale where that is True."""
     left, width, line = 120, 560, 24
-    low = -0.25 if any(value is not None and value < 0 for _, *both in bars for value in both) else 0.0
+    low = -0.25 if any(value is not None and value < 0 for _, *both, _ in bars for value in both) else 0.0
 
     def place(value: float) -> float:
         return left + width * (min(max(value, low), 1.0) - low) / (1.0 - low)
@@ -301,15 +330,16 @@ def _bars(bars: Sequence[tuple[str, float | None, float | None]]) -> str:
         x = place(tick)
         parts.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height - 22}" stroke="#dfe3e8"/>')
         parts.append(f'<text x="{x:.1f}" y="{height - 6}" text-anchor="middle" fill="#5b6675">{tick:g}</text>')
-    for row, (name, value, still) in enumerate(bars):
+    for row, (name, value, still, pale) in enumerate(bars):
         y = row * line + 4
         parts.append(f'<text x="0" y="{y + 13}" fill="#1d2430">{escape(name)}</text>')
         if value is not None:
             x, zero = place(value), place(0.0)
             colour = "#0f766e" if value >= 0 else "#b45309"
+            faint = ' fill-opacity="0.3"' if pale else ""
             parts.append(
                 f'<rect x="{min(x, zero):.1f}" y="{y}" width="{max(abs(x - zero), 1):.1f}" height="16" rx="2" '
-                f'fill="{colour}"/>'
+                f'fill="{colour}"{faint}/>'
             )
         if still is not None:
             parts.append(f'<rect x="{place(still) - 1.5:.1f}" y="{y - 2}" width="3" height="20" fill="#9aa5b1"/>')

@@ -21,6 +21,9 @@ from sfdkit.puppets.landmarks import LANDMARKS
 from sfdkit.samples import Frames, Pair, load_frames, render_truth, true_landmarks
 from sfdkit.types import Generated
 
+READABLE = 0.5
+"""Correlation with the factor from which on a network is said to read it."""
+
 
 class Gauges(NamedTuple):
     """What measures pictures besides L1, PSNR and SSIM; None for what is not at hand."""
@@ -46,6 +49,12 @@ class Follow(NamedTuple):
     truth: Tensor
     still: Tensor
     """In the unchanged source."""
+    known: Tensor
+    """What the factor is in the answer, of puppets; elsewhere NaN."""
+
+    def read_well(self) -> float | None:
+        """Return how what is read in the answer correlates with what the factor is; None where that is not known."""
+        return correlation(self.truth, self.known)
 
     def scores(self) -> tuple[float | None, float | None]:
         """Return how the result's reading correlates with the truth's, and how the unchanged source's does."""
@@ -97,7 +106,7 @@ def reenact(animator: FaceAnimator, pairs: Sequence[Pair], batch_size: int, gaug
         what: Names the progress bar.
     """
     rows: list[Scored] = []
-    followed: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    followed: dict[str, list[tuple[Tensor, ...]]] = {}
     for part in _batches(pairs, batch_size, what):
         measured = _measure(animator, part, batch_size, gauges)
         rows += [Scored(pair, _row(measured.values, at)) for at, pair in enumerate(part)]
@@ -111,8 +120,8 @@ class _Batch(NamedTuple):
 
     values: dict[str, Tensor]
     """G K each."""
-    follow: dict[str, tuple[Tensor, Tensor, Tensor]]
-    """G * K each, on the CPU."""
+    follow: dict[str, tuple[Tensor, ...]]
+    """By factor the columns of :class:`Follow`, G * K each, on the CPU."""
 
 
 class _Answer(NamedTuple):
@@ -139,7 +148,7 @@ def _measure(animator: FaceAnimator, part: Sequence[Pair], batch_size: int, gaug
     answer = _answer(part, driving)
     result = drive(animator, frames, batch_size).image
     values: dict[str, Tensor] = {}
-    follow: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    follow: dict[str, tuple[Tensor, ...]] = {}
     if answer.image is not None:
         for prefix, picture in (("", result), ("copy_", still)):
             values |= _distances(prefix, picture, answer.image, answer.mask)
@@ -148,7 +157,7 @@ def _measure(animator: FaceAnimator, part: Sequence[Pair], batch_size: int, gaug
     if gauges.measurer is not None:
         read = _read(gauges.measurer, frames, result, driving, answer)
         values |= _read_values(read, gauges.measurer.expression_names, part)
-        follow = _followed(read, gauges.measurer.expression_names)
+        follow = _followed(read, gauges.measurer.expression_names, part)
     shape = frames.driving.shape[:2]
     return _Batch({name: v.unflatten(0, shape).cpu() for name, v in values.items()}, follow)
 
@@ -237,9 +246,15 @@ def _identity(read: _Read) -> dict[str, Tensor]:
     return values
 
 
-def _followed(read: _Read, names: Sequence[str]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+def _followed(read: _Read, names: Sequence[str], part: Sequence[Pair]) -> dict[str, tuple[Tensor, ...]]:
     result, truth, still = (reading_columns(m, names) for m in (read.result, read.truth or read.driving, read.still))
-    return {name: (result[name].cpu(), truth[name].cpu(), still[name].cpu()) for name in truth}
+    columns = {name: (result[name].cpu(), truth[name].cpu(), still[name].cpu()) for name in truth}
+    unknown = {name: torch.full_like(column[1], float("nan")) for name, column in columns.items()}
+    known: dict[str, Tensor] = unknown
+    if part[0].has_truth:
+        motion = MotionFactors.concat([pair.driver.factors()[1] for pair in part])
+        known = {name: getattr(motion, name, unknown[name]) for name in columns}
+    return {name: (*column, known[name]) for name, column in columns.items()}
 
 
 def _row(values: Mapping[str, Tensor], at: int) -> dict[str, float]:

@@ -160,6 +160,15 @@ def test_the_floor_is_the_error_of_the_reading_itself(samples: list[Sample]) -> 
     assert "floor_landmark_error" not in rows[0].values  # two points are not the puppets' points
 
 
+def test_a_network_that_does_not_read_a_factor_is_found_out(samples: list[Sample]) -> None:
+    own = [Pair(s, s) for s in samples]
+    follow = reenact(lively_animator(), own, 16, GAUGES, "self").follow["mouth_open"]
+    read = BrightnessMeasurer().measure(load_frames(own, CPU).driving.flatten(0, 1)).expression
+    known = torch.cat([s.factors()[1].mouth_open for s in samples])
+    assert read is not None and torch.equal(follow.known, known)
+    assert follow.read_well() == pytest.approx(float(np.corrcoef(read[:, 0], known)[0, 1]), abs=1e-4)
+
+
 def test_true_landmarks_are_those_of_the_rendered_truth(samples: list[Sample]) -> None:
     pair = Pair(samples[0], samples[1])
     rendered = render(pair.source.factors()[0], pair.driver.factors()[1], 32).landmarks
@@ -178,6 +187,7 @@ def test_real_faces_are_compared_with_what_is_known(real: list[Sample]) -> None:
     unchanged = 1 - float((still.embedding * moved.embedding).sum(1).mean())
     assert row["leakage"] == pytest.approx(unchanged - row["csim_gap"], abs=1e-5)
     assert len(scores.follow["yaw"].result) == 6
+    assert scores.follow["yaw"].read_well() is None
 
 
 def test_results_that_are_the_truth_leak_nothing(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
