@@ -27,10 +27,11 @@ OWN_COMMANDS = {
     "sfdkit edit --checkpoint C --source S --axis yaw --from -20 --to 20 --output O",
     "interpolate": "go from one face to another:  sfdkit interpolate --checkpoint C --source A --target B --output O",
     "motion": "a clip's motion in a file:  sfdkit motion extract --checkpoint C --driving D --output T.safetensors",
-    "evaluate": "metrics.json and sheet.png of a checkpoint on shards",
     "study": "run an experiment in variants and seeds, compare them:  sfdkit study run|report FOLDER",
+    "evaluate": "figures, probes and report.html of a checkpoint on shards",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
     "bench": "measure how fast shards are read, beside other loaders:  sfdkit bench stream --folder ADDRESS",
+    "measure": "train the network that measures puppets:  sfdkit measure train --resolution 64",
     "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",
     "model": "sfdkit model summary --config FILE: parameters and GMAC",
 }
@@ -131,6 +132,10 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
         from sfdkit.study.commands import report, run
 
         return {"run": run, "report": report}
+    if command == "measure":
+        from sfdkit.measure.commands import train
+
+        return {"train": train}
     if command == "shards":
         from sfdkit.data.commands import check, copy, ls, pack_images, pack_puppets, pack_videos
 

@@ -1,53 +1,122 @@
-"""What an animator is worth: figures and a picture from a folder of shards.
+"""What an animator is worth: figures, pictures and a report from a folder of shards.
 
 Legend: ``G`` clips or pairs of one batch, ``K`` driving frames of each, ``R`` resolution.
 
-The keys of ``metrics.json``, each followed by ``l1``, ``psnr`` or ``ssim``: on [0, 1], mean over the frames of a clip,
-then over clips or pairs.
+Files: ``metrics.json``, ``pairs.csv`` (a row per pair), ``axes.json`` (:mod:`sfdkit.axes`), ``sheet.png``,
+``traversal.png`` and ``report.html``, which shows it all.
+
+The keys of ``metrics.json``. First distances, each prefix followed by ``l1``, ``psnr``, ``ssim`` or ``lpips``: on
+[0, 1], mean over the frames of a clip, then over clips or pairs.
 
 ``self/``
     Self-reenactment: frame 0 of a clip is driven by other frames of the clip, which are the truth as well.
 ``self/copy_``
     The source frame itself against the same truth: what doing nothing gives.
-``cross/`` and ``cross/face_``
-    Cross-reenactment of puppets: one is driven by another, and the truth is rendered. ``face_``: inside the face's
-    mask.
-``copy/`` and ``copy/face_``
+``cross/``
+    Cross-reenactment of puppets: one is driven by another, and the truth is rendered.
+``copy/``
     The source frame itself against the truth of ``cross/``. Real faces have no such truth; for them there is no
     ``cross/``, and ``copy/`` repeats ``self/copy_``.
+``self/face_``, ``self/copy_face_``, ``cross/face_``, ``copy/face_``
+    The same of puppets inside the face's mask; not for ``lpips``.
+
+What networks read in faces, where one is given (``--measure``). Result and truth are read by the same network, so that
+its bias cancels. Real faces driven by others have no truth: pose and expression are compared with the driver's.
+
+``self/``, ``self/copy_``, ``cross/``, ``copy/`` with ``landmark_error``, ``pose_error``, ``yaw_error`` …,
+``expression_error``, ``mouth_open_error`` …
+    Pixels (mean absolute per coordinate, as AKD), degrees (mean absolute over yaw, pitch and roll, and each), units of
+    the factor (mean absolute over all, and each).
+``cross/follow_yaw``, ``cross/follow_mouth_open`` …, ``self/follow_…``, ``copy/follow_…``, ``self/copy_follow_…``
+    Correlation over all frames between what is read in the result and in the truth; of the unchanged source for
+    ``copy``: what the likeness of people alone gives. null where the truth does not vary. ``follow_mean``: over
+    those that the network reads (``measure/reads_…`` at least 0.5, where that is known).
+``cross/csim_source``, ``cross/csim_driver``, ``cross/csim_gap``
+    Cosine of the result's face embedding with the source frame's, with the driving frame's, and the difference.
+``truth/csim_…``, ``copy/csim_driver``
+    The same for the true pictures of puppets; of the unchanged source.
+``cross/leakage``
+    The gap of the true picture (of real faces: of the unchanged source) less that of the result: by how much the result
+    is nearer to the driver than it should be.
+``self/csim``, ``self/copy_csim``
+    Cosine of the result's embedding with the driving frame's.
+``self/unread``, ``cross/unread``
+    Share of the frames in which something could not be read; they are left out.
+``measure/floor_yaw_error`` …
+    The network's own error, on the driving frames of puppets against their known factors.
+``measure/reads_yaw`` …
+    Correlation over the same frames between what it reads and what the factor is: below 0.5 a follow score says little.
+``regressor/…``, ``networks/…``
+    About the networks: which, and how well they read faces held out of their training.
+
+What the descriptors hold, on puppets (:mod:`sfdkit.metrics.probes`, :mod:`sfdkit.metrics.dci`); ``BLOCK`` is
+``motion``, ``identity`` or, for probes, ``backbone``.
+
+``probe/motion_from_BLOCK/yaw`` …, ``probe/identity_from_BLOCK/skin_tone`` …, and ``mean``
+    R2 out of fold of a ridge regression of the factor, folds by identity. ``probe/skipped``: factors that are constant.
+``dci/BLOCK/disentanglement``, ``completeness``, ``informativeness``
+    Of the motion factors from the motion coefficients, and of the identity factors from the identity coefficients.
+``dci/own_vectors`` of ``dci/factors``
+    Motion factors that have a vector of their own, as :func:`sfdkit.metrics.dci.describe_vectors` defines it.
+``basis/orthonormality``
+    Largest entry of ``|Q^T Q - I|``.
+
+``groups/skin/dark/cross_psnr`` …, ``groups/skin/dark/cross_pairs``, ``groups/skin/gap_cross_psnr`` …
+    Means by group of the source, the number of pairs, and best less worst.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import platform
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sfdkit.animate import choose_device, require_positive
+from sfdkit.axes import FILE_NAME as AXES
 from sfdkit.checkpoint import LoadedAnimator, load_animator
 from sfdkit.data.format import ShardIndex
 from sfdkit.data.index import load_index
+from sfdkit.describe import (
+    describe_samples,
+    examine,
+    known_factors,
+    make_axes,
+    orthonormality,
+    why_no_probes,
+)
 from sfdkit.errors import CheckpointError, ConfigError
+from sfdkit.gauges import open_gauges
+from sfdkit.measure.types import MeasureSettings
 from sfdkit.metrics.protocol import cross_pairs as draw_pairs
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import gmac_per_driven_frame, parameters
-from sfdkit.reenact import cross_reenactment, self_reenactment
+from sfdkit.page import About, Pictures, write_page
+from sfdkit.reenact import READABLE, Follow, reenact
 from sfdkit.report import Value, distance_table, make_folder, write_metrics, write_picture
+from sfdkit.rows import by_group, choose_groups, means, write_pairs
 from sfdkit.samples import Pair, read_samples
-from sfdkit.sheet import draw_sheet
+from sfdkit.sheet import draw_sheet, draw_traversal
 
 _TABLE = (
     ("self-reenactment", "self/"),
     ("  source unchanged", "self/copy_"),
+    ("self, inside the face", "self/face_"),
+    ("  source unchanged", "self/copy_face_"),
     ("cross-reenactment", "cross/"),
     ("  source unchanged", "copy/"),
     ("cross, inside the face", "cross/face_"),
     ("  source unchanged", "copy/face_"),
 )
+_MEASURE = MeasureSettings()
+_FILES = ("report.html", "metrics.json", "pairs.csv", AXES, "sheet.png", "traversal.png")
 
 
 def evaluate(
@@ -62,11 +131,14 @@ def evaluate(
     seed: int = 0,
     sheet_rows: int = 8,
     trust: list[str] | None = None,
+    measure: MeasureSettings = _MEASURE,
+    probes: bool | None = None,
+    groups: list[str] | None = None,
 ) -> dict[str, Value]:
-    """Measure a checkpoint on a folder of shards and show what it does.
+    """Measure a checkpoint on a folder of shards and show what it does and what its descriptors hold.
 
-    Writes metrics.json and sheet.png. Puppets have a true answer for one face driven by another; for other data the
-    pictures of such pairs are drawn, but nothing is measured.
+    Writes metrics.json, pairs.csv, axes.json, sheet.png, traversal.png and report.html. Puppets have a true answer for
+    one face driven by another, and known factors; what has no answer in other data is left out, and the report says so.
 
     Args:
         checkpoint: A checkpoint that sfdkit fit wrote.
@@ -80,15 +152,20 @@ def evaluate(
         seed: Draws the pairs.
         sheet_rows: Rows of the sheet for self-reenactment, and as many for pairs.
         trust: Packages besides sfdkit whose classes the checkpoint may name: --trust [mypackage].
+        measure: Networks that read faces.
+        probes: Probe the descriptors for the factors of puppets; by default where the clips hold factors.
+        groups: Report by these groups of the clips: --groups [skin,glasses]; all there are by default.
 
     Returns:
         What metrics.json holds.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged, of another model, or its results are not finite.
-        ConfigError: A number that cannot work, or shards of another resolution than the model's.
+        ConfigError: A number that cannot work, shards of another resolution than the model's, a group that no clip
+            belongs to, or probes of clips without factors.
         ShardError: The folder has no index, or a shard is missing or damaged.
     """
+    asked = dict(locals())
     numbers = {"clips": 1 if clips is None else clips, "frames": frames, "batch_size": batch_size}
     for name, value in (numbers | {"sheet_rows": sheet_rows}).items():
         require_positive(name, value)
@@ -98,32 +175,101 @@ def evaluate(
     index = load_index(shards)
     folder = make_folder(Path(output))
     loaded = load_animator(checkpoint, choose_device(device), trust or ())
-    _require_resolution(loaded.animator, index, checkpoint, shards)
+    animator = loaded.animator
+    _require_resolution(animator, index, checkpoint, shards)
     samples = read_samples(shards, index, clips, frames)
+    chosen = choose_groups(groups, samples)
+    no_probes = "they were switched off" if probes is False else why_no_probes(samples)
+    if probes and no_probes:
+        raise ConfigError(f"probes: {shards} cannot be probed: {no_probes}; leave --probes out, or give such shards")
+    puppets = all(sample.is_puppet for sample in samples)
+    opened = open_gauges(measure, animator.resolution, puppets, next(animator.parameters()).device)
+
     own = [Pair(sample, sample) for sample in samples]
     pairs = [Pair(samples[i], samples[j]) for i, j in draw_pairs([s.identity for s in samples], cross_pairs, seed)]
     true_pairs = [pair for pair in pairs if pair.has_truth]
-    measured = _measure(loaded.animator, own, true_pairs, batch_size)
+    measured_pairs = true_pairs or (pairs if opened.gauges.measurer is not None else [])
+    by_self = reenact(animator, own, batch_size, opened.gauges, "self")
+    by_cross = reenact(animator, measured_pairs, batch_size, opened.gauges, "cross")
+    measured = means(by_self.rows, "self") | means(by_cross.rows, "cross")
+    if not true_pairs:
+        measured |= {f"copy/{name}": measured[f"self/copy_{name}"] for name in ("l1", "psnr", "ssim")}
     _require_finite(measured, checkpoint)
+
+    metrics: dict[str, Value] = {**measured, **opened.about, **_about(loaded, index)}
+    read_well = {name: columns.read_well() for name, columns in by_self.follow.items()}
+    metrics |= {f"measure/reads_{name}": value for name, value in read_well.items() if value is not None}
+    blind = {name for name, value in read_well.items() if value is not None and value < READABLE}
+    metrics |= _follow(by_self.follow, "self/", "self/copy_", blind)
+    metrics |= _follow(by_cross.follow, "cross/", "copy/", blind)
+    metrics |= by_group(chosen, by_self.rows, by_cross.rows)
+    codes = describe_samples(animator, samples, batch_size)
+    truth = None if no_probes else known_factors(samples)
+    findings = examine(codes, truth) if truth else None
+    metrics |= findings.metrics if findings else {}
+    metrics["basis/orthonormality"] = orthonormality(animator)
     counts = {"clips": len(own), "frames_per_clip": frames, "pairs": len(true_pairs), "seed": seed}
-    metrics: dict[str, Value] = {**measured, **_about(loaded, index)}
     metrics |= {f"evaluation/{name}": value for name, value in counts.items()}
+
+    sheet = draw_sheet(animator, own[:sheet_rows], pairs[:sheet_rows])
+    vectors = findings.motion if findings else []
+    traversal = draw_traversal(animator, samples[0], codes.motion.std(0, correction=0), vectors)
+    write_picture(folder / "sheet.png", sheet)
+    write_picture(folder / "traversal.png", traversal)
+    write_pairs(folder / "pairs.csv", by_self.rows, by_cross.rows)
+    make_axes(animator, codes, truth, findings).save(folder / AXES)
     metrics["evaluation/seconds"] = time.perf_counter() - began
     write_metrics(folder / "metrics.json", metrics)
-    sheet = draw_sheet(loaded.animator, own[:sheet_rows], pairs[:sheet_rows])
-    write_picture(folder / "sheet.png", sheet)
+    missing = opened.missing | _missing(true_pairs, pairs, no_probes, chosen)
+    about = About(checkpoint, _command(asked), missing, chosen, opened.about)
+    write_page(folder / "report.html", metrics, vectors, Pictures(sheet, traversal), about)
     print(distance_table(metrics, _TABLE))
-    print(f"{len(own)} clips, {len(true_pairs)} pairs with truth; wrote metrics.json and sheet.png to {folder}")
+    print(f"{len(own)} clips, {len(true_pairs)} pairs with truth; wrote {', '.join(_FILES)} to {folder}")
     return metrics
 
 
-def _measure(
-    animator: FaceAnimator, own: Sequence[Pair], true_pairs: Sequence[Pair], batch_size: int
-) -> dict[str, float]:
-    measured = self_reenactment(animator, own, batch_size)
-    if true_pairs:
-        return measured | cross_reenactment(animator, true_pairs, batch_size)
-    return measured | {f"copy/{name}": measured[f"self/copy_{name}"] for name in ("l1", "psnr", "ssim")}
+def _follow(read: Mapping[str, Follow], result: str, still: str, blind: Container[str]) -> dict[str, Value]:
+    """Return the follow scores of results and of unchanged sources, and their means without ``blind`` factors."""
+    metrics: dict[str, Value] = {}
+    scores = {name: columns.scores() for name, columns in read.items()}
+    for prefix, at in ((result, 0), (still, 1)):
+        metrics |= {f"{prefix}follow_{name}": pair[at] for name, pair in scores.items()}
+        there = [v for name, pair in scores.items() if (v := pair[at]) is not None and name not in blind]
+        if there:
+            metrics[f"{prefix}follow_mean"] = sum(there) / len(there)
+    return metrics
+
+
+def _missing(
+    true_pairs: Sequence[Pair], pairs: Sequence[Pair], no_probes: str | None, groups: Sequence[str]
+) -> dict[str, str]:
+    """Return what is not in the report besides what no network reads, and how to get it."""
+    missing: dict[str, str] = {}
+    if not pairs:
+        missing["Cross-reenactment"] = "there is no pair of two people; give clips of several people, --cross_pairs > 0"
+    elif not true_pairs:
+        missing["Truth of cross-reenactment"] = (
+            "nobody knows how one real face looks with the motion of another: only puppets have a rendered truth. "
+            "Evaluate on shards of puppets, or read identity, pose and expression by networks (--measure)"
+        )
+    if no_probes:
+        missing["Probes, DCI and directions"] = f"{no_probes}. Evaluate on the test shards of puppets"
+    if not groups:
+        missing["Results by group"] = "the clips name no groups; they stand in the json of each clip, under groups"
+    return missing
+
+
+def _command(asked: Mapping[str, Any]) -> str:
+    """Return the command line that gives these results, without what is as by default."""
+    words = ["sfdkit", "evaluate"]
+    for name, parameter in inspect.signature(evaluate).parameters.items():
+        value = asked[name]
+        if isinstance(value, MeasureSettings):
+            different = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+            words += [word for key, file in different.items() for word in (f"--{name}.{key}", str(file))]
+        elif value != parameter.default:
+            words += [f"--{name}", f"[{','.join(value)}]" if isinstance(value, list) else str(value)]
+    return shlex.join(words)
 
 
 def _require_resolution(animator: FaceAnimator, index: ShardIndex, checkpoint: str, shards: str) -> None:

@@ -1,21 +1,72 @@
-"""Self- and cross-reenactment over many clips, measured.
+"""Self- and cross-reenactment over many clips, measured pair by pair.
 
-Legend: ``G`` pairs of one batch, ``K`` driving frames of each, ``R`` resolution.
+Legend: ``G`` pairs of one batch, ``K`` driving frames of each, ``R`` resolution, ``F`` frames of all pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
 from tqdm import tqdm
 
-from sfdkit.metrics.video import distances
+from sfdkit.measure.types import FaceMeasurer, Measured
+from sfdkit.metrics.faces import correlation, csim, landmark_error, reading_columns, reading_errors
+from sfdkit.metrics.image import frame_l1, frame_psnr, frame_ssim
 from sfdkit.model.animator import FaceAnimator
-from sfdkit.samples import Frames, Pair, load_frames, render_truth
+from sfdkit.puppets.factors import MotionFactors
+from sfdkit.puppets.landmarks import LANDMARKS
+from sfdkit.samples import Frames, Pair, load_frames, render_truth, true_landmarks
 from sfdkit.types import Generated
+
+READABLE = 0.5
+"""Correlation with the factor from which on a network is said to read it."""
+
+
+class Gauges(NamedTuple):
+    """What measures pictures besides L1, PSNR and SSIM; None for what is not at hand."""
+
+    measurer: FaceMeasurer | None = None
+    """Reads faces, on the device of the pictures."""
+    lpips: Callable[[Tensor, Tensor], Tensor] | None = None
+    """Perceptual distance of pictures F 3 R R from others, in [0, 1]: F values."""
+
+
+class Scored(NamedTuple):
+    """One pair in figures: a row of pairs.csv."""
+
+    pair: Pair
+    values: dict[str, float]
+    """Means over the driving frames, by the names that :mod:`sfdkit.rows` explains."""
+
+
+class Follow(NamedTuple):
+    """One factor, read in every frame of all pairs; F values each."""
+
+    result: Tensor
+    truth: Tensor
+    still: Tensor
+    """In the unchanged source."""
+    known: Tensor
+    """What the factor is in the answer, of puppets; elsewhere NaN."""
+
+    def read_well(self) -> float | None:
+        """Return how what is read in the answer correlates with what the factor is; None where that is not known."""
+        return correlation(self.truth, self.known)
+
+    def scores(self) -> tuple[float | None, float | None]:
+        """Return how the result's reading correlates with the truth's, and how the unchanged source's does."""
+        return correlation(self.result, self.truth), correlation(self.still, self.truth)
+
+
+class Scores(NamedTuple):
+    """What a run over many pairs measured."""
+
+    rows: list[Scored]
+    follow: dict[str, Follow]
+    """By factor; empty without a measurer that reads pose or expression."""
 
 
 def drive(animator: FaceAnimator, frames: Frames, batch_size: int) -> Generated:
@@ -41,71 +92,198 @@ def drive(animator: FaceAnimator, frames: Frames, batch_size: int) -> Generated:
     return Generated(image.clamp(0.0, 1.0), flow, mask)
 
 
-def self_reenactment(animator: FaceAnimator, own: Sequence[Pair], batch_size: int) -> dict[str, float]:
-    """Measure ``self/`` and ``self/copy_``.
+def reenact(animator: FaceAnimator, pairs: Sequence[Pair], batch_size: int, gauges: Gauges, what: str) -> Scores:
+    """Drive the source of each pair by its driver and measure every result.
+
+    The answer is the driving frame where both are the same clip, the rendered truth where both are puppets; elsewhere
+    there is none, and the driving frame stands in for it for pose and expression, which are the driver's.
 
     Args:
         animator: In eval mode.
-        own: Clips, each paired with itself.
+        pairs: Self- or cross-reenactment.
         batch_size: Driven frames per step.
+        gauges: What measures besides the distances of pixels.
+        what: Names the progress bar.
     """
-    result_, copy_ = _meters(animator, "self/", "self/copy_")
-    device = next(animator.parameters()).device
-    for part in _batches(own, batch_size, "self"):
-        frames = load_frames(part, device)
-        video = _videos(frames.driving)
-        target = frames.driving.flatten(0, 1)
-        result_.update(drive(animator, frames, batch_size).image, target, video)
-        copy_.update(_copies(frames), target, video)
-    return _computed(result_, copy_)
+    rows: list[Scored] = []
+    followed: dict[str, list[tuple[Tensor, ...]]] = {}
+    for part in _batches(pairs, batch_size, what):
+        measured = _measure(animator, part, batch_size, gauges)
+        rows += [Scored(pair, _row(measured.values, at)) for at, pair in enumerate(part)]
+        for name, columns in measured.follow.items():
+            followed.setdefault(name, []).append(columns)
+    return Scores(rows, {name: Follow(*map(torch.cat, zip(*p, strict=True))) for name, p in followed.items()})
 
 
-def cross_reenactment(animator: FaceAnimator, pairs: Sequence[Pair], batch_size: int) -> dict[str, float]:
-    """Measure ``cross/``, ``copy/`` and both inside the face.
+class _Batch(NamedTuple):
+    """What was measured in G pairs."""
 
-    Args:
-        animator: In eval mode.
-        pairs: Puppets driven by other puppets.
-        batch_size: Driven frames per step.
+    values: dict[str, Tensor]
+    """G K each."""
+    follow: dict[str, tuple[Tensor, ...]]
+    """By factor the columns of :class:`Follow`, G * K each, on the CPU."""
+
+
+class _Answer(NamedTuple):
+    """What should have come out for G pairs."""
+
+    image: Tensor | None
+    """G * K 3 R R; None where it is not known."""
+    mask: Tensor | None
+    """G * K 1 R R: the face; None where it is not known."""
+
+
+def _answer(part: Sequence[Pair], driving: Tensor) -> _Answer:
+    own = part[0].source is part[0].driver
+    if not part[0].has_truth:
+        return _Answer(driving if own else None, None)
+    image, mask = (t.flatten(0, 1) for t in render_truth(part, driving.device))
+    return _Answer(driving if own else image, mask)
+
+
+def _measure(animator: FaceAnimator, part: Sequence[Pair], batch_size: int, gauges: Gauges) -> _Batch:
+    frames = load_frames(part, next(animator.parameters()).device)
+    driving = frames.driving.flatten(0, 1)
+    still = frames.source.repeat_interleave(frames.driving.shape[1], 0)
+    answer = _answer(part, driving)
+    result = drive(animator, frames, batch_size).image
+    values: dict[str, Tensor] = {}
+    follow: dict[str, tuple[Tensor, ...]] = {}
+    if answer.image is not None:
+        for prefix, picture in (("", result), ("copy_", still)):
+            values |= _distances(prefix, picture, answer.image, answer.mask)
+            if gauges.lpips is not None:
+                values[f"{prefix}lpips"] = gauges.lpips(picture, answer.image)
+    if gauges.measurer is not None:
+        read = _read(gauges.measurer, frames, result, driving, answer)
+        values |= _read_values(read, gauges.measurer.expression_names, part)
+        follow = _followed(read, gauges.measurer.expression_names, part)
+    shape = frames.driving.shape[:2]
+    return _Batch({name: v.unflatten(0, shape).cpu() for name, v in values.items()}, follow)
+
+
+def _distances(prefix: str, image: Tensor, truth: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Return L1, PSNR and SSIM of F pictures, and the same inside the face where it is known."""
+    measures = {"l1": frame_l1, "psnr": frame_psnr, "ssim": frame_ssim}
+    values = {f"{prefix}{name}": measure(image, truth) for name, measure in measures.items()}
+    if mask is not None:
+        values |= {f"{prefix}face_{name}": measure(image, truth, mask) for name, measure in measures.items()}
+    return values
+
+
+class _Read(NamedTuple):
+    """What was read in F pictures of each kind."""
+
+    result: Measured
+    truth: Measured | None
+    """None where there is no answer."""
+    driving: Measured
+    still: Measured
+
+    @property
+    def own(self) -> bool:
+        """Whether the driving frames are the answer."""
+        return self.truth is self.driving
+
+
+def _read(measurer: FaceMeasurer, frames: Frames, result: Tensor, driving: Tensor, answer: _Answer) -> _Read:
+    with torch.no_grad():
+        moved = measurer.measure(driving)
+        truth = moved if answer.image is driving else None
+        if truth is None and answer.image is not None:
+            truth = measurer.measure(answer.image)
+        once = measurer.measure(frames.source)
+        times = frames.driving.shape[1]
+        still = Measured(*(None if t is None else t.repeat_interleave(times, 0) for t in once))
+        return _Read(measurer.measure(result), truth, moved, still)
+
+
+def _read_values(read: _Read, names: Sequence[str], part: Sequence[Pair]) -> dict[str, Tensor]:
+    reference = read.truth or read.driving._replace(landmarks=None)  # the driver's face has another shape
+    values = reading_errors(read.result, reference, names)
+    values |= {f"copy_{name}": v for name, v in reading_errors(read.still, reference, names).items()}
+    if read.own and part[0].has_truth:
+        values |= {f"floor_{name}": v for name, v in _floor(read.driving, names, part).items()}
+    values |= _identity(read)
+    if values:
+        values["unread"] = torch.stack([~v.isfinite() for v in values.values()]).any(0).float()
+    return values
+
+
+def _floor(truth: Measured, names: Sequence[str], part: Sequence[Pair]) -> dict[str, Tensor]:
+    """Return the errors of the measurer itself: what it reads in the true pictures against the known factors."""
+    motion = MotionFactors.concat([pair.driver.factors()[1] for pair in part])
+    known = Measured()
+    if truth.pose is not None:
+        known = known._replace(pose=torch.stack([motion.yaw, motion.pitch, motion.roll], 1).to(truth.pose.device))
+    if truth.expression is not None and set(names) <= set(motion.names()):
+        columns = [getattr(motion, name) for name in names]
+        known = known._replace(expression=torch.stack(columns, 1).to(truth.expression.device))
+    errors = reading_errors(truth, known, names)
+    if truth.landmarks is not None and truth.landmarks.shape[1] == len(LANDMARKS):
+        points = true_landmarks(part, truth.landmarks.device).flatten(0, 1)
+        errors["landmark_error"] = landmark_error(truth.landmarks, points)
+    return errors
+
+
+def _identity(read: _Read) -> dict[str, Tensor]:
+    """Return how much results look like the person they should show, and like the one who drives."""
+    if any(measured.embedding is None for measured in (read.result, read.driving, read.still)):
+        return {}
+    result, driving, still = (m.embedding for m in (read.result, read.driving, read.still))
+    assert result is not None and driving is not None and still is not None
+    if read.own:
+        return {"csim": csim(result, driving), "copy_csim": csim(still, driving)}
+    values = {"csim_source": csim(result, still), "csim_driver": csim(result, driving)}
+    values["csim_gap"] = values["csim_source"] - values["csim_driver"]
+    values["copy_csim_driver"] = csim(still, driving)
+    gap = 1.0 - values["copy_csim_driver"]
+    if read.truth is not None and read.truth.embedding is not None:
+        values["truth_csim_source"] = csim(read.truth.embedding, still)
+        values["truth_csim_driver"] = csim(read.truth.embedding, driving)
+        values["truth_csim_gap"] = gap = values["truth_csim_source"] - values["truth_csim_driver"]
+    values["leakage"] = gap - values["csim_gap"]
+    return values
+
+
+def _followed(read: _Read, names: Sequence[str], part: Sequence[Pair]) -> dict[str, tuple[Tensor, ...]]:
+    result, truth, still = (reading_columns(m, names) for m in (read.result, read.truth or read.driving, read.still))
+    columns = {name: (result[name].cpu(), truth[name].cpu(), still[name].cpu()) for name in truth}
+    unknown = {name: torch.full_like(column[1], float("nan")) for name, column in columns.items()}
+    known: dict[str, Tensor] = unknown
+    if part[0].has_truth:
+        motion = MotionFactors.concat([pair.driver.factors()[1] for pair in part])
+        known = {name: getattr(motion, name, unknown[name]) for name in columns}
+    return {name: (*column, known[name]) for name, column in columns.items()}
+
+
+def _row(values: Mapping[str, Tensor], at: int) -> dict[str, float]:
+    """Return the means over the frames of one pair.
+
+    Frames in which something could not be read are left out of what was read, and a value without any frame is left
+    out; a distance of pixels that is not finite stays, as it says that the model has diverged.
     """
-    whole, face, copy, copy_face = _meters(animator, "cross/", "cross/face_", "copy/", "copy/face_")
-    device = next(animator.parameters()).device
-    for part in _batches(pairs, batch_size, "cross"):
-        frames = load_frames(part, device)
-        video = _videos(frames.driving)
-        truth, mask = (t.flatten(0, 1) for t in render_truth(part, device))
-        result, still = drive(animator, frames, batch_size).image, _copies(frames)
-        whole.update(result, truth, video)
-        face.update(result, truth, video, mask)
-        copy.update(still, truth, video)
-        copy_face.update(still, truth, video, mask)
-    return _computed(whole, face, copy, copy_face)
+    row = {}
+    for name, columns in values.items():
+        frames = columns[at].double()
+        if not name.endswith(_PIXELS):
+            frames = frames[frames.isfinite()]
+            if not len(frames):
+                continue
+        row[name] = float(frames.mean())
+    return row
 
 
-def _meters(animator: FaceAnimator, *prefixes: str) -> list[MetricCollection]:
-    device = next(animator.parameters()).device
-    return [distances(prefix).to(device) for prefix in prefixes]
-
-
-def _computed(*meters: MetricCollection) -> dict[str, float]:
-    return {name: float(value) for meter in meters for name, value in meter.compute().items()}
+_PIXELS = ("l1", "psnr", "ssim", "lpips")
 
 
 def _batches(pairs: Sequence[Pair], batch_size: int, what: str) -> Iterator[Sequence[Pair]]:
-    """Yield groups of pairs whose driven frames make about one batch."""
-    step = max(1, batch_size // (len(pairs[0].driver.chosen) - 1))
+    """Yield groups of pairs whose driven frames make about one batch, all with or all without a rendered truth."""
+    step = max(1, batch_size // (len(pairs[0].driver.chosen) - 1)) if pairs else 1
     with tqdm(total=len(pairs), desc=what, unit="clip") as bar:
-        for at in range(0, len(pairs), step):
-            part = pairs[at : at + step]
-            yield part
-            bar.update(len(part))
-
-
-def _videos(driving: Tensor) -> Tensor:
-    """Return G * K numbers of the videos that the rows of G K 3 R R belong to."""
-    return torch.arange(driving.shape[0], device=driving.device).repeat_interleave(driving.shape[1])
-
-
-def _copies(frames: Frames) -> Tensor:
-    """Return G * K rows of the unchanged sources."""
-    return frames.source.repeat_interleave(frames.driving.shape[1], 0)
+        for truth in (True, False):
+            alike = [pair for pair in pairs if pair.has_truth == truth]
+            for at in range(0, len(alike), step):
+                part = alike[at : at + step]
+                yield part
+                bar.update(len(part))

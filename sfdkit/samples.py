@@ -19,7 +19,10 @@ from sfdkit.data.format import ShardIndex, frame_bytes, pack_frames
 from sfdkit.data.index import as_storage, index_clips, require_shards
 from sfdkit.data.pairs import spread_frames
 from sfdkit.puppets.clips import factors_from_meta, to_bytes
+from sfdkit.puppets.face import measure
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors
+from sfdkit.puppets.geometry import head_pose
+from sfdkit.puppets.landmarks import find_landmarks
 from sfdkit.puppets.render import render
 from sfdkit.storage import Storage
 from sfdkit.types import Clip
@@ -131,3 +134,22 @@ def render_truth(pairs: Sequence[Pair], device: torch.device) -> tuple[Tensor, T
         images.append(to_bytes(truth.image).float() / 255.0)
         masks.append(truth.mask)
     return torch.stack(images), torch.stack(masks)
+
+
+def true_landmarks(pairs: Sequence[Pair], device: torch.device) -> Tensor:
+    """Return the landmarks of the pictures of :func:`render_truth`, without rendering them.
+
+    Args:
+        pairs: G pairs of puppets.
+        device: Where to compute.
+
+    Returns:
+        G K L 2 in pixels, see :attr:`sfdkit.puppets.render.Rendered.landmarks`.
+    """
+    points = []
+    for source, driver in pairs:
+        motion = driver.factors()[1].to(device)
+        identity = source.factors()[0].to(device).expand(len(motion))
+        face = measure(identity.grid(), motion.grid())
+        points.append(find_landmarks(head_pose(motion.grid()), face, source.clip["meta"]["resolution"]))
+    return torch.stack(points)

@@ -1,20 +1,30 @@
-"""The picture of an evaluation: what was asked, what came out, and what should have."""
+"""The pictures of an evaluation: what was asked, what came out, what should have, and what each motion vector does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sfdkit.draw import flow_to_rgb, make_sheet, stack_sheets
+from sfdkit.metrics.dci import Vector
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.reenact import drive
-from sfdkit.samples import Frames, Pair, load_frames, render_truth
+from sfdkit.samples import Frames, Pair, Sample, load_frames, render_truth
 
 LEAST_CELL = 128
 """Pixels below which pictures are enlarged by a whole factor, so that a person can see them."""
 ERROR_GAIN = 4.0
+STEPS = (-3, -2, -1, 0, 1, 2, 3)
+"""Standard deviations of a coefficient that the columns of a traversal stand for."""
+TRAVERSED = 32
+"""The most rows of a traversal."""
+_STRIP_CELL = 80
+_ROWS_BESIDE = 12
+"""With more rows than these a traversal has two columns of them."""
 
 
 def draw_sheet(animator: FaceAnimator, own: Sequence[Pair], pairs: Sequence[Pair]) -> np.ndarray:
@@ -55,3 +65,69 @@ def _block(animator: FaceAnimator, pairs: Sequence[Pair], cell: int) -> np.ndarr
     columns |= {"flow": flow_to_rgb(made.flow), "warped (white)": made.mask}
     rows = list(zip(*(pictures.unbind(0) for pictures in columns.values()), strict=True))
     return make_sheet(rows, list(columns), cell, title)
+
+
+def order_vectors(vectors: Sequence[Vector], std: Tensor) -> list[int]:
+    """Return the coefficients of a traversal, in order: a factor's own first, then by what they explain.
+
+    Args:
+        vectors: What each stands for; empty where that is not known: then those that vary most come first.
+        std: M, the standard deviation of each coefficient.
+
+    Returns:
+        At most :data:`TRAVERSED` numbers.
+    """
+    if vectors:
+        ordered = sorted(vectors, key=lambda v: (not v.own, v.factor is None, -v.explains))
+        return [vector.coefficient for vector in ordered][:TRAVERSED]
+    return std.argsort(descending=True)[:TRAVERSED].tolist()
+
+
+def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, vectors: Sequence[Vector]) -> np.ndarray:
+    """Draw what each motion vector does to a face: one row per vector, the coefficient changed by -3 to +3 deviations.
+
+    Many vectors stand in two columns, to be read down the left one first.
+
+    Args:
+        animator: In eval mode.
+        sample: Its source frame is the face, and the face's own motion is where all rows start from.
+        std: M, the standard deviation of each coefficient over the frames of the evaluation.
+        vectors: What each vector stands for, M or none.
+
+    Returns:
+        H W 3 uint8.
+    """
+    device = next(animator.parameters()).device
+    still = load_frames([Pair(sample, sample)], device).source
+    rows = []
+    with torch.no_grad():
+        state = animator.source_state(still)
+        steps = torch.tensor(STEPS, dtype=torch.float32, device=device)
+        for index in order_vectors(vectors, std):
+            motion = state.descriptors.motion.repeat(len(STEPS), 1)
+            motion[:, index] += steps * float(std[index])
+            made = animator.generate(state.expand(len(STEPS)), motion).image.float().clamp(0.0, 1.0)
+            rows.append([_label(index, vectors, float(std[index])), *made])
+    captions = ["motion vector", *(f"{step:+d} sigma" if step else "as it is" for step in STEPS)]
+    if len(rows) <= _ROWS_BESIDE:
+        return make_sheet(rows, captions, _STRIP_CELL)
+    half = -(-len(rows) // 2)
+    left, right = (make_sheet(part, captions, _STRIP_CELL) for part in (rows[:half], rows[half:]))
+    right = np.pad(right, ((0, len(left) - len(right)), (0, 0), (0, 0)), constant_values=255)
+    return np.concatenate([left, right], 1)
+
+
+def _label(index: int, vectors: Sequence[Vector], std: float) -> Tensor:
+    """Return a cell with words, 3 H W in [0, 1]."""
+    lines = [f"{index}", f"sigma {std:.2g}"]
+    if vectors and vectors[index].factor is not None:
+        vector = vectors[index]
+        lines = [f"{index}{', own' if vector.own else ''}", str(vector.factor), f"R2 {vector.explains:.2f}"]
+    cell = Image.new("RGB", (_STRIP_CELL, _STRIP_CELL), (255, 255, 255))
+    pen = ImageDraw.Draw(cell)
+    for number, line in enumerate(lines):
+        size = 14.0
+        while size > 9 and ImageFont.load_default(size).getlength(line) > _STRIP_CELL - 2:
+            size -= 1
+        pen.text((1, 12 + 19 * number), line, fill=(20, 20, 20), font=ImageFont.load_default(size))
+    return torch.from_numpy(np.asarray(cell).copy()).permute(2, 0, 1).float() / 255.0

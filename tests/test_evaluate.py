@@ -9,21 +9,31 @@ import pytest
 import torch
 from PIL import Image
 
+from sfdkit.axes import Axes
 from sfdkit.cli import main
 from sfdkit.data.decode import decode_frames
 from sfdkit.data.index import load_index
 from sfdkit.data.reader import read_clips
+from sfdkit.describe import Codes, Truth, describe_samples, examine, known_factors, make_axes, orthonormality
 from sfdkit.errors import CheckpointError, ConfigError, DataError, ShardError
 from sfdkit.evaluate import evaluate
+from sfdkit.gauges import READ, open_gauges
+from sfdkit.measure.network import PuppetNetwork
+from sfdkit.measure.puppets import SCHEMA, Regressor, save_regressor
+from sfdkit.measure.types import MeasureSettings
+from sfdkit.metrics.dci import DCI, Vector
 from sfdkit.metrics.image import frame_psnr
 from sfdkit.metrics.protocol import cross_pairs
-from sfdkit.reenact import drive
+from sfdkit.puppets.factors import IdentityFactors, MotionFactors
+from sfdkit.reenact import Gauges, drive
 from sfdkit.report import distance_table, make_folder, write_metrics
 from sfdkit.samples import Pair, load_frames, read_samples, render_truth
+from sfdkit.sheet import draw_traversal, order_vectors
 from tests.written import lively_animator, write_checkpoint, write_puppets
 
 CPU = torch.device("cpu")
 DISTANCES = ("l1", "psnr", "ssim")
+FILES = ["axes.json", "metrics.json", "pairs.csv", "report.html", "sheet.png", "traversal.png"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +46,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(files: Path, output: Path, shards: str = "puppets", **options: Any) -> dict[str, float]:
-    arguments = {"device": "cpu", "frames": 2, "cross_pairs": 4, "sheet_rows": 2, **options}
+    nothing = MeasureSettings(regressor="none", lpips="none")
+    arguments = {"device": "cpu", "frames": 2, "cross_pairs": 4, "sheet_rows": 2, "measure": nothing, **options}
     return evaluate(str(files / "model.ckpt"), str(files / shards), str(output), **arguments)
 
 
@@ -44,12 +55,21 @@ def test_metrics_file_holds_every_key(files: Path, tmp_path: Path, capsys: pytes
     returned = run(files, tmp_path / "a" / "out", device="auto")
     text = (tmp_path / "a" / "out" / "metrics.json").read_text()
     stored = json.loads(text)
-    groups = ("self/", "self/copy_", "cross/", "cross/face_", "copy/", "copy/face_")
-    measured = {f"{group}{name}" for group in groups for name in DISTANCES}
+    groups = ("self/", "self/copy_", "cross/", "copy/")
+    measured = {f"{group}{part}{name}" for group in groups for part in ("", "face_") for name in DISTANCES}
     about = {f"train/{name}" for name in ("steps", "seconds", "images_per_second")}
     about |= {"model/parameters", "model/gmac_per_driven_frame", "identities/train", "identities/test", "seed"}
     names = ("clips", "frames_per_clip", "pairs", "seed", "seconds", "dataset", "split", "resolution", "device")
-    assert set(stored) == measured | about | {f"evaluation/{name}" for name in names}
+    measured |= {f"probe/{name}" for name in ("frames", "identities")} | {"basis/orthonormality"}
+    for place in ("motion", "identity", "backbone"):
+        measured |= {f"probe/motion_from_{place}/{name}" for name in (*MotionFactors.names(), "mean")}
+        measured |= {f"probe/identity_from_{place}/{name}" for name in (*varying(files), "mean")}
+    measured |= {f"dci/{b}/{n}" for b in ("motion", "identity") for n in DCI._fields}
+    measured |= {"dci/own_vectors", "dci/factors", "probe/skipped"}
+    others = {key for key in stored if not key.startswith("groups/")}
+    assert others == measured | about | {f"evaluation/{name}" for name in names}
+    assert stored["probe/frames"] == 15 and stored["probe/identities"] == 5 and stored["dci/factors"] == 12
+    assert stored["basis/orthonormality"] < 1e-5
     assert list(stored) == sorted(stored) and len(text.splitlines()) == len(stored) + 2
     assert [stored[k] for k in ("train/steps", "seed", "identities/train", "identities/test")] == [7, 3, 5, 5]
     assert (stored["evaluation/clips"], stored["evaluation/pairs"]) == (5, 4)
@@ -57,7 +77,14 @@ def test_metrics_file_holds_every_key(files: Path, tmp_path: Path, capsys: pytes
     assert 0 < stored["model/gmac_per_driven_frame"] < 0.1
     assert stored["self/l1"] == pytest.approx(returned["self/l1"], rel=1e-5)
     assert f"{stored['cross/psnr']:.2f}" in capsys.readouterr().out
-    assert sorted(p.name for p in (tmp_path / "a" / "out").iterdir()) == ["metrics.json", "sheet.png"]
+    assert sorted(p.name for p in (tmp_path / "a" / "out").iterdir()) == FILES
+
+
+def varying(files: Path) -> list[str]:
+    """Identity factors that are not the same in all five puppets."""
+    samples = read_samples(files / "puppets", load_index(files / "puppets"), None, 1)
+    rows = torch.cat([sample.factors()[0].stack() for sample in samples])
+    return [name for name, spread in zip(IdentityFactors.names(), rows.std(0), strict=True) if spread > 0]
 
 
 def test_self_figures_equal_a_calculation_by_hand(files: Path, tmp_path: Path) -> None:
@@ -110,7 +137,8 @@ def test_result_does_not_depend_on_the_batch_and_repeats(files: Path, tmp_path: 
         again = run(files, tmp_path, batch_size=size)
         for key in (f"{group}{name}" for group in ("self/", "cross/", "copy/face_") for name in DISTANCES):
             assert again[key] == pytest.approx(first[key], rel=1e-4)
-    assert again == {**run(files, tmp_path, batch_size=16), "evaluation/seconds": again["evaluation/seconds"]}
+    once_more = run(files, tmp_path, batch_size=16)
+    assert again == {**once_more, "evaluation/seconds": again["evaluation/seconds"]}
     assert run(files, tmp_path, seed=1)["copy/l1"] != first["copy/l1"]
 
 
@@ -139,6 +167,8 @@ def test_real_faces_have_no_cross_truth(files: Path, tmp_path: Path) -> None:
     assert not [key for key in metrics if key.startswith(("cross/", "copy/face"))]
     assert [metrics[f"copy/{name}"] for name in DISTANCES] == [metrics[f"self/copy_{name}"] for name in DISTANCES]
     assert metrics["evaluation/pairs"] == 0
+    axes = Axes.load(tmp_path / "axes.json", lively_animator().descriptors)
+    assert not axes.motion.directions and float(axes.motion.std.min()) > 0
     with_pairs = Image.open(tmp_path / "sheet.png").size
     run(files, tmp_path, shards="real", cross_pairs=0)
     assert Image.open(tmp_path / "sheet.png").size[1] < with_pairs[1]
@@ -159,11 +189,56 @@ def test_the_command_line_reads_every_option(files: Path, tmp_path: Path) -> Non
     words = (
         f"evaluate --checkpoint {files}/model.ckpt --shards {files}/puppets --output {tmp_path}/o --clips 3 --frames 1"
     )
-    words += " --cross_pairs 2 --batch_size 2 --device cpu --seed 1 --sheet_rows 1"
+    words += " --cross_pairs 2 --batch_size 2 --device cpu --seed 1 --sheet_rows 1 --probes false --groups [skin]"
+    words += " --measure.regressor none --measure.lpips none"
     assert main(words.split()) == 0
     stored = json.loads((tmp_path / "o" / "metrics.json").read_text())
     about = [stored[f"evaluation/{name}"] for name in ("clips", "frames_per_clip", "pairs", "seed")]
     assert about == [3, 1, 2, 1]
+    assert not [key for key in stored if key.startswith(("probe/", "dci/"))]
+    assert {key.split("/")[1] for key in stored if key.startswith("groups/")} == {"skin"}
+    report = (tmp_path / "o" / "report.html").read_text()
+    assert "--probes False --groups" in report and "they were switched off" in report
+
+
+def test_a_regressor_that_is_named_reads_results(files: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    about = {"schema": SCHEMA, "resolution": 32, "seed": 1, "steps": 5, "accuracy": {"yaw": 3.5}, "accuracy_soft": {}}
+    regressor = Regressor(PuppetNetwork().eval(), about)
+    save_regressor(tmp_path / "r.safetensors", regressor)
+    words = f"evaluate --checkpoint {files}/model.ckpt --shards {files}/puppets --output {tmp_path}/o --frames 2"
+    words += f" --cross_pairs 4 --device cpu --measure.regressor {tmp_path}/r.safetensors --measure.lpips none"
+    assert main(words.split()) == 0
+    stored = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert stored["regressor/yaw"] == 3.5
+    for prefix in ("self/", "self/copy_", "cross/", "copy/", "measure/floor_"):
+        for name in ("landmark_error", "pose_error", "yaw_error", "expression_error", "mouth_open_error"):
+            assert stored[prefix + name] > 0
+    assert all(stored[f"{place}csim_driver"] < 1 for place in ("cross/", "truth/", "copy/"))
+    gaps = [stored[f"{place}csim_gap"] for place in ("truth/", "cross/")]
+    assert stored["cross/leakage"] == pytest.approx(gaps[0] - gaps[1], abs=1e-4)
+    assert -1 <= stored["cross/follow_mouth_open"] <= 1
+    samples = read_samples(files / "puppets", load_index(files / "puppets"), None, 2)
+    pairs = [Pair(samples[i], samples[j]) for i, j in cross_pairs([s.identity for s in samples], 4, 0)]
+    errors = []
+    for pair in pairs:
+        result = drive(lively_animator(), load_frames([pair], CPU), 9).image
+        with torch.no_grad():
+            read, wanted = (regressor.network(t) for t in (result, render_truth([pair], CPU)[0][0]))
+        errors.append(float((read.pose - wanted.pose).abs().mean()))
+    assert stored["cross/pose_error"] == pytest.approx(np.mean(errors), rel=1e-3)
+    report = (tmp_path / "o" / "report.html").read_text()
+    assert "<dt>LPIPS</dt><dd>switched off</dd>" in report and "--measure.regressor" in report
+
+
+def test_what_measures_is_opened_or_said_to_be_missing(tmp_path: Path) -> None:
+    nothing = open_gauges(MeasureSettings(regressor="none", lpips="none"), 32, True, CPU)
+    assert nothing.gauges == Gauges()
+    assert set(nothing.missing) == {f"{what.capitalize()}, read by a network" for what in READ} | {"LPIPS"}
+    with pytest.raises(CheckpointError, match=r"regressor .*gone\.safetensors does not exist"):
+        open_gauges(MeasureSettings(regressor=str(tmp_path / "gone.safetensors"), lpips="none"), 32, True, CPU)
+    with pytest.raises(ConfigError, match=r"lpips: .*gone\.pth is no file"):
+        open_gauges(MeasureSettings(regressor="none", lpips=str(tmp_path / "gone.pth")), 32, True, CPU)
 
 
 def test_shards_that_are_missing_are_named(files: Path, tmp_path: Path) -> None:
@@ -182,6 +257,93 @@ def test_numbers_that_cannot_work(files: Path, tmp_path: Path) -> None:
     for name, value in (("clips", 0), ("frames", 0), ("batch_size", -1), ("sheet_rows", 0), ("cross_pairs", -1)):
         with pytest.raises(ConfigError, match=f"{name}: {value}"):
             run(files, tmp_path, **{name: value})
+
+
+def test_probes_that_cannot_be_made(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"probes: .*real cannot be probed: the clips hold no known factors"):
+        run(files, tmp_path, shards="real", probes=True)
+    with pytest.raises(ConfigError, match=r"probes: .* need at least 3 people, these clips show 2"):
+        run(files, tmp_path, clips=2, probes=True)
+    assert not [key for key in run(files, tmp_path, clips=2) if key.startswith("probe/")]
+    assert "need at least 3 people" in (tmp_path / "report.html").read_text()
+
+
+def test_axes_belong_to_the_model_and_point_the_right_way(files: Path, tmp_path: Path) -> None:
+    run(files, tmp_path, frames=4)
+    animator = lively_animator()
+    axes = Axes.load(tmp_path / "axes.json", animator.descriptors)
+    samples = read_samples(files / "puppets", load_index(files / "puppets"), None, 4)
+    codes = describe_samples(animator, samples, 8)
+    assert torch.allclose(axes.motion.mean, codes.motion.mean(0), atol=1e-4)
+    assert torch.allclose(axes.identity.std, codes.identity.std(0, correction=0), atol=1e-4)
+    assert set(axes.motion.directions) == set(MotionFactors.names())
+    assert axes.motion.directions["yaw"].unit == "degrees"
+    assert [v.index for v in axes.motion.vectors] == [0, 1, 2, 3]
+
+
+def test_directions_are_the_slopes_of_the_coefficients() -> None:
+    animator, people = lively_animator(), [f"p{k}" for k in range(20) for _ in range(10)]
+    motion = {"yaw": 20 * torch.randn(200), "smile": torch.rand(200), "still": torch.ones(200)}
+    identity = {"age": torch.rand(20).repeat_interleave(10)}
+    slopes = torch.tensor([[0.1, 0.0, -0.05, 0.0], [0.0, 3.0, 2.0, 0.0]])
+    noise = 0.01 * torch.randn(200, 4)
+    codes = Codes(
+        torch.randn(200, 12), torch.stack([motion["yaw"], motion["smile"]], 1) @ slopes + noise, noise, people
+    )
+    truth = Truth(motion, identity)
+    axes = make_axes(animator, codes, truth, examine(codes, truth))
+    assert set(axes.motion.directions) == {"yaw", "smile"} and set(axes.identity.directions) == {"age"}
+    for name, row in zip(("yaw", "smile"), slopes, strict=True):
+        assert torch.allclose(axes.motion.directions[name].vector, row, atol=0.01)
+    assert [v.factor for v in axes.motion.vectors[:2]] == ["yaw", "smile"]
+    assert min(v.explains for v in axes.motion.vectors[:2]) > 0.99
+
+
+def test_codes_are_those_of_the_frames(files: Path) -> None:
+    animator = lively_animator()
+    samples = read_samples(files / "puppets", load_index(files / "puppets"), 2, 2)
+    codes = describe_samples(animator, samples, 2)
+    frames = torch.cat([decode_frames(s.clip, range(3)) for s in samples]).float() / 255
+    with torch.no_grad():
+        wanted, maps = animator.describe(frames), animator.encoder(frames)
+    assert torch.allclose(codes.identity, wanted.identity, atol=1e-4)
+    assert torch.allclose(codes.motion, wanted.motion, atol=1e-4)
+    assert torch.allclose(codes.backbone, maps[-1].mean((2, 3)), atol=1e-4)
+    assert codes.people == ["puppet-test-0"] * 3 + ["puppet-test-1"] * 3
+    truth = known_factors(samples)
+    assert truth.motion["yaw"].tolist()[:3] == pytest.approx(
+        [samples[0].clip["meta"]["puppet"]["motion"]["yaw"][k] for k in samples[0].chosen]
+    )
+    assert truth.identity["age"].tolist() == pytest.approx(
+        [s.clip["meta"]["puppet"]["identity"]["age"] for s in samples for _ in range(3)]
+    )
+
+
+def test_a_skewed_basis_is_called_that(files: Path) -> None:
+    animator = lively_animator()
+    assert orthonormality(animator) < 1e-5
+    animator.descriptors.orthogonal = False
+    with torch.no_grad():
+        animator.descriptors.weight[:, 1] = animator.descriptors.weight[:, 0]
+    assert orthonormality(animator) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_traversal_moves_one_coefficient(files: Path) -> None:
+    animator = lively_animator()
+    sample = read_samples(files / "puppets", load_index(files / "puppets"), 1, 1)[0]
+    std = torch.tensor([0.0, 1.0, 0.5, 2.0])
+    strip = draw_traversal(animator, sample, std, [])
+    assert order_vectors([], std) == [3, 1, 2, 0]
+    cells = [strip[-(4 - row) * 84 :][: 84 - 4, 88:] for row in range(4)]
+    faces = [[cell[:, c * 84 : c * 84 + 80].astype(int) for c in range(7)] for cell in cells]
+    moved = [np.abs(row[0] - row[6]).mean() for row in faces]
+    assert moved[3] == 0 and min(moved[:3]) > 0
+    assert all(np.abs(row[3] - faces[0][3]).max() == 0 for row in faces)  # in the middle all are the face as it is
+    vectors = [
+        Vector(k, n, e, 0, 0, o)
+        for k, n, e, o in [(0, None, 0, False), (1, "yaw", 0.6, True), (2, "yaw", 0.9, False), (3, "roll", 0.7, True)]
+    ]
+    assert order_vectors(vectors, std) == [3, 1, 2, 0]
 
 
 def test_shards_of_another_resolution_are_refused(files: Path, tmp_path: Path) -> None:

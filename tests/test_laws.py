@@ -22,9 +22,12 @@ ROOMS = {
     "filelock": ("sfdkit.storage.cache", "sfdkit.data.work"),
     "kornia": ("sfdkit.augment",),
     "timm": ("sfdkit.model.encoders",),
-    "safetensors": ("sfdkit.tensor_file",),
+    "safetensors": ("sfdkit.tensor_file", "sfdkit.measure.puppets"),
     "ray": ("sfdkit.data.engines", "sfdkit.study.engines"),
     "tensorboard": ("sfdkit.study.curves",),
+    "onnxruntime": ("sfdkit.measure.files",),
+    "onnx": ("sfdkit.measure.files",),
+    "onnx2torch": ("sfdkit.measure.files",),
     "lightning": ("sfdkit.task", "sfdkit.callbacks", "sfdkit.data.module", "sfdkit.training"),
 }
 NEVER = [
@@ -38,6 +41,10 @@ NEVER = [
     ("sfdkit.model", "sfdkit.task"),
     ("sfdkit.puppets", "sfdkit.model"),
     ("sfdkit.losses", "sfdkit.data"),
+    ("sfdkit.puppets", "sfdkit.measure"),
+    ("sfdkit.model", "sfdkit.measure"),
+    ("sfdkit.measure", "sfdkit.data"),
+    ("sfdkit.measure", "sfdkit.task"),
 ]
 
 
