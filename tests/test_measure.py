@@ -17,7 +17,7 @@ from sfdkit.losses.identity import IdentityTerm
 from sfdkit.measure.accuracy import area_under_curve, equal_error_rate, explained, pair_similarities, retrieval
 from sfdkit.measure.embedder import load_embedder
 from sfdkit.measure.examples import MIRRORED, SURROUNDINGS, Examples, augment, blur, draw_examples, mirror
-from sfdkit.measure.network import EXPRESSION, POSE, PuppetNetwork, landmarks_to_pixels
+from sfdkit.measure.network import EXPRESSION, POSE, PuppetNetwork, cut, face_frame, landmarks_to_pixels
 from sfdkit.measure.opening import open_measurer
 from sfdkit.measure.puppets import SCHEMA, PuppetMeasurer, Regressor, regressor_path, save_regressor
 from sfdkit.measure.training import accuracy, contrastive, fit
@@ -159,6 +159,31 @@ def test_blur_is_gaussian() -> None:
     assert torch.allclose(blur(torch.full((1, 3, 8, 8), 0.3), 2.0), torch.tensor(0.3))
 
 
+def test_parts_are_cut_upright_and_of_one_size() -> None:
+    """A face drawn of dots, turned, made larger and moved, shows the same dots in the same places of a part."""
+    eyes = {"outer": (1.3, 0.0), "inner": (0.7, 0.0), "upper": (1.0, -0.1), "lower": (1.0, 0.1)}
+    face = torch.zeros(len(LANDMARKS), 2)
+    for name, (x, y) in eyes.items():
+        face[LANDMARKS.index(f"left_eye_{name}")] = torch.tensor([-x, y])
+        face[LANDMARKS.index(f"right_eye_{name}")] = torch.tensor([x, y])
+    face[LANDMARKS.index("left_mouth_corner")], face[LANDMARKS.index("right_mouth_corner")] = torch.tensor(
+        [[-0.8, 2.0], [0.8, 2.0]]
+    )
+    angle, size, middle = math.radians(20), 0.21, torch.tensor([0.1, -0.15])
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    placed = (face * size) @ turn.T + middle
+    frame = face_frame(placed[None])
+    torch.testing.assert_close(frame[0], turn * size * 2)  # eyes and mouth are 2 apart
+    dot = (torch.tensor([1.0, 0.5]) * size) @ turn.T + middle  # half a unit right and a quarter below the centre
+    grid = torch.stack(torch.meshgrid(*[(torch.arange(64.0) + 0.5) / 32 - 1] * 2, indexing="xy"), 2)
+    image = torch.exp(-(grid - dot).square().sum(2) / (2 * 0.05**2)).expand(1, 3, 64, 64)
+    part = cut(image, middle[None], frame, reach=1.0)[0, 0]
+    at = int(part.argmax())
+    row, column = divmod(at, part.shape[1])
+    assert part.max() > 0.9
+    assert [(2 * k + 1) / part.shape[1] - 1 for k in (column, row)] == pytest.approx([0.5, 0.25], abs=0.06)
+
+
 def test_training_learns_and_repeats_itself(examples: Examples) -> None:
     history: list[dict[str, float]] = []
     network = fit(examples, 20, seed=1, report=history.append)
@@ -206,7 +231,7 @@ def test_file_round_trip_and_measurer(tmp_path: Path) -> None:
     assert found.embedding is not None and torch.allclose(found.embedding.norm(dim=1), torch.ones(70))
     assert measurer.expression_names == EXPRESSION and not measurer.missing
     assert measurer.about["regressor/landmarks"] == 0.5 and measurer.about["regressor/soft_landmarks"] == 0.5
-    assert path.stat().st_size < 1_000_000 and [p.name for p in tmp_path.iterdir()] == ["r.safetensors"]
+    assert path.stat().st_size < 1_050_000 and [p.name for p in tmp_path.iterdir()] == ["r.safetensors"]
     with pytest.raises(ConfigError, match="--resolution 48"):
         measurer.measure(torch.rand(1, 3, 48, 48))
 
