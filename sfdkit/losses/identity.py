@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -26,7 +27,12 @@ class IdentityTerm(nn.Module):
 
     def __init__(self, network: str) -> None:
         super().__init__()
-        self.embedder = load_embedder(network)
+        self._kept = [load_embedder(network)]  # in a list, it is no part of the state
+
+    @property
+    def embedder(self) -> nn.Module:
+        """Maps B 3 H W in [0, 1] to B Z of length 1."""
+        return self._kept[0]
 
     def forward(self, prediction: Tensor, source: Tensor) -> Tensor:
         """Return the mean over B pictures: 0 for the same person, up to 2.
@@ -40,6 +46,6 @@ class IdentityTerm(nn.Module):
                 wanted = self.embedder(source.float())
             return 1 - (self.embedder(prediction.float()) * wanted).sum(1).mean()
 
-    def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode: the network's statistics are its own."""
-        return super().train(False)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.embedder._apply(fn)
+        return super()._apply(fn, recurse)

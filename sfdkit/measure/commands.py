@@ -19,7 +19,7 @@ _HELD_OUT_IDENTITIES, _HELD_OUT_EACH = 64, 8
 
 def train(
     resolution: int = 64,
-    steps: int = 2000,
+    steps: int = 1400,
     output: str | None = None,
     identities: int = 3072,
     seed: int = 90001,

@@ -7,12 +7,14 @@ Legend: ``N`` identities, ``K`` pictures of each, ``B`` pictures, ``R`` side of 
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.io import decode_jpeg, encode_jpeg
 from tqdm import tqdm
 
 from sfdkit.measure.network import EXPRESSION, POSE, SIDE
@@ -120,8 +122,17 @@ def augment(examples: Examples, generator: torch.Generator) -> tuple[Tensor, Exa
     images = (images + strength * torch.randn(images.shape, generator=generator)).clamp(0, 1)
     for k in torch.randperm(count, generator=generator)[: count // 4].tolist():
         quality = int(torch.randint(50, 96, (), generator=generator))
-        images[k] = decode_jpeg(encode_jpeg((images[k] * 255).round().to(torch.uint8), quality)).float() / 255
+        images[k] = _through_jpeg(images[k], quality)
     return images, examples
+
+
+def _through_jpeg(image: Tensor, quality: int) -> Tensor:
+    """Return what JPEG leaves of a picture 3 H W in [0, 1]."""
+    stored = BytesIO()
+    Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(
+        stored, "JPEG", quality=quality
+    )
+    return torch.from_numpy(np.array(Image.open(stored))).permute(2, 0, 1).float() / 255
 
 
 def mirror(examples: Examples, rows: Tensor) -> Examples:

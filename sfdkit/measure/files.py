@@ -220,14 +220,16 @@ def load_script(key: str, path: Path) -> nn.Module:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # it names no way to read such a file
             module = torch.jit.load(path, map_location="cpu")
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"{key}: {path} is damaged or no TorchScript file; write it with torch.jit.trace(network.eval(), "
             "example).save(path): a state dict alone is no network"
         ) from error
-    return module.eval().requires_grad_(False)
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+    return module.eval()
 
 
 def _open_script(key: str, path: Path) -> tuple[Callable[[Tensor, int], Tensor], None]:

@@ -1,6 +1,7 @@
 """The network that reads puppets: landmarks, pose, expression and who it is, from one small trunk.
 
-Legend: ``B`` pictures, ``L`` landmarks, ``E`` expression values, ``Z`` dimensions of the embedding, ``P`` soft points.
+Legend: ``B`` pictures, ``L`` landmarks, ``E`` expression values, ``Z`` dimensions of the embedding, ``P`` soft points,
+``S`` side of a part of the face in samples.
 """
 
 from __future__ import annotations
@@ -24,8 +25,23 @@ SIDE = 64
 
 _POSE_SPREAD = 15.0
 """Degrees that the network calls 1."""
-_FINE, _WIDE = 40, 48
-_POINTS, _VALUES = 24, 6
+_FINE, _WIDE, _HIDDEN = 40, 48, 96
+_POINTS, _VALUES = 24, 5
+
+_GRID = 20
+"""Samples along each side of a part."""
+_EYE_REACH, _MOUTH_REACH = 0.5, 0.62
+"""Half the side of a part, in units of the face."""
+_TO_BROWS = 0.12
+"""From the middle of an eye up to that of its part, which holds the brow too, in units of the face."""
+
+
+def _rows(side: str, *names: str) -> list[int]:
+    return [LANDMARKS.index(f"{side}{name}") for name in names]
+
+
+_EYES = [_rows(side, "eye_outer", "eye_inner", "eye_upper", "eye_lower") for side in ("left_", "right_")]
+_MOUTH = [*_rows("left_", "mouth_corner"), *_rows("right_", "mouth_corner")]
 
 
 class Read(NamedTuple):
@@ -60,11 +76,13 @@ class _Residual(nn.Module):
 
 
 class PuppetNetwork(nn.Module):
-    """A convolutional trunk whose soft points say where things are and whose values at the points say what is there.
+    """A convolutional trunk whose soft points say where things are, and a second look at both eyes and the mouth.
 
     Each point is a heat map that was softmaxed over the picture: its expected coordinates place it finer than a pixel
     (integral regression, https://arxiv.org/abs/1711.08229), and the features seen under the map describe it. Both,
-    with an average over the whole picture, go through one hidden layer to all results; the embedding has its own.
+    with an average over the whole picture, go through one hidden layer to landmarks, pose and, by another one, who it
+    is. The landmarks say where the eyes and the mouth are; these parts, upright and of one size, are looked at again
+    for the expression, whose traces are a pixel wide, and to correct the landmarks.
     """
 
     def __init__(self) -> None:
@@ -72,37 +90,56 @@ class PuppetNetwork(nn.Module):
         self.stem = _conv(12, 20)
         self.fine = nn.Sequential(_conv(20, _FINE, 2), _Residual(_FINE, 1))
         self.middle = nn.Sequential(_conv(_FINE, _WIDE, 2), _Residual(_WIDE, 2))
-        self.coarse = nn.Sequential(_conv(_WIDE, 64, 2), _conv(64, _WIDE))
+        self.coarse = nn.Sequential(_conv(_WIDE, _WIDE, 2), _conv(_WIDE, _WIDE))
         self.from_middle = nn.Conv2d(_WIDE, _FINE, 1)
         self.from_coarse = nn.Conv2d(_WIDE, _FINE, 1)
         self.heat = nn.Conv2d(_FINE, _POINTS, 1)
         self.value = nn.Conv2d(_FINE, _POINTS * _VALUES, 1)
         nn.init.normal_(self.heat.weight, std=0.4)  # peaks from the start: a flat map's centre tells nothing
         summary = _POINTS * (2 + _VALUES) + _WIDE
-        self.geometry = nn.Sequential(nn.BatchNorm1d(summary), nn.Linear(summary, 112), nn.ReLU())
-        self.where = nn.Linear(112 + 2 * _POINTS, 2 * len(LANDMARKS))
-        self.what = nn.Linear(112, len(POSE) + len(EXPRESSION))
+        self.geometry = nn.Sequential(nn.BatchNorm1d(summary), nn.Linear(summary, _HIDDEN), nn.ReLU())
+        self.where = nn.Linear(_HIDDEN + 2 * _POINTS, 2 * len(LANDMARKS))
+        self.pose = nn.Linear(_HIDDEN, len(POSE))
+        self.eye, self.mouth = _part(), _part()
+        self.parts = nn.Sequential(nn.Linear(_HIDDEN + 3 * 32, 64), nn.ReLU())
+        self.expression = nn.Linear(64, len(EXPRESSION))
+        self.correction = nn.Linear(64, 2 * len(LANDMARKS))
+        nn.init.zeros_(self.correction.weight)
         self.who = nn.Sequential(
-            nn.BatchNorm1d(summary), nn.Linear(summary, 80), nn.ReLU(), nn.Linear(80, EMBEDDING_SIZE)
+            nn.BatchNorm1d(summary), nn.Linear(summary, 72), nn.ReLU(), nn.Linear(72, EMBEDDING_SIZE)
         )
         self.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
 
     def forward(self, images: Tensor) -> Read:
         """Read pictures B 3 R R in [0, 1]."""
+        images = self._seen(images)
         points, summary = self._look(images)
         hidden = self.geometry(summary)
         where = self.where(torch.cat([hidden, points], 1)).unflatten(1, (len(LANDMARKS), 2))
-        pose, expression = self.what(hidden).split([len(POSE), len(EXPRESSION)], 1)
-        return Read(where, pose * _POSE_SPREAD, expression, F.normalize(self.who(summary), dim=1))
+        frame = face_frame(where.detach())
+        left, right, mouth = (where[:, rows].detach().mean(1) for rows in (*_EYES, _MOUTH))
+        up = _TO_BROWS * frame[:, :, 1]
+        left, right = (cut(images, eye - up, frame, _EYE_REACH) for eye in (left, right))
+        mouth = cut(images, mouth, frame, _MOUTH_REACH)
+        left, right = self.eye(torch.cat([left, right.flip(3)])).chunk(2)
+        parts = self.parts(torch.cat([hidden, left, right, self.mouth(mouth)], 1))
+        where = where + self.correction(parts).unflatten(1, (len(LANDMARKS), 2)) @ frame.transpose(1, 2)
+        pose = self.pose(hidden) * _POSE_SPREAD
+        return Read(where, pose, self.expression(parts), F.normalize(self.who(summary), dim=1))
 
     def embed(self, images: Tensor) -> Tensor:
         """Return who it is, B Z of length 1, for pictures B 3 H W in [0, 1] of any size; with gradients to them."""
-        return F.normalize(self.who(self._look(images)[1]), dim=1)
+        return F.normalize(self.who(self._look(self._seen(images))[1]), dim=1)
+
+    @staticmethod
+    def _seen(images: Tensor) -> Tensor:
+        """Return what the trunk sees of pictures in [0, 1]."""
+        height, width = (max(min(pixels, SIDE) // 2 * 2, 2) for pixels in images.shape[2:])
+        return resize(images, height, width) * 4 - 2
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the points' coordinates, B 2P, and all that is known of the pictures."""
-        x = resize(images, _seen(images.shape[2]), _seen(images.shape[3])) * 4 - 2
-        x = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
+        x = F.pixel_unshuffle(images, 2).contiguous(memory_format=torch.channels_last)
         fine = self.fine(self.stem(x))
         middle = self.middle(fine)
         coarse = self.coarse(middle)
@@ -116,8 +153,51 @@ class PuppetNetwork(nn.Module):
         return points, torch.cat([points, values, coarse.mean((2, 3))], 1)
 
 
-def _seen(pixels: int) -> int:
-    return max(min(pixels, SIDE) // 2 * 2, 2)
+def _part() -> nn.Sequential:
+    """Return what describes a part of the face, B 3 S S, by 32 numbers, whatever its colours and light."""
+    last = (_GRID + 3) // 4
+    return nn.Sequential(
+        nn.InstanceNorm2d(3),
+        _conv(3, 16),
+        _conv(16, 20, 2),
+        _conv(20, 20, 2),
+        nn.Flatten(),
+        nn.Linear(20 * last * last, 32),
+        nn.ReLU(),
+    )
+
+
+def face_frame(landmarks: Tensor) -> Tensor:
+    """Return the face's axes in the picture, B 2 2 (columns: to the right and down), of the length of its unit.
+
+    The axes follow the line of the eyes; the unit is the mean of the distance between the eyes and of that from between
+    the eyes to the mouth.
+
+    Args:
+        landmarks: B L 2, from -1 to 1 across the picture.
+    """
+    left, right = (landmarks[:, rows].mean(1) for rows in _EYES)
+    across, along = right - left, landmarks[:, _MOUTH].mean(1) - (left + right) / 2
+    unit = (across.norm(dim=1) + along.norm(dim=1)).clamp(min=0.1) / 2
+    x = F.normalize(across, dim=1) * unit[:, None]
+    return torch.stack([x, torch.stack([-x[:, 1], x[:, 0]], 1)], 2)
+
+
+def cut(images: Tensor, centre: Tensor, frame: Tensor, reach: float) -> Tensor:
+    """Cut out squares that are upright in the face's axes.
+
+    Args:
+        images: B 3 H W.
+        centre: B 2, from -1 to 1 across the picture.
+        frame: B 2 2, of :func:`face_frame`.
+        reach: Half the side of the square, in the face's units.
+
+    Returns:
+        B 3 S S.
+    """
+    theta = torch.cat([frame * reach, centre[:, :, None]], 2)
+    grid = F.affine_grid(theta, [len(images), 3, _GRID, _GRID], align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _grow(x: Tensor, size: torch.Size) -> Tensor:

@@ -23,7 +23,7 @@ RATE = 4e-3
 SOFT = 1.0
 """Sigma, in pixels at 64, of the blur under which accuracy is told as well."""
 _SPREAD = 15.0
-_WEIGHTS = {"landmarks": 10.0, "pose": 2.0, "expression": 2.0, "identity": 0.2}
+_WEIGHTS = {"landmarks": 10.0, "pose": 2.0, "expression": 4.0, "identity": 0.2}
 
 
 def fit(
@@ -57,7 +57,7 @@ def fit(
             torch.stack([_WEIGHTS[name] * value for name, value in terms.items()]).sum().backward()
             optimizer.step()
             rate.step()
-            values = {name: float(value.detach()) for name, value in terms.items()}
+            values = {name: value.item() for name, value in terms.items()}
             if step % 10 == 0:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
             if report is not None:
