@@ -50,6 +50,8 @@ class AnimationTask(L.LightningModule):
         weights: Loss term to weight, see :data:`sfdkit.losses.TERMS`, and adversarial and r1. A weight of 0 switches a
             term off.
         starts: Loss term to the step from which it counts; terms that are not named count from the first step.
+        networks: Loss term to the local file of the network that it judges by: ``identity``, a face recognition network
+            (see :func:`sfdkit.measure.embedder.load_embedder`).
         cross_share: Share of the rows that are driven by another row's person as well, for the terms reencode and
             cycle. Where both have no weight nothing is crossed.
         discriminator: Needed when the weight ``adversarial`` is not 0.
@@ -76,6 +78,7 @@ class AnimationTask(L.LightningModule):
         animator: FaceAnimator,
         weights: Mapping[str, float],
         starts: Mapping[str, int] | None = None,
+        networks: Mapping[str, str] | None = None,
         cross_share: ClosedUnitInterval = 0.5,
         discriminator: Discriminator | None = None,
         adversarial: AdversarialKind = "nonsaturating",
@@ -91,7 +94,7 @@ class AnimationTask(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.animator = animator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.objective = Objective(weights, starts)
+        self.objective = Objective(weights, starts, networks)
         self.cross_share = cross_share
         self.adversarial_weight = float(weights.get("adversarial", 0.0))
         self.r1_weight = float(weights.get("r1", 0.0))

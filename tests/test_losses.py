@@ -112,6 +112,29 @@ def test_unknown_term_is_refused() -> None:
         Objective({"cycle": 1.0}, {"cicle": 10})
 
 
+def test_identity_term_wants_its_network_and_sees_crossed_results_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"identity is not 0.*model\.networks\.identity"):
+        Objective({"identity": 1.0})
+    with pytest.raises(ConfigError, match="networks: there is no loss term 'l1'"):
+        Objective({"l1": 1.0}, None, {"l1": "x.pt"})
+    with pytest.raises(ConfigError, match=r"none\.onnx"):
+        Objective({"identity": 1.0}, None, {"identity": str(tmp_path / "none.onnx")})
+
+    class Mean(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3))
+
+    torch.jit.script(Mean()).save(str(tmp_path / "mean.pt"))
+    objective = Objective({"identity": 2.0}, None, {"identity": str(tmp_path / "mean.pt")})
+    red, green = torch.zeros(2, 1, 3, 112, 112)
+    red[:, 0], green[:, 1] = 1.0, 1.0
+    low = objective(made(torch.cat([red, red]), torch.cat([red, red]), source=red))[0]
+    high = objective(made(torch.cat([red, green]), torch.cat([red, red]), source=red))[0]
+    step = made(red, red, crossed=Crossed(green, red, red, red, red, None, red, red))
+    assert low == pytest.approx(0, abs=1e-5) and high > 0.05
+    assert objective(step)[0] == pytest.approx(high.item(), abs=1e-5)
+
+
 def test_terms_start_at_their_step() -> None:
     objective = Objective({"l1": 1.0, "warp": 1.0}, {"warp": 5})
     step = made(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16), warped=torch.zeros(1, 3, 16, 16))

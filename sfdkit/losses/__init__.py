@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from sfdkit.errors import ConfigError, did_you_mean
 from sfdkit.losses.consistency import Consistency
 from sfdkit.losses.field import Painting, Smoothness
 from sfdkit.losses.gradient import GradientLoss
+from sfdkit.losses.identity import IdentityTerm
 from sfdkit.losses.leakage import Leakage
 from sfdkit.losses.perceptual import PerceptualLoss
 from sfdkit.losses.rate import Rate
@@ -28,7 +29,8 @@ __all__ = ["TERMS", "Crossed", "Objective", "Step"]
 class Term(NamedTuple):
     """How a term is made and what it reads."""
 
-    make: Callable[[], nn.Module]
+    make: Callable[..., nn.Module]
+    """Without arguments, but for terms of :data:`OF_NETWORKS`, which take the file of their network."""
     read: Callable[[Step], tuple[Tensor | None, ...] | None]
     """Its arguments; None where the step has nothing for it to judge."""
     needs: str = ""
@@ -48,6 +50,13 @@ def _reread(step: Step) -> tuple[Tensor | None, ...] | None:
     return None if found is None else (*found, step.log_noise)
 
 
+def _people(step: Step) -> tuple[Tensor | None, ...]:
+    sources = step.source.repeat_interleave(len(step.image) // len(step.source), 0)
+    if step.crossed is None:
+        return step.image, sources
+    return torch.cat([step.image, step.crossed.image]), torch.cat([sources, step.crossed.source])
+
+
 TERMS: dict[str, Term] = {
     "l1": Term(MultiScaleL1, _pictures),
     "l2": Term(SquaredError, _pictures),
@@ -62,9 +71,13 @@ TERMS: dict[str, Term] = {
     "leakage": Term(Leakage, lambda step: (step.motion,)),
     "consistency": Term(Consistency, lambda step: (step.identity, step.people), "identity"),
     "reencode": Term(Reencode, _reread, "crossed"),
+    "identity": Term(IdentityTerm, _people),
     "cycle": Term(MultiScaleL1, _crossed("restored", "driver"), "restored"),
 }
 """Name to term; each gives a scalar."""
+
+OF_NETWORKS = ("identity",)
+"""Terms that judge by a network from a local file."""
 
 RAMP = 200
 """Steps over which a term that starts late grows to its full weight."""
@@ -80,18 +93,34 @@ class Objective(nn.Module):
         weights: Term name to weight, adversarial ones included (they are only checked here).
         starts: Term name to the step from which it counts; from the first one by default. Its weight then rises over
             :data:`RAMP` steps.
+        networks: Term name to the file of its network, for the terms of :data:`OF_NETWORKS`.
 
     Raises:
-        ConfigError: A weight or a start for a term that does not exist.
+        ConfigError: A weight, a start or a network for a term that does not exist or wants none, a term without its
+            network, or a file that holds none.
     """
 
-    def __init__(self, weights: Mapping[str, float], starts: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        starts: Mapping[str, int] | None = None,
+        networks: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
         require_terms("weights", weights)
         require_terms("starts", starts or {})
+        files = dict(networks or {})
+        require_terms("networks", files, OF_NETWORKS)
         self.weights = {name: float(weights[name]) for name in TERMS if weights.get(name, 0.0)}
         self.starts = dict(starts or {})
-        self.terms = nn.ModuleDict({name: TERMS[name].make() for name in self.weights})
+        for name in self.weights:
+            if name in OF_NETWORKS and name not in files:
+                raise ConfigError(
+                    f"weights: {name} is not 0, but there is no network for it; give the file of a face recognition "
+                    f"network (.onnx, .pt, .safetensors) as model.networks.{name}, or set the weight to 0"
+                )
+        made = {name: TERMS[name].make(*([files[name]] if name in OF_NETWORKS else [])) for name in self.weights}
+        self.terms = nn.ModuleDict(made)
 
     def active(self, step: int) -> list[str]:
         """Return the names of the terms that count at a step."""
@@ -122,13 +151,12 @@ class Objective(nn.Module):
         return min(1.0, max(0.0, (step - start + 1) / RAMP)) if start else 1.0
 
 
-def require_terms(key: str, names: Mapping[str, float] | Mapping[str, int]) -> None:
+def require_terms(key: str, names: Iterable[str], known: Sequence[str] = (*TERMS, *ADVERSARIAL)) -> None:
     """Refuse names that are no loss terms.
 
     Raises:
         ConfigError: One is not.
     """
-    known = (*TERMS, *ADVERSARIAL)
     for name in names:
         if name not in known:
             raise ConfigError(
