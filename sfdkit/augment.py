@@ -117,10 +117,9 @@ class DriverViewAugmentation:
             change = draw_colour(len(frames), self.joint_colour, 0.0, generator)
             frames = _apply_colour(frames, *change)
         if self.joint_scale or self.joint_tps:
-            rows, count = frames.shape[:2]
-            shape = torch.Size([rows, *frames.shape[2:]])
-            grid = _grid(shape, self.joint_scale, 0.0, self.joint_tps, generator)
-            frames = self._resample(frames.flatten(0, 1), grid.repeat_interleave(count, 0)).unflatten(0, (rows, count))
+            grid = _grid(source.shape, self.joint_scale, 0.0, self.joint_tps, generator)
+            grid = grid.repeat_interleave(frames.shape[1], 0)
+            frames = self._resample(frames.flatten(0, 1), grid).unflatten(0, frames.shape[:2])
         return frames[:, 0], frames[:, 1:]
 
     def _driver_view(self, frames: Tensor, generator: torch.Generator) -> Tensor:

@@ -73,6 +73,9 @@ class AnimationTask(L.LightningModule):
         ConfigError: A weight for an unknown term, or an adversarial weight without a discriminator.
     """
 
+    usual_gradient: Tensor
+    """2: running mean of the gradient's norm, of animator and discriminator."""
+
     def __init__(
         self,
         animator: FaceAnimator,
@@ -315,7 +318,8 @@ class AnimationTask(L.LightningModule):
             known = torch.where(usual > 0, usual, norm)
             limit = torch.minimum(limit, self.gradient_surge * known)
             usual.copy_(torch.lerp(known, torch.minimum(norm, limit), USUAL_SHARE))
-        torch.nn.utils.clip_grads_with_norm_(module.parameters(), limit, norm)
+        share = (limit / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, share)
         return norm
 
     def _set_rates(self, optimizers: list[LightningOptimizer]) -> None:
