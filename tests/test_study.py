@@ -152,7 +152,7 @@ def test_a_killed_study_goes_on_and_keeps_what_is_finished(finished: Finished) -
     assert finished.kept == ((first.folder / "done.json").stat().st_mtime_ns, first.log.read_text())
     assert 1 <= finished.cut < STEPS
     assert f"--ckpt_path={second.checkpoint}" in second.log.read_text()
-    assert re.search(r"1  full +2  at \d+ +934,736", finished.printed)
+    assert re.search(r"1  full +2  at \d+ +[\d,]{7,}", finished.printed)
     for job in finished.jobs:
         assert job.state() == "done"
         metrics = read_json(job.folder / "metrics.json") or {}
@@ -268,14 +268,28 @@ def test_what_another_process_works_on_is_waited_for(
     assert "full seed 1: elsewhere" in printed and "full seed 1: done" in printed and job.log.read_text() == log
 
 
+def test_a_study_that_is_told_to_end_ends_what_it_started(finished: Finished, tmp_path: Path) -> None:
+    study, output, (job,) = finished.copy(tmp_path, 0)
+    (job.folder / "done.json").unlink()
+    before = (job.folder / "status.json").stat().st_mtime_ns
+    process = start(study, output, "--only", "0")
+    while process.poll() is None and (job.folder / "status.json").stat().st_mtime_ns == before:
+        time.sleep(0.01)
+    process.terminate()
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode == 1 and "stopped; the same command goes on from the last checkpoints" in printed
+    assert (read_json(job.folder / "status.json") or {})["state"] == "stopped"
+    assert free(job) and job.state() == "trained"
+
+
 def test_dry_run_lists_and_trains_nothing(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study, output, _ = finished.copy(tmp_path, 0, seeds=[1, 7])
     assert run(study, output, "--dry_run", "true") == 0
     printed = capsys.readouterr().out
-    assert re.search(r"0  full +1  done +934,736 +0\.048  full", printed)
-    assert re.search(r"1  full +7  new +934,736 +0\.048  full", printed)
+    assert re.search(r"0  full +1  done +[\d,]{7,} +0\.\d{3}  full", printed)
+    assert re.search(r"1  full +7  new +[\d,]{7,} +0\.\d{3}  full", printed)
     assert not (output / "full/seed7").exists()
 
 
