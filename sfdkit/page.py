@@ -256,8 +256,9 @@ def _networks(networks: Mapping[str, Value]) -> str:
     if not lines:
         return html + "</p>"
     return (
-        f"{html} Its errors on faces held out of its training, as they are and blurred as results may be:</p>\n"
-        + _table(["", "error", *(words for _, words in columns[1:])], lines)
+        f"{html} On faces held out of its training, as they are and blurred as results may be (landmarks: mean "
+        "distance at 64 pixels; then degrees, and units of the factor):</p>\n"
+        + _table(["", "as they are", *(words for _, words in columns[1:])], lines)
     )
 
 
