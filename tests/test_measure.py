@@ -232,6 +232,7 @@ def test_file_round_trip_and_measurer(tmp_path: Path) -> None:
     assert measurer.expression_names == EXPRESSION and not measurer.missing
     assert measurer.about["regressor/landmarks"] == 0.5 and measurer.about["regressor/soft_landmarks"] == 0.5
     assert path.stat().st_size < 1_050_000 and [p.name for p in tmp_path.iterdir()] == ["r.safetensors"]
+    assert path.stat().st_mode & 0o777 == 0o644
     with pytest.raises(ConfigError, match="--resolution 48"):
         measurer.measure(torch.rand(1, 3, 48, 48))
 

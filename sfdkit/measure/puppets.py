@@ -56,6 +56,7 @@ def save_regressor(path: Path, regressor: Regressor) -> None:
     tensors = {name: value.contiguous() for name, value in regressor.network.state_dict().items()}
     try:
         save_file(tensors, part, metadata={_KEY: json.dumps(regressor.about)})
+        part.chmod(0o644)  # safetensors lets nobody else read it
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
