@@ -252,7 +252,9 @@ def test_perceptual_from_a_local_file(tmp_path: Path, monkeypatch: pytest.Monkey
     moved = image.roll(8, 3).requires_grad_(True)
     loss(moved, image).backward()
     assert moved.grad is not None and moved.grad.abs().sum() > 0
-    assert not any(p.requires_grad for p in loss.parameters())
+    assert not any(p.requires_grad for p in loss.slices.parameters())
+    assert not loss.state_dict() and not list(loss.parameters()), "checkpoints stay small"
+    assert next(loss.double().slices.parameters()).dtype == torch.float64
 
 
 def test_schedule_rises_then_falls() -> None:

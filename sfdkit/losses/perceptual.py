@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -40,10 +42,19 @@ class PerceptualLoss(nn.Module):
         features = load_vgg19().get_submodule("features")
         assert isinstance(features, nn.Sequential)
         starts = (0, *LAYERS[:-1])
-        self.slices = nn.ModuleList(features[a:b] for a, b in zip(starts, LAYERS, strict=True))
-        self.requires_grad_(False)
+        slices = nn.ModuleList(features[a:b] for a, b in zip(starts, LAYERS, strict=True))
+        self._kept = [slices.requires_grad_(False)]  # in a list, they are no part of the state
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def slices(self) -> nn.ModuleList:
+        """The parts of VGG19 between two depths."""
+        return self._kept[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.slices._apply(fn)
+        return super()._apply(fn, recurse)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the mean over scales and depths for B 3 H W in [0, 1]."""
