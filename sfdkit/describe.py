@@ -26,6 +26,9 @@ _UNITS = {"yaw": "degrees", "pitch": "degrees", "roll": "degrees", "scale": "tim
 _UNITS |= {"shift_x": "picture widths", "shift_y": "picture widths"}
 _BOTH_WAYS = ("smile", "gaze_x", "gaze_y", "brows", "skin_warmth", "eye_tilt", "hair_part", "light_x", "light_warmth")
 
+SILENT = 0.1
+"""Nats per frame up to which a motion coefficient counts as silent."""
+
 
 class Codes(NamedTuple):
     """The descriptors of all frames of an evaluation, on the CPU."""
@@ -38,6 +41,19 @@ class Codes(NamedTuple):
     """F C: the encoder's last map, averaged over height and width."""
     people: list[str]
     """F names of who is seen."""
+    noise: Tensor | None = None
+    """M: standard deviation of the noise that training sent each motion coefficient through; None for no noise."""
+
+    def spoken(self) -> Tensor:
+        """Return which motion coefficients say something, M: more than :data:`SILENT` nats pass through their noise.
+
+        A coefficient that the term ``rate`` has silenced still follows some factor in its last digits. No picture shows
+        it, so it is no vector of any factor.
+        """
+        variance = self.motion.var(0, correction=0)
+        if self.noise is None:
+            return variance > 0
+        return 0.5 * torch.log1p(variance / self.noise.square().clamp(min=1e-12)) > SILENT
 
 
 class Truth(NamedTuple):
@@ -80,7 +96,7 @@ def describe_samples(animator: FaceAnimator, samples: Sequence[Sample], batch_si
                 parts.append((animator.identity_head(features), motion, features[-1].mean((2, 3))))
             bar.update()
     identity, motion, backbone = (torch.cat([t.float().cpu() for t in c]) for c in zip(*parts, strict=True))
-    return Codes(identity, motion, backbone, people)
+    return Codes(identity, motion, backbone, people, animator.motion_head.log_noise.detach().exp().cpu())
 
 
 def known_factors(samples: Sequence[Sample]) -> Truth:
@@ -114,6 +130,8 @@ def why_no_probes(samples: Sequence[Sample]) -> str | None:
 def examine(codes: Codes, truth: Truth) -> Findings:
     """Probe both blocks and the backbone for all factors, and score the two blocks.
 
+    Probes see all coefficients, DCI and the description of the vectors those motion coefficients that are not silent.
+
     Args:
         codes: Of all frames.
         truth: Of the same frames.
@@ -131,11 +149,13 @@ def examine(codes: Codes, truth: Truth) -> Findings:
             skipped += [name for name in found.skipped if name not in skipped]
     if skipped:
         metrics["probe/skipped"] = ", ".join(skipped)
-    for block, code in (("motion", codes.motion), ("identity", codes.identity)):
+    heard = codes.motion * codes.spoken()
+    for block, code in (("motion", heard), ("identity", codes.identity)):
         if any(not is_constant(values) for values in wanted[block].values()):
             scores = dci(code, wanted[block], folds)
             metrics |= {f"dci/{block}/{name}": value for name, value in scores._asdict().items()}
-    vectors = [describe_vectors(c, f, folds) for c, f in zip(codes[1::-1], wanted.values(), strict=True)]
+    vectors = [describe_vectors(c, f, folds) for c, f in zip((heard, codes.identity), wanted.values(), strict=True)]
+    metrics["dci/active_vectors"] = int(codes.spoken().sum())
     metrics["dci/own_vectors"] = sum(vector.own for vector in vectors[0])
     metrics["dci/factors"] = sum(not is_constant(values) for values in truth.motion.values())
     return Findings(metrics, *vectors)

@@ -58,6 +58,8 @@ What the descriptors hold, on puppets (:mod:`sfdkit.metrics.probes`, :mod:`sfdki
     Of the motion factors from the motion coefficients, and of the identity factors from the identity coefficients.
 ``dci/own_vectors`` of ``dci/factors``
     Motion factors that have a vector of their own, as :func:`sfdkit.metrics.dci.describe_vectors` defines it.
+``dci/active_vectors``
+    Motion coefficients that say something, see :meth:`sfdkit.describe.Codes.spoken`; DCI and vectors are of these.
 ``basis/orthonormality``
     Largest entry of ``|Q^T Q - I|``.
 
@@ -213,7 +215,8 @@ def evaluate(
 
     sheet = draw_sheet(animator, own[:sheet_rows], pairs[:sheet_rows])
     vectors = findings.motion if findings else []
-    traversal = draw_traversal(animator, samples[0], codes.motion.std(0, correction=0), vectors)
+    spread = codes.motion.std(0, correction=0) * codes.spoken()
+    traversal = draw_traversal(animator, samples[0], spread, vectors)
     write_picture(folder / "sheet.png", sheet)
     write_picture(folder / "traversal.png", traversal)
     write_pairs(folder / "pairs.csv", by_self.rows, by_cross.rows)

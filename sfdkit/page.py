@@ -435,7 +435,8 @@ def _vectors(m: Mapping[str, Value], vectors: Sequence[Vector], traversal: np.nd
         own = [v for v in vectors if v.own]
         html += [
             f"<p><b>{m['dci/own_vectors']} of {m['dci/factors']}</b> motion factors have a vector of their own: one "
-            "whose coefficient alone explains more than half of the factor, and is mostly explained by it.</p>",
+            "whose coefficient alone explains more than half of the factor, and is mostly explained by it. "
+            f"{m['dci/active_vectors']} motion coefficients say something; the others were silenced in training.</p>",
             '<div class="side"><div>',
             _table(["code", "disentanglement", "completeness", "informativeness"], lines),
             '<p class="note">DCI after Eastwood and Williams (2018), importance by lasso regression, each block by '

@@ -72,15 +72,16 @@ def order_vectors(vectors: Sequence[Vector], std: Tensor) -> list[int]:
 
     Args:
         vectors: What each stands for; empty where that is not known: then those that vary most come first.
-        std: M, the standard deviation of each coefficient.
+        std: M, the standard deviation of each coefficient, 0 for those to leave out.
 
     Returns:
-        At most :data:`TRAVERSED` numbers.
+        At most :data:`TRAVERSED` numbers, at least one.
     """
+    ordered = std.argsort(descending=True).tolist()
     if vectors:
-        ordered = sorted(vectors, key=lambda v: (not v.own, v.factor is None, -v.explains))
-        return [vector.coefficient for vector in ordered][:TRAVERSED]
-    return std.argsort(descending=True)[:TRAVERSED].tolist()
+        ranked = sorted(vectors, key=lambda v: (not v.own, v.factor is None, -v.explains))
+        ordered = [vector.coefficient for vector in ranked]
+    return [index for index in ordered if std[index] > 0][:TRAVERSED] or ordered[:1]
 
 
 def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, vectors: Sequence[Vector]) -> np.ndarray:
@@ -91,7 +92,7 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, vectors:
     Args:
         animator: In eval mode.
         sample: Its source frame is the face, and the face's own motion is where all rows start from.
-        std: M, the standard deviation of each coefficient over the frames of the evaluation.
+        std: M, the standard deviation of each coefficient over the frames of the evaluation; 0 leaves it out.
         vectors: What each vector stands for, M or none.
 
     Returns:

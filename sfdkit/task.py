@@ -33,6 +33,9 @@ USUAL_SHARE = 0.02
 NOISE_RATE = 5.0
 """Factor on the learning rate of the logarithm of the motion coefficients' noise, which has some units to go."""
 
+NO_NOISE = -20.0
+"""Logarithm of a noise that is none."""
+
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
     """Return the default optimiser: Adam, learning rate 1e-3, betas 0.5 and 0.99."""
@@ -99,6 +102,8 @@ class AnimationTask(L.LightningModule):
         self.animator = animator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = Objective(weights, starts, networks)
         self.cross_share = cross_share
+        if "rate" not in self.objective.weights:  # without a price there is no noise
+            animator.motion_head.log_noise.data.fill_(NO_NOISE)
         self.adversarial_weight = float(weights.get("adversarial", 0.0))
         self.r1_weight = float(weights.get("r1", 0.0))
         if self.adversarial_weight and discriminator is None:

@@ -65,7 +65,7 @@ def test_metrics_file_holds_every_key(files: Path, tmp_path: Path, capsys: pytes
         measured |= {f"probe/motion_from_{place}/{name}" for name in (*MotionFactors.names(), "mean")}
         measured |= {f"probe/identity_from_{place}/{name}" for name in (*varying(files), "mean")}
     measured |= {f"dci/{b}/{n}" for b in ("motion", "identity") for n in DCI._fields}
-    measured |= {"dci/own_vectors", "dci/factors", "probe/skipped"}
+    measured |= {"dci/own_vectors", "dci/active_vectors", "dci/factors", "probe/skipped"}
     others = {key for key in stored if not key.startswith("groups/")}
     assert others == measured | about | {f"evaluation/{name}" for name in names}
     assert stored["probe/frames"] == 15 and stored["probe/identities"] == 5 and stored["dci/factors"] == 12
@@ -297,6 +297,21 @@ def test_directions_are_the_slopes_of_the_coefficients() -> None:
         assert torch.allclose(axes.motion.directions[name].vector, row, atol=0.01)
     assert [v.factor for v in axes.motion.vectors[:2]] == ["yaw", "smile"]
     assert min(v.explains for v in axes.motion.vectors[:2]) > 0.99
+
+
+def test_silent_coefficients_are_no_vectors_of_any_factor() -> None:
+    people = [f"p{k}" for k in range(20) for _ in range(10)]
+    yaw, smile = torch.randn(200), torch.randn(200)
+    motion = torch.stack([yaw, 0.05 * smile, smile], 1)
+    noise = torch.tensor([0.3, 0.95, 0.3])
+    loud, quiet = (Codes(torch.randn(200, 4), motion, motion, people, n) for n in (None, noise))
+    assert loud.spoken().tolist() == [True] * 3 and quiet.spoken().tolist() == [True, False, True]
+    truth = Truth({"yaw": yaw, "smile": smile}, {"age": torch.rand(20).repeat_interleave(10)})
+    for codes, active in ((loud, 3), (quiet, 2)):
+        found = examine(codes, truth)
+        assert found.metrics["dci/active_vectors"] == active and found.metrics["dci/own_vectors"] == 2
+    assert [v.factor for v in found.motion] == ["yaw", None, "smile"]
+    assert order_vectors(found.motion, torch.tensor([1.0, 0.0, 1.0])) in ([0, 2], [2, 0])
 
 
 def test_codes_are_those_of_the_frames(files: Path) -> None:

@@ -47,6 +47,12 @@ def test_a_surge_of_the_gradient_is_limited_to_a_multiple_of_what_is_usual() -> 
     assert clip(50.0) == pytest.approx(0.1)
 
 
+def test_without_a_price_there_is_no_noise() -> None:
+    motion = torch.rand(3, 4)
+    torch.testing.assert_close(task().animator.motion_head.noisy(motion), motion)
+    assert (task(weights={"rate": 1e-4}).animator.motion_head.noisy(motion) - motion).abs().max() > 0.01
+
+
 def test_crossed_rows_are_who_they_should_be() -> None:
     made = task(weights={"reencode": 1.0, "cycle": 1.0, "consistency": 1.0, "rate": 1e-4}, cross_share=0.5)
     made._trainer = type("Trainer", (), {"global_step": 0})()  # type: ignore[assignment]

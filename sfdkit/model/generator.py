@@ -132,8 +132,8 @@ class Generator(nn.Module):
     flow refined at each level: a few soft parts move by an affine motion each, plus a residual. Where a part is and how
     it is turned is read from a latent code; the difference of what the source's own code and the wanted one say moves
     it, as key points do in FOMM (https://arxiv.org/abs/2003.00196). It ends in one sub-pixel step to R
-    (https://arxiv.org/abs/1609.05158) that gives the painted picture, the last change of the flow and the blending
-    mask: ``image = mask * warp(source, flow) + (1 - mask) * painted``. Equal codes begin with no flow.
+    (https://arxiv.org/abs/1609.05158) that gives the painted picture; flow and blending mask are interpolated:
+    ``image = mask * warp(source, flow) + (1 - mask) * painted``. Equal codes begin with no flow.
 
     Args:
         resolution: ``R``: 64, 128, 256 or 512.
@@ -189,7 +189,7 @@ class Generator(nn.Module):
         self.levels = nn.ModuleList(
             GeneratorLevel(i, c, style_size, parts) for i, c in zip(entering, self.channels, strict=True)
         )
-        self.last = nn.Conv2d(self.channels[-1], 4 * 6, 3, padding=1)
+        self.last = nn.Conv2d(self.channels[-1], 4 * 3 + 3, 3, padding=1)
         with torch.no_grad():
             self.last.weight[12:] = 0  # flow and mask start at zero
             self.last.bias.zero_()  # type: ignore[union-attr]
@@ -241,8 +241,8 @@ class Generator(nn.Module):
         field = self._parts(latent, source_latent)
         for level, feature in zip(self.levels, features, strict=True):
             hidden, field = level(hidden, feature, field, style)
-        last = F.pixel_shuffle(self.last(hidden).float(), 2)
-        flow = resize(field.flow(), self.resolution) + FLOW_GAIN * last[:, 3:5]
-        mask = torch.sigmoid(last[:, 5:])
-        painted = torch.sigmoid(last[:, :3])
+        last = self.last(hidden).float()
+        painted = torch.sigmoid(F.pixel_shuffle(last[:, :12], 2))
+        flow = resize(field.flow() + FLOW_GAIN * last[:, 12:14], self.resolution)  # smooth: sub-pixels would leave dots
+        mask = torch.sigmoid(resize(last[:, 14:], self.resolution))
         return Generated(mask * warp(image.float(), flow) + (1 - mask) * painted, flow, mask)
