@@ -348,17 +348,18 @@ def test_a_traversal_moves_one_coefficient(files: Path) -> None:
     sample = read_samples(files / "puppets", load_index(files / "puppets"), 1, 1)[0]
     std = torch.tensor([0.0, 1.0, 0.5, 2.0])
     strip = draw_traversal(animator, sample, std, [])
-    assert order_vectors([], std) == [3, 1, 2, 0]
-    cells = [strip[-(4 - row) * 84 :][: 84 - 4, 88:] for row in range(4)]
+    assert order_vectors([], std) == [3, 1, 2], "a coefficient that keeps still is left out"
+    cells = [strip[-(3 - row) * 84 :][: 84 - 4, 88:] for row in range(3)]
     faces = [[cell[:, c * 84 : c * 84 + 80].astype(int) for c in range(7)] for cell in cells]
     moved = [np.abs(row[0] - row[6]).mean() for row in faces]
-    assert moved[3] == 0 and min(moved[:3]) > 0
+    assert min(moved) > 0
     assert all(np.abs(row[3] - faces[0][3]).max() == 0 for row in faces)  # in the middle all are the face as it is
     vectors = [
         Vector(k, n, e, 0, 0, o)
         for k, n, e, o in [(0, None, 0, False), (1, "yaw", 0.6, True), (2, "yaw", 0.9, False), (3, "roll", 0.7, True)]
     ]
-    assert order_vectors(vectors, std) == [3, 1, 2, 0]
+    assert order_vectors(vectors, std) == [3, 1, 2] and order_vectors(vectors, std.new_ones(4)) == [3, 1, 2, 0]
+    assert order_vectors(vectors, std.new_zeros(4)) == [3]
 
 
 def test_shards_of_another_resolution_are_refused(files: Path, tmp_path: Path) -> None:
