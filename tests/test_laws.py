@@ -23,7 +23,7 @@ ROOMS = {
     "kornia": ("sfdkit.augment",),
     "timm": ("sfdkit.model.encoders",),
     "safetensors": ("sfdkit.tensor_file", "sfdkit.measure.puppets"),
-    "ray": ("sfdkit.data.engines", "sfdkit.study.engines"),
+    "ray": ("sfdkit.cluster",),
     "tensorboard": ("sfdkit.study.curves",),
     "onnxruntime": ("sfdkit.measure.files",),
     "onnx": ("sfdkit.measure.files",),

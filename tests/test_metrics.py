@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from sfdkit.metrics.image import PSNR_LIMIT, frame_l1, frame_psnr, frame_ssim
 from sfdkit.metrics.protocol import cross_pairs
-from sfdkit.metrics.video import VideoL1, VideoMean, VideoPSNR, VideoSSIM, distances
 
 
 def pictures(count: int = 5, size: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,44 +58,6 @@ def test_half_weights_of_a_mask_count_half() -> None:
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 0], mask[..., 1] = 0.5, 1.0
     assert frame_l1(prediction, target, mask).item() == pytest.approx(1 / 3)
-
-
-def test_videos_count_the_same_whatever_their_length() -> None:
-    metric = VideoMean()
-    metric.update(torch.tensor([1.0, 10.0, 2.0, 3.0]), [7, 2, 7, 7])
-    assert metric.compute() == pytest.approx((2.0 + 10.0) / 2)
-    metric.update(torch.tensor([4.0]), [7])
-    assert metric.compute() == pytest.approx((2.0 + 10.0 + 4.0) / 3)
-    with pytest.raises(ValueError, match=r"\(2,\) numbers"):
-        VideoMean().update(torch.zeros(4), [1, 2])
-
-
-@pytest.mark.parametrize(("metric", "measure"), [(VideoL1, frame_l1), (VideoPSNR, frame_psnr), (VideoSSIM, frame_ssim)])
-def test_each_metric_averages_its_own_distance(metric: type[VideoL1], measure: Callable[..., torch.Tensor]) -> None:
-    prediction, target = pictures(3)
-    mask = (torch.rand(3, 1, 24, 24) > 0.5).float()
-    values = measure(prediction, target, mask)
-    made = metric()
-    made.update(prediction, target, torch.tensor([0, 1, 1]), mask)
-    assert made.compute() == pytest.approx(float((values[0] + values[1:].mean()) / 2), rel=1e-5)
-
-
-def test_processes_add_up_and_one_without_data_does_no_harm() -> None:
-    prediction, target = pictures(5)
-    alone = distances("x/")
-    alone.update(prediction, target, [0, 0, 1, 2, 2])
-    ranks = [distances("x/") for _ in range(3)]
-    ranks[0].update(prediction[:2], target[:2], [0, 0])
-    ranks[1].update(prediction[2:], target[2:], [0, 1, 1])
-    for name, metric in ranks[0].items(keep_base=True):
-        for rank in ranks[1:]:
-            metric.merge_state(rank[name])
-    assert {k: float(v) for k, v in ranks[0].compute().items()} == pytest.approx(
-        {k: float(v) for k, v in alone.compute().items()}
-    )
-    assert set(alone.compute()) == {"x/l1", "x/psnr", "x/ssim"}
-    reductions = {f for m in alone.values() for f in m._reductions.values()}
-    assert {f.__name__ for f in reductions} == {"dim_zero_sum"}
 
 
 def test_pairs_are_of_two_people_seeded_and_without_repetition() -> None:

@@ -8,10 +8,8 @@ This file imports little, so that a new process is quick to start.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections import deque
@@ -26,9 +24,10 @@ from typing import Any, Literal, TypeVar
 
 import cv2
 
+from sfdkit.cluster import ray_cluster
 from sfdkit.data.sources import ClipSource
 from sfdkit.data.spool import EncodedSource, Spooled, encode_source, spool_clips, spool_encoded
-from sfdkit.errors import ConfigError, DataError
+from sfdkit.errors import DataError
 
 EngineName = Literal["processes", "ray"]
 
@@ -39,7 +38,6 @@ Engine = Callable[[Iterable[Job], Path], Iterator[Spooled]]
 """Spools each source into a folder and yields the results in order."""
 
 _AHEAD = 4  # sources per worker between the one that is waited for and the last one that was begun
-_ANSWER_SECONDS = 10.0
 _RETRIES = 5  # of a task whose node was lost
 _Ticket = TypeVar("_Ticket")
 
@@ -137,72 +135,26 @@ def _use_one_core() -> None:
 
 @contextmanager
 def _ray(workers: int) -> Iterator[Engine]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("--engine ray needs Ray, which is not installed: pip install 'sfdkit[cluster]'") from error
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    ours = not ray.is_initialized()
-    if ours:
-        require_answer(address)
-    task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_encode_on_node)
+    with ray_cluster(workers or None) as (ray, address):
+        task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_encode_on_node)
 
-    def finish(number: int, reference: Any, folder: Path) -> Spooled:
-        return spool_encoded(number, ray.get(reference), folder)
+        def finish(number: int, reference: Any, folder: Path) -> Spooled:
+            return spool_encoded(number, ray.get(reference), folder)
 
-    def ahead() -> int:
-        if workers and address != "local":
-            return workers
-        return _AHEAD * int(ray.cluster_resources().get("CPU", 1))
+        def ahead() -> int:
+            if workers and address != "local":
+                return workers
+            return _AHEAD * int(ray.cluster_resources().get("CPU", 1))
 
-    def spool(jobs: Iterable[Job], folder: Path) -> Iterator[Spooled]:
-        return _in_order(
-            jobs,
-            lambda job: task.remote(job, folder),
-            lambda number, reference: finish(number, reference, folder),
-            ahead,
-        )
-
-    try:
-        if ours:
-            local: dict[str, Any] = (
-                {"include_dashboard": False, "num_cpus": workers or None} if address == "local" else {}
+        def spool(jobs: Iterable[Job], folder: Path) -> Iterator[Spooled]:
+            return _in_order(
+                jobs,
+                lambda job: task.remote(job, folder),
+                lambda number, reference: finish(number, reference, folder),
+                ahead,
             )
-            ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **local)
+
         yield spool
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, DataError):
-            raise DataError(str(cause)) from error
-        raise
-    except (ray.exceptions.RayError, ConnectionError) as error:
-        text = " ".join(str(error).split())
-        raise DataError(
-            f"the Ray cluster {address!r} failed ({text[:300]}): check RAY_ADDRESS and that each node has sfdkit, then "
-            "call the same command again, it goes on where it was"
-        ) from error
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-def require_answer(address: str) -> None:
-    """Check that something listens at HOST:PORT; Ray itself waits for minutes.
-
-    Raises:
-        DataError: Nothing does.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
-    except OSError as error:
-        raise DataError(
-            f"no Ray cluster answers at RAY_ADDRESS {address!r} ({error.strerror or error}): start one there with `ray "
-            "start --head`, or unset RAY_ADDRESS"
-        ) from error
 
 
 def _encode_on_node(job: Job, folder: Path) -> EncodedSource:

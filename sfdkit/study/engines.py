@@ -6,7 +6,6 @@ the same output folder, therefore share the work.
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import shlex
@@ -21,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from sfdkit.cluster import ray_cluster
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.study.jobs import Job
 from sfdkit.study.view import View
@@ -189,34 +189,8 @@ def ray_engine(jobs: int | None, owner: str, cpus: int | None, gpus: float) -> I
         ConfigError: Ray is not installed.
         DataError: The cluster cannot be reached, or fails.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("--engine ray needs Ray, which is not installed: pip install 'sfdkit[cluster]'") from error
-    from sfdkit.data.engines import require_answer
-
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    ours = not ray.is_initialized()
-    if ours:
-        require_answer(address)
-    try:
-        if ours:
-            local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-            ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **local)
-        yield _RayEngine(ray, jobs, owner, cpus or 1, gpus)
-    except (ray.exceptions.RayError, ConnectionError) as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, DataError):
-            raise DataError(str(cause)) from error
-        text = " ".join(str(error).split())
-        raise DataError(
-            f"the Ray cluster {address!r} failed ({text[:300]}): check RAY_ADDRESS and that each node has sfdkit, then "
-            "call the same command again, it goes on where it was"
-        ) from error
-    finally:
-        if ours:
-            ray.shutdown()
+    with ray_cluster() as cluster:
+        yield _RayEngine(cluster.ray, jobs, owner, cpus or 1, gpus)
 
 
 class _RayEngine:
