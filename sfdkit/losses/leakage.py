@@ -20,7 +20,10 @@ class Leakage(nn.Module):
     """
 
     def forward(self, motion: Tensor) -> Tensor:
-        """Return the mean share over coefficients, about 0 (none) to 1.
+        """Return the mean share over coefficients: up to 1, and 0 where people do not differ.
+
+        It falls below 0 where movements swing around a middle within short clips: -0.13 for the true factors of puppets
+        in clips of 8 frames at 2 per second.
 
         Args:
             motion: B S M, coefficients of S >= 2 frames of each of B clips; 0 for a single clip or frame, where nothing
