@@ -129,11 +129,21 @@ def test_ten_families_encode_any_resolution(name: str, resolution: int) -> None:
         encoder = TimmEncoder(name, resolution)
         adapter = FeatureAdapter(encoder.sizes, encoder.channels, (8, 16, 32), (24, 16, 8))
         maps = encoder(torch.rand(2, 3, resolution, resolution))
-        adapted = adapter(maps)
+        adapted = adapter(maps, torch.rand(2, 3, 64, 64))
     assert [tuple(m.shape) for m in maps] == [
         (2, c, s, s) for c, s in zip(encoder.channels, encoder.sizes, strict=True)
     ]
     assert [tuple(m.shape) for m in adapted] == [(2, 24, 8, 8), (2, 16, 16, 16), (2, 8, 32, 32)]
+
+
+def test_the_finest_map_holds_single_pixels_of_the_picture() -> None:
+    adapter = FeatureAdapter((4,), (8,), (8, 16), (6, 12))
+    image, maps = torch.rand(1, 3, 32, 32), [torch.zeros(1, 8, 4, 4)]
+    changed = image.clone()
+    changed[0, 1, 9, 20] += 0.5
+    before, after = adapter(maps, image), adapter(maps, changed)
+    assert torch.equal(before[0], after[0])
+    assert (before[1] != after[1]).any(1).nonzero().tolist() == [[0, y, x] for y in (3, 4, 5) for x in (9, 10, 11)]
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])

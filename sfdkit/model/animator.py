@@ -225,7 +225,7 @@ class FaceAnimator(nn.Module):
         own = motion
         if own is None:
             own = self.motion_head(features) if self.driving_encoder is None else self.motion(image)
-        return SourceState(image, self.adapter(features), Descriptors(self.identity_head(features), own))
+        return SourceState(image, self.adapter(features, image), Descriptors(self.identity_head(features), own))
 
     def describe(self, image: Tensor) -> Descriptors:
         """Return the semantic facial descriptors of faces B 3 H W in [0, 1]."""

@@ -52,6 +52,11 @@ def resize(image: Tensor, height: int, width: int | None = None) -> Tensor:
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
 
 
+def fold_pixels(image: Tensor) -> Tensor:
+    """Return pictures B 3 H W in [0, 1] at half their size, B 12 H/2 W/2 in [-1, 1]: 2 x 2 pixels side by side."""
+    return F.pixel_unshuffle(image, 2) * 2 - 1
+
+
 class ModulatedConv(nn.Module):
     """Convolution whose input channels are scaled by a style and whose output is normalised (StyleGAN2 demodulation).
 

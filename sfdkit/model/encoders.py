@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError, did_you_mean
-from sfdkit.model.blocks import resize
+from sfdkit.model.blocks import fold_pixels, resize
 
 
 class Encoder(nn.Module):
@@ -158,7 +158,8 @@ class FeatureAdapter(nn.Module):
     """Brings an encoder's maps to the sizes and channels that a generator asks for.
 
     For each wanted map the coarsest encoder map that is still at least as fine is taken (or the finest there is),
-    resized and mixed by a 1x1 convolution.
+    resized and mixed by a 1x1 convolution. Most backbones begin with a stride of 4, so their maps know little of single
+    pixels: the finest wanted map, half the picture's size, also gets the picture itself.
 
     Args:
         encoder_sizes: Sizes of the encoder's maps.
@@ -184,8 +185,18 @@ class FeatureAdapter(nn.Module):
         self.mix = nn.ModuleList(
             nn.Conv2d(encoder_channels[level], out, 1) for level, out in zip(self.levels, channels, strict=True)
         )
+        self.picture = nn.Conv2d(4 * 3, channels[-1], 3, padding=1)
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Map the encoder's maps to the wanted ones: a list of B channels[i] sizes[i] sizes[i]."""
+    def forward(self, features: list[Tensor], image: Tensor) -> list[Tensor]:
+        """Make the wanted maps.
+
+        Args:
+            features: The encoder's maps of ``image``.
+            image: B 3 H W in [0, 1], H and W twice the finest wanted size.
+
+        Returns:
+            A list of B channels[i] sizes[i] sizes[i].
+        """
         mixed = [conv(features[level]) for conv, level in zip(self.mix, self.levels, strict=True)]
-        return [resize(m.float(), size) for m, size in zip(mixed, self.sizes, strict=True)]
+        maps = [resize(m.float(), size) for m, size in zip(mixed, self.sizes, strict=True)]
+        return [*maps[:-1], maps[-1] + self.picture(fold_pixels(image)).float()]

@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
-from sfdkit.model.blocks import ModulatedBlock, ModulatedConv, full_precision, identity_grid, resize, warp
+from sfdkit.model.blocks import (
+    ModulatedBlock,
+    ModulatedConv,
+    fold_pixels,
+    full_precision,
+    identity_grid,
+    resize,
+    warp,
+)
 from sfdkit.types import Generated
 
 START = 8
@@ -131,7 +139,8 @@ class Generator(nn.Module):
     It starts at 8x8 from the unwarped source features under modulation by the latent code and doubles up to R/2 with a
     flow refined at each level: a few soft parts move by an affine motion each, plus a residual. Where a part is and how
     it is turned is read from a latent code; the difference of what the source's own code and the wanted one say moves
-    it, as key points do in FOMM (https://arxiv.org/abs/2003.00196). It ends in one sub-pixel step to R
+    it, as key points do in FOMM (https://arxiv.org/abs/2003.00196). The last layers see the warped picture beside the
+    hidden state, so that painting can change what warping gave, and end in one sub-pixel step to R
     (https://arxiv.org/abs/1609.05158) that gives the painted picture; flow and blending mask are interpolated:
     ``image = mask * warp(source, flow) + (1 - mask) * painted``. Equal codes begin with no flow.
 
@@ -189,9 +198,10 @@ class Generator(nn.Module):
         self.levels = nn.ModuleList(
             GeneratorLevel(i, c, style_size, parts) for i, c in zip(entering, self.channels, strict=True)
         )
-        self.last = nn.Conv2d(self.channels[-1], 4 * 3 + 3, 3, padding=1)
+        self.touch = nn.Conv2d(self.channels[-1] + 4 * 3, self.channels[-1], 1)
+        self.last = nn.Conv2d(self.channels[-1], 4 * 3 + 1, 3, padding=1)
         with torch.no_grad():
-            self.last.weight[12:] = 0  # flow and mask start at zero
+            self.last.weight[12:] = 0  # the mask starts even
             self.last.bias.zero_()  # type: ignore[union-attr]
 
     def lead(self, columns: Tensor) -> None:
@@ -241,8 +251,10 @@ class Generator(nn.Module):
         field = self._parts(latent, source_latent)
         for level, feature in zip(self.levels, features, strict=True):
             hidden, field = level(hidden, feature, field, style)
-        last = self.last(hidden).float()
+        flow = resize(field.flow(), self.resolution)  # smooth: sub-pixels would leave dots
+        warped = warp(image.float(), flow)
+        seen = torch.cat([hidden, fold_pixels(warped).to(hidden.dtype)], 1)
+        last = self.last(F.leaky_relu(self.touch(seen), 0.2)).float()
         painted = torch.sigmoid(F.pixel_shuffle(last[:, :12], 2))
-        flow = resize(field.flow() + FLOW_GAIN * last[:, 12:14], self.resolution)  # smooth: sub-pixels would leave dots
-        mask = torch.sigmoid(resize(last[:, 14:], self.resolution))
-        return Generated(mask * warp(image.float(), flow) + (1 - mask) * painted, flow, mask)
+        mask = torch.sigmoid(resize(last[:, 12:], self.resolution))
+        return Generated(mask * warped + (1 - mask) * painted, flow, mask)
