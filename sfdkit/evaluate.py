@@ -57,7 +57,12 @@ What the descriptors hold, on puppets (:mod:`sfdkit.metrics.probes`, :mod:`sfdki
 ``dci/BLOCK/disentanglement``, ``completeness``, ``informativeness``
     Of the motion factors from the motion coefficients, and of the identity factors from the identity coefficients.
 ``dci/own_vectors`` of ``dci/factors``
-    Motion factors that have a vector of their own, as :func:`sfdkit.metrics.dci.describe_vectors` defines it.
+    Motion factors that have a vector of their own in what the encoder reads, as
+    :func:`sfdkit.metrics.dci.describe_vectors` defines it.
+``effect/own_vectors`` of ``effect/factors``, ``effect/<factor>/vector``, ``effect/<factor>/moves``
+    Motion factors that have a vector of their own in what the generator draws, which one, and how many standard
+    deviations one of its coefficient moves the factor, see :class:`sfdkit.effects.Effect`; ``effect/unread`` names the
+    factors that the network does not read well enough.
 ``dci/active_vectors``
     Motion coefficients that say something, see :meth:`sfdkit.describe.Codes.spoken`; DCI and vectors are of these.
 ``basis/orthonormality``
@@ -94,6 +99,7 @@ from sfdkit.describe import (
     orthonormality,
     why_no_probes,
 )
+from sfdkit.effects import measure_effects
 from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.gauges import open_gauges
 from sfdkit.measure.types import MeasureSettings
@@ -215,8 +221,12 @@ def evaluate(
 
     sheet = draw_sheet(animator, own[:sheet_rows], pairs[:sheet_rows])
     vectors = findings.motion if findings else []
+    measurer = opened.gauges.measurer
+    moved = None if measurer is None else measure_effects(animator, samples, codes, truth, measurer, batch_size)
+    metrics |= moved.metrics() if moved else {}
+    effects = moved.vectors if moved else []
     spread = codes.motion.std(0, correction=0) * codes.spoken()
-    traversal = draw_traversal(animator, samples[0], spread, vectors)
+    traversal = draw_traversal(animator, samples[0], spread, effects)
     write_picture(folder / "sheet.png", sheet)
     write_picture(folder / "traversal.png", traversal)
     write_pairs(folder / "pairs.csv", by_self.rows, by_cross.rows)
@@ -225,7 +235,7 @@ def evaluate(
     write_metrics(folder / "metrics.json", metrics)
     missing = opened.missing | _missing(true_pairs, pairs, no_probes, chosen)
     about = About(checkpoint, _command(asked), missing, chosen, opened.about)
-    write_page(folder / "report.html", metrics, vectors, Pictures(sheet, traversal), about)
+    write_page(folder / "report.html", metrics, vectors, effects, Pictures(sheet, traversal), about)
     print(distance_table(metrics, _TABLE))
     print(f"{len(own)} clips, {len(true_pairs)} pairs with truth; wrote {', '.join(_FILES)} to {folder}")
     return metrics

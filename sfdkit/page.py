@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from sfdkit.effects import Effect
 from sfdkit.metrics.dci import Vector
 from sfdkit.reenact import READABLE
 from sfdkit.report import Value
@@ -44,14 +45,20 @@ class About(NamedTuple):
 
 
 def write_page(
-    path: Path, metrics: Mapping[str, Value], vectors: Sequence[Vector], pictures: Pictures, about: About
+    path: Path,
+    metrics: Mapping[str, Value],
+    vectors: Sequence[Vector],
+    effects: Sequence[Effect],
+    pictures: Pictures,
+    about: About,
 ) -> None:
     """Write the report; the file appears whole or not at all.
 
     Args:
         path: The .html file; its folder exists.
         metrics: As in metrics.json.
-        vectors: What each motion vector stands for; may be empty.
+        vectors: What each motion vector follows in pictures; may be empty.
+        effects: What each motion vector moves in results; may be empty.
         pictures: Sheet and traversal.
         about: What the figures should be read with.
     """
@@ -61,7 +68,7 @@ def write_page(
         _follow(metrics),
         _identity(metrics),
         _probes(metrics),
-        _vectors(metrics, vectors, pictures.traversal),
+        _vectors(metrics, vectors, effects, pictures.traversal),
         _groups(metrics, about.groups),
         _sheet(pictures.sheet),
         _missing(about.missing),
@@ -174,9 +181,13 @@ def _headline(m: Mapping[str, Value]) -> str:
         tiles.append(_tile(_show(follow, 2), "of 1: how well pose and expression follow the driver"))
     if (leak := _number(m, "cross/leakage")) is not None:
         tiles.append(_tile(_show(leak, 3), "leakage: nearer to the driver's identity than it should be"))
-    if (own := _number(m, "dci/own_vectors")) is not None:
-        total = _show(_number(m, "dci/factors"), 0)
-        tiles.append(_tile(f"{own:.0f} <small>of {total}</small>", "motion factors have a basis vector of their own"))
+    for key, words in (
+        ("effect", "are moved by a basis vector of their own"),
+        ("dci", "have a vector that reads them"),
+    ):
+        if (own := _number(m, f"{key}/own_vectors")) is not None:
+            total = _show(_number(m, f"{key}/factors"), 0)
+            tiles.append(_tile(f"{own:.0f} <small>of {total}</small>", f"motion factors {words}"))
     about = (
         f"{m.get('evaluation/clips')} clips of {m.get('evaluation/frames_per_clip')} driven frames, "
         f"{m.get('evaluation/pairs')} cross pairs with a true answer; data set {m.get('evaluation/dataset')}, split "
@@ -188,6 +199,8 @@ def _headline(m: Mapping[str, Value]) -> str:
     )
 
 
+_MOVED_ROWS = 12
+"""The most rows of the table of what vectors move."""
 _ROWS = (
     ("Self-reenactment", "self/", False),
     ("source unchanged", "self/copy_", True),
@@ -424,7 +437,9 @@ def _shade(value: float | None, ink: tuple[int, int, int]) -> str:
     return f"background:{colour};color:{'#ffffff' if depth > 0.55 else '#1d2430'}"
 
 
-def _vectors(m: Mapping[str, Value], vectors: Sequence[Vector], traversal: np.ndarray) -> str:
+def _vectors(
+    m: Mapping[str, Value], vectors: Sequence[Vector], effects: Sequence[Effect], traversal: np.ndarray
+) -> str:
     html = ["<h2>What single basis vectors mean</h2>"]
     if "dci/own_vectors" in m:
         lines = []
@@ -434,8 +449,9 @@ def _vectors(m: Mapping[str, Value], vectors: Sequence[Vector], traversal: np.nd
                 lines.append(f"<tr><td>{block}</td>{''.join(f'<td>{_show(s, 3)}</td>' for s in scores)}</tr>")
         own = [v for v in vectors if v.own]
         html += [
-            f"<p><b>{m['dci/own_vectors']} of {m['dci/factors']}</b> motion factors have a vector of their own: one "
-            "whose coefficient alone explains more than half of the factor, and is mostly explained by it. "
+            f"<p>What they follow in the pictures that the encoder reads: <b>{m['dci/own_vectors']} of "
+            f"{m['dci/factors']}</b> motion factors have a vector of their own, one whose coefficient alone explains "
+            "more than half of the factor, and is mostly explained by it. "
             f"{m['dci/active_vectors']} motion coefficients say something; the others were silenced in training.</p>",
             '<div class="side"><div>',
             _table(["code", "disentanglement", "completeness", "informativeness"], lines),
@@ -450,20 +466,36 @@ def _vectors(m: Mapping[str, Value], vectors: Sequence[Vector], traversal: np.nd
             ]
             html.append(_table(["factor", "vector", "explained by it", "of the vector"], rows))
         html.append("</div></div>")
-    html.append(
-        _figure(
-            traversal,
-            "Each row changes one motion coefficient of the first test face by up to three standard deviations, and "
-            "leaves the others as they are."
-            + (
-                " Vectors that are a factor's own come first, then by R², what they explain of the factor named; read "
-                "down the left column first."
-                if vectors
-                else ""
-            ),
-        )
+    html += _moved(m, effects)
+    caption = (
+        "Each row changes one motion coefficient of the first test face by up to three standard deviations, and leaves "
+        "the others as they are."
     )
-    return "\n".join(html)
+    if effects:
+        caption += (
+            " Vectors that are a factor's own come first, then by how many standard deviations they move the factor "
+            "named; read down the left column first."
+        )
+    return "\n".join([*html, _figure(traversal, caption)])
+
+
+def _moved(m: Mapping[str, Value], effects: Sequence[Effect]) -> list[str]:
+    if not effects:
+        return []
+    unread = f" Not read well enough to say: {escape(str(m['effect/unread']))}." if "effect/unread" in m else ""
+    moving = sorted((e for e in effects if e.factor is not None), key=lambda e: (not e.own, -e.moves))
+    rows = [
+        f"<tr><td>{e.coefficient}</td><td>{escape(str(e.factor))}</td><td>{_show(e.moves, 2)}</td>"
+        f"<td>{_show(e.share, 2)}</td><td>{_show(e.part, 2)}</td><td>{'yes' if e.own else ''}</td></tr>"
+        for e in moving[:_MOVED_ROWS]
+    ]
+    head = ["vector", "moves most", "by, in sd", "share of the vector's effect", "share of the factor's movers", "own"]
+    return [
+        f"<p>What they move in results, read by the network: <b>{m['effect/own_vectors']} of {m['effect/factors']}</b> "
+        "motion factors have a vector of their own, one that does more than half of what all vectors do to the factor, "
+        f"and does mostly that (shares of squares).{unread}</p>",
+        _table(head, rows),
+    ]
 
 
 def _groups(m: Mapping[str, Value], groups: Sequence[str]) -> str:

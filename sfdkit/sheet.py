@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sfdkit.draw import flow_to_rgb, make_sheet, stack_sheets
-from sfdkit.metrics.dci import Vector
+from sfdkit.effects import Effect
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.reenact import drive
 from sfdkit.samples import Frames, Pair, Sample, load_frames, render_truth
@@ -67,24 +67,23 @@ def _block(animator: FaceAnimator, pairs: Sequence[Pair], cell: int) -> np.ndarr
     return make_sheet(rows, list(columns), cell, title)
 
 
-def order_vectors(vectors: Sequence[Vector], std: Tensor) -> list[int]:
-    """Return the coefficients of a traversal, in order: a factor's own first, then by what they explain.
+def order_vectors(effects: Sequence[Effect], std: Tensor) -> list[int]:
+    """Return the coefficients of a traversal, in order: a factor's own first, then by how much they move.
 
     Args:
-        vectors: What each stands for; empty where that is not known: then those that vary most come first.
+        effects: What each moves; empty where that is not known: then those that vary most come first.
         std: M, the standard deviation of each coefficient, 0 for those to leave out.
 
     Returns:
         At most :data:`TRAVERSED` numbers, at least one.
     """
     ordered = std.argsort(descending=True).tolist()
-    if vectors:
-        ranked = sorted(vectors, key=lambda v: (not v.own, v.factor is None, -v.explains))
-        ordered = [vector.coefficient for vector in ranked]
+    if effects:
+        ordered = [e.coefficient for e in sorted(effects, key=lambda e: (not e.own, e.factor is None, -e.moves))]
     return [index for index in ordered if std[index] > 0][:TRAVERSED] or ordered[:1]
 
 
-def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, vectors: Sequence[Vector]) -> np.ndarray:
+def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, effects: Sequence[Effect]) -> np.ndarray:
     """Draw what each motion vector does to a face: one row per vector, the coefficient changed by -3 to +3 deviations.
 
     Many vectors stand in two columns, to be read down the left one first.
@@ -93,7 +92,7 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, vectors:
         animator: In eval mode.
         sample: Its source frame is the face, and the face's own motion is where all rows start from.
         std: M, the standard deviation of each coefficient over the frames of the evaluation; 0 leaves it out.
-        vectors: What each vector stands for, M or none.
+        effects: What each vector moves, M or none.
 
     Returns:
         H W 3 uint8.
@@ -104,11 +103,11 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, vectors:
     with torch.no_grad():
         state = animator.source_state(still)
         steps = torch.tensor(STEPS, dtype=torch.float32, device=device)
-        for index in order_vectors(vectors, std):
+        for index in order_vectors(effects, std):
             motion = state.descriptors.motion.repeat(len(STEPS), 1)
             motion[:, index] += steps * float(std[index])
             made = animator.generate(state.expand(len(STEPS)), motion).image.float().clamp(0.0, 1.0)
-            rows.append([_label(index, vectors, float(std[index])), *made])
+            rows.append([_label(index, effects, float(std[index])), *made])
     captions = ["motion vector", *(f"{step:+d} sigma" if step else "as it is" for step in STEPS)]
     if len(rows) <= _ROWS_BESIDE:
         return make_sheet(rows, captions, _STRIP_CELL)
@@ -118,12 +117,12 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, vectors:
     return np.concatenate([left, right], 1)
 
 
-def _label(index: int, vectors: Sequence[Vector], std: float) -> Tensor:
+def _label(index: int, effects: Sequence[Effect], std: float) -> Tensor:
     """Return a cell with words, 3 H W in [0, 1]."""
     lines = [f"{index}", f"sigma {std:.2g}"]
-    if vectors and vectors[index].factor is not None:
-        vector = vectors[index]
-        lines = [f"{index}{', own' if vector.own else ''}", str(vector.factor), f"R2 {vector.explains:.2f}"]
+    if effects and effects[index].factor is not None:
+        effect = effects[index]
+        lines = [f"{index}{', own' if effect.own else ''}", str(effect.factor), f"by {effect.moves:.2f} sd"]
     cell = Image.new("RGB", (_STRIP_CELL, _STRIP_CELL), (255, 255, 255))
     pen = ImageDraw.Draw(cell)
     for number, line in enumerate(lines):

@@ -146,7 +146,7 @@ def test_what_the_network_cannot_read_is_pale(tmp_path: Path) -> None:
     metrics = {"cross/follow_yaw": 0.9, "cross/follow_blink": 0.8, "measure/reads_yaw": 0.9, "measure/reads_blink": 0.1}
     networks = {"regressor/file": "r", "regressor/yaw": 3.25, "regressor/r2_blink": 0.125, "regressor/blink": 0.5}
     pictures = Pictures(*(np.zeros((8, 8, 3), np.uint8) for _ in range(2)))
-    write_page(tmp_path / "r.html", metrics, [], pictures, About("c", "sfdkit evaluate", {}, [], networks))
+    write_page(tmp_path / "r.html", metrics, [], [], pictures, About("c", "sfdkit evaluate", {}, [], networks))
     text = (tmp_path / "r.html").read_text()
     bars = re.findall(r"<rect[^>]*rx[^>]*>", text)
     assert ["fill-opacity" in bar for bar in bars] == [False, True] and "hardly reads blink" in text
@@ -156,7 +156,7 @@ def test_small_groups_are_marked(tmp_path: Path) -> None:
     metrics = {"groups/skin/dark/self_pairs": 4, "groups/skin/dark/cross_pairs": 5, "groups/skin/light/self_pairs": 9}
     metrics |= {"groups/skin/light/cross_pairs": 9, "groups/skin/dark/cross_psnr": 1, "groups/skin/dark/self_psnr": 2}
     pictures = Pictures(*(np.zeros((8, 8, 3), np.uint8) for _ in range(2)))
-    write_page(tmp_path / "r.html", metrics, [], pictures, About("c", "sfdkit evaluate", {}, ["skin"], {}))
+    write_page(tmp_path / "r.html", metrics, [], [], pictures, About("c", "sfdkit evaluate", {}, ["skin"], {}))
     text = (tmp_path / "r.html").read_text()
     (row,) = re.findall(r"<tr><td>dark</td>.*?</tr>", text)
     assert row.count('class="small"') == 2 and '<td class="small">4</td><td>5</td>' in row
