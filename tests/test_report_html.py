@@ -15,7 +15,8 @@ from PIL import Image
 
 from sfdkit.evaluate import evaluate
 from sfdkit.gauges import Opened
-from sfdkit.page import TALLEST, WIDEST, About, Pictures, picture_uri, write_page
+from sfdkit.page import About, Pictures, write_page
+from sfdkit.page.html import TALLEST, WIDEST, picture_uri
 from sfdkit.reenact import Gauges
 from tests.measuring import BrightnessMeasurer
 from tests.written import lively_animator, write_checkpoint, write_puppets
