@@ -9,6 +9,7 @@ https://docs.opencv.org/4.x/db/d28/tutorial_cascade_classifier.html); nothing is
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import cache
 from math import hypot
@@ -22,6 +23,9 @@ from sfdkit.data.format import CropMeta
 
 CropMethod = Literal["none", "centre", "face"]
 
+DataCrop = Literal["none", "centre", "face", "given"]
+"""Of data sets that say what is to be cut as well."""
+
 MARGIN = 0.4
 """Share of the face box that is added on each side; holds the hair, the chin and some room for motion."""
 
@@ -31,6 +35,7 @@ _RAISE = 0.1  # a face box ends above the hair line: the square is centred this 
 _LEAST_MARGIN = 0.15  # a square that the picture forces to shrink keeps at least this much around the face
 _SUPPORT = 1 / 3  # share of the looked-at pictures in which the face must be found
 _DETECT_SIDE = 320  # pixels of the longer side at which faces are looked for
+_NEAR = 0.5  # seconds within which a box of a track holds
 _LEAST_FACE = 1 / 8  # share of the shorter side below which a face is too small to be the subject
 
 
@@ -41,6 +46,45 @@ class Box(NamedTuple):
     y0: float
     x1: float
     y1: float
+
+
+class Square(NamedTuple):
+    """What a data set says is to be cut."""
+
+    box: Box
+    """In pixels."""
+    width: int | None = None
+    """Width of the picture that these pixels belong to; None: scaled as its height is."""
+    height: int | None = None
+    """Height of the picture that these pixels belong to; None for the video as it is."""
+
+    def in_picture(self, width: int, height: int) -> Box:
+        """Return the box in pixels of a picture of another size."""
+        y = height / self.height if self.height else 1.0
+        x = width / self.width if self.width else y
+        return Box(self.box.x0 * x, self.box.y0 * y, self.box.x1 * x, self.box.y1 * y)
+
+
+class Track(NamedTuple):
+    """Boxes of one face that come with a data set."""
+
+    times: tuple[float, ...]
+    """Seconds after the first frame of the video, in order."""
+    boxes: tuple[Box, ...]
+    """One for each time."""
+    height: int | None = None
+    """Height of the picture whose pixels these are; None for shares of width and height."""
+
+    def at(self, time: float, width: int, height: int) -> Box | None:
+        """Return the box nearest in time, in pixels of a picture; None where none is within half a second."""
+        after = bisect_left(self.times, time)
+        near = [k for k in (after - 1, after) if 0 <= k < len(self.times)]
+        best = min(near, key=lambda k: abs(self.times[k] - time))
+        if abs(self.times[best] - time) > _NEAR:
+            return None
+        x, y = (width, height) if self.height is None else (height / self.height, height / self.height)
+        box = self.boxes[best]
+        return Box(box.x0 * x, box.y0 * y, box.x1 * x, box.y1 * y)
 
 
 Detector = Callable[[np.ndarray], Box | None]
@@ -156,10 +200,17 @@ def clip_box(
     return Box(float(left), float(top), float(left + side), float(top + side))
 
 
-def crop_meta(method: CropMethod, box: Box, margin: float = MARGIN) -> CropMeta:
-    """Return what a clip's json says about its crop."""
+def crop_meta(method: DataCrop, box: Box, margin: float = MARGIN, detector: str = DETECTOR) -> CropMeta:
+    """Return what a clip's json says about its crop.
+
+    Args:
+        method: How it was cut.
+        box: What was cut, in pixels.
+        margin: Share of the face's size that was added, for ``face``.
+        detector: What found the face, for ``face``.
+    """
     face = method == "face"
-    return CropMeta(method=method, box=list(box), margin=margin if face else 0.0, detector=DETECTOR if face else "")
+    return CropMeta(method=method, box=list(box), margin=margin if face else 0.0, detector=detector if face else "")
 
 
 def crop_resize(image: np.ndarray, box: Box, resolution: int) -> np.ndarray:

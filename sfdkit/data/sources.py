@@ -15,12 +15,24 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from sfdkit.data.crop import Box, CropMethod, clip_box, crop_meta, crop_resize, face_square, find_face
+from sfdkit.data.crop import (
+    DETECTOR,
+    Box,
+    DataCrop,
+    Square,
+    Track,
+    clip_box,
+    crop_meta,
+    crop_resize,
+    face_square,
+    find_face,
+)
 from sfdkit.data.format import ClipMeta
 from sfdkit.data.picture import PICTURE_SUFFIXES, list_pictures, natural_key, read_picture
 from sfdkit.data.video import VIDEO_SUFFIXES, read_frames
 from sfdkit.errors import DataError
 
+_INSTANT = 1e-4  # seconds by which times may be rounded
 _LOOK_EVERY = 8  # frames between two looks for a face
 
 
@@ -38,7 +50,8 @@ class Skip(NamedTuple):
     file: str
     """Its path below the searched folder."""
     reason: str
-    """``unreadable``, ``damaged``, ``short``, ``no face``, ``size changes`` or ``not in the manifest``."""
+    """``unreadable``, ``damaged``, ``short``, ``no face``, ``size changes``, ``missing``, ``twice``, ``not described``
+    or ``not in the manifest``."""
     detail: str
 
 
@@ -59,7 +72,7 @@ class Cut:
 
     resolution: int
     """R, pixels of a side."""
-    crop: CropMethod
+    crop: DataCrop
     margin: float
     """Share of the face's size added on each side."""
     frames_per_clip: int
@@ -87,6 +100,14 @@ class FrameSource:
     licence: str
     cut: Cut
     groups: dict[str, str] = field(default_factory=dict)
+    start: float = 0.0
+    """Seconds after the first frame of the video at which it begins."""
+    stop: float | None = None
+    """Seconds at which it ends, that moment left out; None for the end of the file."""
+    square: Square | None = None
+    """What to cut where ``cut.crop`` is ``given``."""
+    track: Track | None = None
+    """Where the face is where the data set says so; None looks for it."""
 
     @property
     def name(self) -> str:
@@ -135,10 +156,12 @@ class FrameSource:
                 yield read_picture(picture), index / self.cut.fps
             return
         tick = 0
-        for image, time in read_frames(self.path):
-            if time * self.cut.fps >= tick - 0.25:
+        for image, time in read_frames(self.path, self.start):
+            if self.stop is not None and time >= self.stop - _INSTANT:
+                return
+            if time >= self.start - _INSTANT and (time - self.start) * self.cut.fps >= tick - 0.25:
                 yield image, time
-                tick = max(tick, int(time * self.cut.fps)) + 1
+                tick = max(tick, int((time - self.start) * self.cut.fps)) + 1
 
     def _looks(self) -> tuple[dict[int, Box | None], int]:
         """Look for the face in frames spread over the video; return what was found and the number of frames."""
@@ -146,9 +169,10 @@ class FrameSource:
         found: dict[int, Box | None] = {}
         length = 0
         try:
-            for index, (image, _) in enumerate(self._sampled()):
+            for index, (image, time) in enumerate(self._sampled()):
                 if index % every == 0:
-                    found[index] = find_face(image)
+                    height, width = image.shape[:2]
+                    found[index] = find_face(image) if self.track is None else self.track.at(time, width, height)
                 length = index + 1
         except DataError:
             pass  # the second reading meets the same damage and reports it
@@ -156,7 +180,9 @@ class FrameSource:
 
     def _box(self, image: np.ndarray, first: int, looks: dict[int, Box | None], length: int) -> Box | None:
         """Return the square of the clip that begins with frame ``first``."""
-        if self.cut.crop != "face":
+        if self.cut.crop == "given" and self.square is not None:
+            return self.square.in_picture(image.shape[1], image.shape[0])
+        if self.cut.crop in ("none", "centre"):
             return clip_box([image], self.cut.crop)
         last = min(first + self.cut.frames_per_clip, length - 1)  # up to the next clip's first frame
         seen = [looks[index] for index in range(first, last + 1) if index in looks]
@@ -190,7 +216,7 @@ class FrameSource:
             fps=round((len(times) - 1) / span, 3) if span > 0 else self.cut.fps,
             times=[round(time, 6) for time in times],
             resolution=self.cut.resolution,
-            crop=crop_meta(self.cut.crop, box, self.cut.margin),
+            crop=crop_meta(self.cut.crop, box, self.cut.margin, DETECTOR if self.track is None else "data set"),
             groups=self.groups,
         )
 
