@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from sfdkit.data.crop import Box, Square
+from sfdkit.data.box import Box, Square
 from sfdkit.data.layout import DataSet, Found, Stretch, no_layout, read_lines, require_one, require_root
 from sfdkit.data.module import FramesDataModule
 from sfdkit.data.sources import Skip

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from sfdkit.data.crop import Box, Square, Track
+from sfdkit.data.box import Box, Square, Track
 from sfdkit.data.layout import (
     DataSet,
     Found,

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from sfdkit.data.check import FolderCheck, listing, shard_folders, verify
 from sfdkit.data.copy import copy_shards
-from sfdkit.data.crop import MARGIN, CropMethod
+from sfdkit.data.crop import CropMethod, CropRule
+from sfdkit.data.detect import OPENCV, FaceChoice
 from sfdkit.data.engines import EngineName
 from sfdkit.data.identities import IdentityRule, fingerprint, frame_sources, split_identities
 from sfdkit.data.index import load_index
@@ -31,7 +32,12 @@ def pack_videos(
     output: str,
     resolution: int = 256,
     crop: CropMethod = "face",
-    margin: float = MARGIN,
+    margin: float | None = None,
+    detector: str = OPENCV,
+    detect_every: int = 8,
+    faces: FaceChoice = "largest",
+    min_face: int = 0,
+    max_border: float | None = None,
     fps: float = 25.0,
     frames_per_clip: int = 32,
     min_frames: int = 8,
@@ -58,9 +64,16 @@ def pack_videos(
         root: Folder that is searched for videos, with all folders below it.
         output: Folder to fill with train, validation and test: a local path, or an address such as s3://bucket/faces.
         resolution: Pixels of a side, 32 to 1024.
-        crop: face cuts a square around the head, centre the largest square in the middle, none keeps the whole picture
-            and pads it to a square by repeating its edge.
-        margin: Share of the detected face's size that is added on each side, for --crop face.
+        crop: face cuts a square around the head, union the square of the First Order Motion Model, aligned a tight
+            square turned with the eyes, centre the largest square in the middle, none keeps the whole picture and pads
+            it to a square by repeating its edge.
+        margin: Share of the detected face's size that is added on each side; by default 0.4 for face, 0.1 for union.
+        detector: What finds faces: opencv (its cascades), or the ONNX file of YuNet.
+        detect_every: A face is looked for in each so manieth frame.
+        faces: Which of several faces is meant: largest or central.
+        min_face: Clips in which the face measures fewer pixels are left out.
+        max_border: Clips whose square reaches over the border by more than this share of the face's size are left out;
+            by default all of them for union, none for the others.
         fps: At most so many frames of a second are kept.
         frames_per_clip: Long videos are cut into clips of so many frames.
         min_frames: Clips with fewer frames are left out.
@@ -80,7 +93,13 @@ def pack_videos(
         scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
         overwrite: Replace what was packed into OUTPUT before.
     """
-    cut = make_cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
+    cut = make_cut(
+        resolution,
+        CropRule(crop, margin, detector, detect_every, faces, min_face, max_border),
+        frames_per_clip,
+        min_frames,
+        fps,
+    )
     options = make_options(dataset, resolution, clips_per_shard, seed, workers, engine)
     shares = make_shares(validation_share, test_share)
     sources, skips = frame_sources(Path(root), find_videos(Path(root)), cut, identity, identities, dataset, licence)
@@ -92,7 +111,12 @@ def pack_images(
     output: str,
     resolution: int = 256,
     crop: CropMethod = "face",
-    margin: float = MARGIN,
+    margin: float | None = None,
+    detector: str = OPENCV,
+    detect_every: int = 8,
+    faces: FaceChoice = "largest",
+    min_face: int = 0,
+    max_border: float | None = None,
     fps: float = 25.0,
     frames_per_clip: int = 32,
     min_frames: int = 8,
@@ -119,9 +143,16 @@ def pack_images(
         root: Folder below which each folder with pictures is one video.
         output: Folder to fill with train, validation and test: a local path, or an address such as s3://bucket/faces.
         resolution: Pixels of a side, 32 to 1024.
-        crop: face cuts a square around the head, centre the largest square in the middle, none keeps the whole picture
-            and pads it to a square by repeating its edge.
-        margin: Share of the detected face's size that is added on each side, for --crop face.
+        crop: face cuts a square around the head, union the square of the First Order Motion Model, aligned a tight
+            square turned with the eyes, centre the largest square in the middle, none keeps the whole picture and pads
+            it to a square by repeating its edge.
+        margin: Share of the detected face's size that is added on each side; by default 0.4 for face, 0.1 for union.
+        detector: What finds faces: opencv (its cascades), or the ONNX file of YuNet.
+        detect_every: A face is looked for in each so manieth frame.
+        faces: Which of several faces is meant: largest or central.
+        min_face: Clips in which the face measures fewer pixels are left out.
+        max_border: Clips whose square reaches over the border by more than this share of the face's size are left out;
+            by default all of them for union, none for the others.
         fps: Frames per second at which the pictures were taken.
         frames_per_clip: Long folders are cut into clips of so many frames.
         min_frames: Clips with fewer frames are left out.
@@ -141,7 +172,13 @@ def pack_images(
         scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
         overwrite: Replace what was packed into OUTPUT before.
     """
-    cut = make_cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
+    cut = make_cut(
+        resolution,
+        CropRule(crop, margin, detector, detect_every, faces, min_face, max_border),
+        frames_per_clip,
+        min_frames,
+        fps,
+    )
     options = make_options(dataset, resolution, clips_per_shard, seed, workers, engine)
     shares = make_shares(validation_share, test_share)
     folders = find_picture_folders(Path(root))

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sfdkit.data.crop import DataCrop, Square, Track
+from sfdkit.data.box import Square, Track
+from sfdkit.data.crop import DataCrop
 from sfdkit.data.sources import Skip
 from sfdkit.errors import DataError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfdkit.data.crop import DataCrop
+from sfdkit.data.crop import CropRule
 from sfdkit.data.engines import EngineName
 from sfdkit.data.pack import ShardOptions
 from sfdkit.data.packed import PackReport
@@ -40,19 +40,34 @@ def require_fps(fps: float) -> None:
         raise ConfigError(f"--fps is {fps}: give a number of frames per second above 0")
 
 
-def make_cut(resolution: int, crop: DataCrop, margin: float, frames_per_clip: int, min_frames: int, fps: float) -> Cut:
+def make_rule(rule: CropRule) -> CropRule:
+    """Return a rule whose numbers can be used.
+
+    Raises:
+        ConfigError: One is out of its range, or the detector cannot be had.
+    """
+    if rule.margin is not None and not 0 <= rule.margin <= 2:
+        raise ConfigError(f"--margin is {rule.margin}: give 0 to 2, a share of the face's size")
+    require("--detect_every", rule.every, 1)
+    require("--min_face", rule.least, 0)
+    if rule.border is not None and rule.border < 0:
+        raise ConfigError(f"--max_border is {rule.border}: give a share of the face's size from 0")
+    if rule.looks:
+        rule.open()
+    return rule
+
+
+def make_cut(resolution: int, rule: CropRule, frames_per_clip: int, min_frames: int, fps: float) -> Cut:
     """Return how videos become clips.
 
     Raises:
-        ConfigError: It is out of its range.
+        ConfigError: A number is out of its range.
     """
     require_resolution(resolution)
     require_fps(fps)
     require("--min_frames", min_frames, 2)
     require("--frames_per_clip", frames_per_clip, min_frames)
-    if not 0 <= margin <= 2:
-        raise ConfigError(f"--margin is {margin}: give 0 to 2, a share of the face's size")
-    return Cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
+    return Cut(resolution, make_rule(rule), frames_per_clip, min_frames, fps)
 
 
 def make_options(

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sfdkit.data.crop import MARGIN, DataCrop
+from sfdkit.data.crop import CropRule, DataCrop
+from sfdkit.data.detect import OPENCV, FaceChoice
 from sfdkit.data.engines import EngineName
 from sfdkit.data.identities import fingerprint, split_identities
 from sfdkit.data.layout import DataSet, Found, Stretch
@@ -43,7 +44,12 @@ def _command(data: DataSet) -> Callable[..., None]:
         output: str,
         resolution: int | None = None,
         crop: DataCrop | None = None,
-        margin: float = MARGIN,
+        margin: float | None = None,
+        detector: str = OPENCV,
+        detect_every: int = 8,
+        faces: FaceChoice = "largest",
+        min_face: int = 0,
+        max_border: float | None = None,
         fps: float | None = None,
         frames_per_clip: int = 32,
         min_frames: int = 8,
@@ -67,9 +73,17 @@ def _command(data: DataSet) -> Callable[..., None]:
             root: Folder that the data set was unpacked into.
             output: Folder to fill with train, validation and test: a local path, or an address such as s3://bucket/vox.
             resolution: Pixels of a side, 32 to 1024; by default what the data set is usually used at.
-            crop: given cuts what the data set says, face a square around the head, centre the largest square in the
-                middle, none keeps the whole picture; by default what suits the form it was found in.
-            margin: Share of the face's size that is added on each side, for --crop face.
+            crop: given cuts what the data set says, face a square around the head, union the square of the First Order
+                Motion Model, aligned a tight square turned with the eyes, centre the largest square in the middle, none
+                keeps the whole picture; by default what suits the form it was found in.
+            margin: Share of the detected face's size that is added on each side; by default 0.4 for face, 0.1 for
+                union.
+            detector: What finds faces: opencv (its cascades), or the ONNX file of YuNet.
+            detect_every: A face is looked for in each so manieth frame.
+            faces: Which of several faces is meant: largest or central.
+            min_face: Clips in which the face measures fewer pixels are left out.
+            max_border: Clips whose square reaches over the border by more than this share of the face's size are left
+                out; by default all of them for union, none for the others.
             fps: At most so many frames of a second are kept; by default 25.
             frames_per_clip: Long stretches are cut into clips of so many frames.
             min_frames: Clips with fewer frames are left out.
@@ -85,8 +99,8 @@ def _command(data: DataSet) -> Callable[..., None]:
             dry_run: Say what would be done, and do nothing.
         """
         found = data.find(Path(root))
-        chosen: DataCrop = found.crop if crop is None else crop
-        cut = make_cut(resolution or data.resolution, chosen, margin, frames_per_clip, min_frames, fps or data.fps)
+        rule = CropRule(crop or found.crop, margin, detector, detect_every, faces, min_face, max_border)
+        cut = make_cut(resolution or data.resolution, rule, frames_per_clip, min_frames, fps or data.fps)
         options = make_options(data.name, cut.resolution, clips_per_shard, seed, workers, engine)
         shares = make_shares(validation_share, test_share)
         _require_squares(found, cut)
@@ -112,7 +126,7 @@ def _command(data: DataSet) -> Callable[..., None]:
 
 
 def _require_squares(found: Found, cut: Cut) -> None:
-    if cut.crop == "given" and (without := [s for s in found.stretches if s.square is None]):
+    if cut.rule.method == "given" and (without := [s for s in found.stretches if s.square is None]):
         raise ConfigError(
             f"--crop given: {found.layout} say nothing of what to cut, for example for {without[0].name}; "
             "take --crop face, centre or none"
@@ -152,8 +166,8 @@ def plan_sources(
             groups=stretch.groups,
             start=stretch.start,
             stop=stretch.stop,
-            square=stretch.square if cut.crop == "given" else None,
-            track=stretch.track if cut.crop == "face" else None,
+            square=stretch.square if cut.rule.method == "given" else None,
+            track=stretch.track if cut.rule.looks else None,
         )
         members[splits[stretch.identity]].append(source)
     return members
@@ -184,7 +198,7 @@ def describe(data: DataSet, found: Found, members: Mapping[str, Sequence[FrameSo
         f"cite      {data.citation}",
         f"found     {found.layout}: {len(found.stretches)} stretches",
         f"to do     clips of {cut.min_frames} to {cut.frames_per_clip} frames, {cut.fps:g} a second, "
-        f"{cut.resolution} x {cut.resolution} pixels, crop {cut.crop}, into {output}",
+        f"{cut.resolution} x {cut.resolution} pixels, crop {cut.rule.method}, into {output}",
     ]
     for split, sources in members.items():
         people = {source.identity for source in sources}

@@ -8,32 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from sfdkit.data.crop import (
-    DETECTOR,
-    Box,
-    DataCrop,
-    Square,
-    Track,
-    clip_box,
-    crop_meta,
-    crop_resize,
-    face_square,
-    find_face,
-)
+from sfdkit.data.box import Square, Track
+from sfdkit.data.crop import CropRule, Place, Refusal, crop_resize
+from sfdkit.data.detect import Face
 from sfdkit.data.format import ClipMeta
 from sfdkit.data.picture import PICTURE_SUFFIXES, list_pictures, natural_key, read_picture
 from sfdkit.data.video import VIDEO_SUFFIXES, read_frames
 from sfdkit.errors import DataError
 
 _INSTANT = 1e-4  # seconds by which times may be rounded
-_LOOK_EVERY = 8  # frames between two looks for a face
 
 
 class CutClip(NamedTuple):
@@ -50,8 +40,8 @@ class Skip(NamedTuple):
     file: str
     """Its path below the searched folder."""
     reason: str
-    """``unreadable``, ``damaged``, ``short``, ``no face``, ``size changes``, ``missing``, ``twice``, ``not described``
-    or ``not in the manifest``."""
+    """``unreadable``, ``damaged``, ``short``, ``no face``, ``too small``, ``at the border``, ``size changes``,
+    ``missing``, ``twice``, ``not described`` or ``not in the manifest``."""
     detail: str
 
 
@@ -72,9 +62,7 @@ class Cut:
 
     resolution: int
     """R, pixels of a side."""
-    crop: DataCrop
-    margin: float
-    """Share of the face's size added on each side."""
+    rule: CropRule
     frames_per_clip: int
     min_frames: int
     """A clip with fewer frames is left out."""
@@ -86,8 +74,8 @@ class Cut:
 class FrameSource:
     """A video file, or a folder of pictures that are the frames of one video.
 
-    Memory holds one clip of finished frames, however long the video is. For ``face`` the video is read twice: first
-    for the face in every eighth frame, then to cut; each clip has a square of its own.
+    Memory holds one clip of finished frames, however long the video is. Where faces are looked for the video is read
+    twice: first for the face in some of the frames, then to cut; each clip has a square of its own.
     """
 
     path: Path
@@ -105,7 +93,7 @@ class FrameSource:
     stop: float | None = None
     """Seconds at which it ends, that moment left out; None for the end of the file."""
     square: Square | None = None
-    """What to cut where ``cut.crop`` is ``given``."""
+    """What to cut where the rule is ``given``."""
     track: Track | None = None
     """Where the face is where the data set says so; None looks for it."""
 
@@ -120,11 +108,21 @@ class FrameSource:
         Args:
             skip: Called with each clip that is left out and why; a damaged video gives the clips before the damage.
         """
-        looks, length = self._looks() if self.cut.crop == "face" else ({}, 0)
-        number, first, box = 0, 0, None
+        looks, length, detector = self._looks() if self.cut.rule.looks else ({}, 0, "")
+        number, first, stop = 0, 0, 0
+        place: Place | Refusal = Refusal("no face", "")
         frames: list[np.ndarray] = []
         times: list[float] = []
         problem: Skip | None = None
+
+        def finish() -> Iterator[CutClip]:
+            refusal = self._refuse(first, place, times)
+            if refusal is not None:
+                skip(refusal)
+            else:
+                assert isinstance(place, Place)
+                yield CutClip(frames, self._meta(number, place, times, detector))
+
         try:
             for index, (image, time) in enumerate(self._sampled()):
                 if index == 0:
@@ -133,17 +131,18 @@ class FrameSource:
                     problem = Skip(self.video, "size changes", f"frame {index} is {image.shape}, the first is {shape}")
                     break
                 if not times:
-                    first, box = index, self._box(image, index, looks, length)
+                    first, stop = index, self.cut.rule.stop(looks, index, self.cut.frames_per_clip)
+                    place = self._place(image, first, stop, looks, length)
                 times.append(time)
-                if box is not None:
-                    frames.append(crop_resize(image, box, self.cut.resolution))
-                if len(times) == self.cut.frames_per_clip:
-                    yield from self._finish(number, first, box, frames, times, skip)
+                if isinstance(place, Place):
+                    frames.append(crop_resize(image, place, self.cut.resolution))
+                if index + 1 == stop:
+                    yield from finish()
                     number, frames, times = number + 1, [], []
         except DataError as error:
             problem = Skip(self.video, "damaged" if times or number else "unreadable", str(error))
         if times:
-            yield from self._finish(number, first, box, frames, times, skip)
+            yield from finish()
         elif not number and not problem:
             problem = Skip(self.video, "unreadable", "it holds no frame")
         if problem:
@@ -163,49 +162,52 @@ class FrameSource:
                 yield image, time
                 tick = max(tick, int((time - self.start) * self.cut.fps)) + 1
 
-    def _looks(self) -> tuple[dict[int, Box | None], int]:
-        """Look for the face in frames spread over the video; return what was found and the number of frames."""
-        every = min(_LOOK_EVERY, self.cut.min_frames)  # so that the shortest clip has a look
-        found: dict[int, Box | None] = {}
+    def _looks(self) -> tuple[dict[int, Face | None], int, str]:
+        """Look for the face in frames spread over the video.
+
+        Returns:
+            What was found, the number of frames, and what found it.
+        """
+        rule = self.cut.rule
+        detector = rule.open() if self.track is None else None
+        every = min(rule.every, self.cut.min_frames)  # so that the shortest clip has a look
+        found: dict[int, Face | None] = {}
         length = 0
         try:
             for index, (image, time) in enumerate(self._sampled()):
                 if index % every == 0:
-                    height, width = image.shape[:2]
-                    found[index] = find_face(image) if self.track is None else self.track.at(time, width, height)
+                    found[index] = rule.look(detector, image) if detector else self._tracked(image, time)
                 length = index + 1
         except DataError:
             pass  # the second reading meets the same damage and reports it
-        return found, length
+        return found, length, detector.name if detector else "data set"
 
-    def _box(self, image: np.ndarray, first: int, looks: dict[int, Box | None], length: int) -> Box | None:
-        """Return the square of the clip that begins with frame ``first``."""
-        if self.cut.crop == "given" and self.square is not None:
-            return self.square.in_picture(image.shape[1], image.shape[0])
-        if self.cut.crop in ("none", "centre"):
-            return clip_box([image], self.cut.crop)
-        last = min(first + self.cut.frames_per_clip, length - 1)  # up to the next clip's first frame
+    def _tracked(self, image: np.ndarray, time: float) -> Face | None:
+        assert self.track is not None
+        box = self.track.at(time, image.shape[1], image.shape[0])
+        return None if box is None else Face(box, 1.0)
+
+    def _place(
+        self, image: np.ndarray, first: int, stop: int, looks: dict[int, Face | None], length: int
+    ) -> Place | Refusal:
+        """Return the square of the clip that begins with frame ``first`` and ends before ``stop``."""
+        height, width = image.shape[:2]
+        if self.square is not None:
+            return Place(self.square.in_picture(width, height))
+        last = stop - 1 if self.cut.rule.method == "union" else min(stop, length - 1)  # up to the next clip's first
         seen = [looks[index] for index in range(first, last + 1) if index in looks]
-        return face_square(seen, image.shape[1], image.shape[0], self.cut.margin)
+        return self.cut.rule.place(seen, width, height)
 
-    def _finish(
-        self,
-        number: int,
-        first: int,
-        box: Box | None,
-        frames: list[np.ndarray],
-        times: list[float],
-        skip: Callable[[Skip], None],
-    ) -> Iterator[CutClip]:
+    def _refuse(self, first: int, place: Place | Refusal, times: Sequence[float]) -> Skip | None:
+        """Return why a clip is left out, if it is."""
         where = f"frames {first} to {first + len(times) - 1}"
         if len(times) < self.cut.min_frames:
-            skip(Skip(self.video, "short", f"{where}: {len(times)} frames, at least {self.cut.min_frames} are wanted"))
-        elif box is None:
-            skip(Skip(self.video, "no face", f"{where}: no face in a third of the frames looked at"))
-        else:
-            yield CutClip(frames, self._meta(number, box, times))
+            return Skip(self.video, "short", f"{where}: {len(times)} frames, at least {self.cut.min_frames} are wanted")
+        if isinstance(place, Refusal):
+            return Skip(self.video, place.reason, f"{where}: {place.detail}")
+        return None
 
-    def _meta(self, number: int, box: Box, times: list[float]) -> ClipMeta:
+    def _meta(self, number: int, place: Place, times: list[float], detector: str) -> ClipMeta:
         span = times[-1] - times[0]
         return ClipMeta(
             key=f"{self.key}-{number:04d}",
@@ -216,7 +218,7 @@ class FrameSource:
             fps=round((len(times) - 1) / span, 3) if span > 0 else self.cut.fps,
             times=[round(time, 6) for time in times],
             resolution=self.cut.resolution,
-            crop=crop_meta(self.cut.crop, box, self.cut.margin, DETECTOR if self.track is None else "data set"),
+            crop=self.cut.rule.meta(place, detector),
             groups=self.groups,
         )
 
