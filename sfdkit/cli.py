@@ -30,6 +30,7 @@ OWN_COMMANDS = {
     "study": "run an experiment in variants and seeds, compare them:  sfdkit study run|report FOLDER",
     "evaluate": "figures, probes and report.html of a checkpoint on shards",
     "prepare": "pack a published data set:  sfdkit prepare voxceleb|hdtf|celebv --root R --output S",
+    "crop": "see what would be cut:  sfdkit crop preview --root VIDEOS --output sheet.png",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
     "bench": "measure how fast shards are read, beside other loaders:  sfdkit bench stream --folder ADDRESS",
     "measure": "train the network that measures puppets:  sfdkit measure train --resolution 64",
@@ -141,6 +142,10 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
         from sfdkit.data.prepare import commands
 
         return dict(commands())
+    if command == "crop":
+        from sfdkit.data.preview import preview
+
+        return {"preview": preview}
     if command == "shards":
         from sfdkit.data.commands import check, copy, ls, pack_images, pack_puppets, pack_videos
 

@@ -124,7 +124,7 @@ class FrameSource:
                 yield CutClip(frames, self._meta(number, place, times, detector))
 
         try:
-            for index, (image, time) in enumerate(self._sampled()):
+            for index, (image, time) in enumerate(self.sampled()):
                 if index == 0:
                     shape = image.shape
                 elif image.shape != shape:
@@ -148,7 +148,7 @@ class FrameSource:
         if problem:
             skip(problem)
 
-    def _sampled(self) -> Iterator[tuple[np.ndarray, float]]:
+    def sampled(self) -> Iterator[tuple[np.ndarray, float]]:
         """Yield the frames that are used, with their time in seconds."""
         if self.path.is_dir():
             for index, picture in enumerate(list_pictures(self.path)):
@@ -174,7 +174,7 @@ class FrameSource:
         found: dict[int, Face | None] = {}
         length = 0
         try:
-            for index, (image, time) in enumerate(self._sampled()):
+            for index, (image, time) in enumerate(self.sampled()):
                 if index % every == 0:
                     found[index] = rule.look(detector, image) if detector else self._tracked(image, time)
                 length = index + 1
