@@ -102,15 +102,17 @@ from sfdkit.describe import (
 from sfdkit.effects import measure_effects
 from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.gauges import open_gauges
+from sfdkit.keep import Keep, Keeper
 from sfdkit.measure.types import MeasureSettings
 from sfdkit.metrics.protocol import cross_pairs as draw_pairs
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import gmac_per_driven_frame, parameters
 from sfdkit.page import About, Pictures, write_page
+from sfdkit.protocols import ProtocolName, plan_protocol, read_videos, with_best_frames
 from sfdkit.reenact import READABLE, Follow, reenact
 from sfdkit.report import Value, distance_table, make_folder, write_metrics, write_picture
 from sfdkit.rows import by_group, choose_groups, means, write_pairs
-from sfdkit.samples import Pair, read_samples
+from sfdkit.samples import Pair, Sample, read_samples
 from sfdkit.sheet import draw_sheet, draw_traversal
 
 _TABLE = (
@@ -123,6 +125,8 @@ _TABLE = (
     ("cross, inside the face", "cross/face_"),
     ("  source unchanged", "copy/face_"),
 )
+FRAMES = 8
+"""Driving frames of each clip without a protocol."""
 _MEASURE = MeasureSettings()
 _FILES = ("report.html", "metrics.json", "pairs.csv", AXES, "sheet.png", "traversal.png")
 
@@ -133,7 +137,7 @@ def evaluate(
     output: str,
     clips: int | None = None,
     cross_pairs: int = 64,
-    frames: int = 8,
+    frames: int | None = None,
     batch_size: int = 16,
     device: str = "auto",
     seed: int = 0,
@@ -142,6 +146,9 @@ def evaluate(
     measure: MeasureSettings = _MEASURE,
     probes: bool | None = None,
     groups: list[str] | None = None,
+    protocol: ProtocolName | None = None,
+    pairs: str | None = None,
+    keep: Keep | None = None,
 ) -> dict[str, Value]:
     """Measure a checkpoint on a folder of shards and show what it does and what its descriptors hold.
 
@@ -154,7 +161,7 @@ def evaluate(
         output: The folder for the results; files of the same names are replaced.
         clips: Clips to use, from the start of the index; all by default.
         cross_pairs: Pairs of clips of different people, drawn by the seed.
-        frames: Driving frames per clip, evenly spread.
+        frames: Driving frames of each pair, evenly spread: 8 by default, with a protocol all there are.
         batch_size: Driven frames per step.
         device: auto, cpu, cuda, cuda:1, mps.
         seed: Draws the pairs.
@@ -163,6 +170,10 @@ def evaluate(
         measure: Networks that read faces.
         probes: Probe the descriptors for the factors of puppets; by default where the clips hold factors.
         groups: Report by these groups of the clips: --groups [skin,glasses]; all there are by default.
+        protocol: How the field pairs frames: reconstruction, cross, cross_best or pairs, on whole videos; by default
+            clips drive themselves and each other.
+        pairs: For --protocol pairs: a csv with the columns source and driving, and best_frame if motion is relative.
+        keep: Keep the results beside what they should be, as videos or frames.
 
     Returns:
         What metrics.json holds.
@@ -174,7 +185,11 @@ def evaluate(
         ShardError: The folder has no index, or a shard is missing or damaged.
     """
     asked = dict(locals())
-    numbers = {"clips": 1 if clips is None else clips, "frames": frames, "batch_size": batch_size}
+    numbers = {
+        "clips": 1 if clips is None else clips,
+        "frames": FRAMES if frames is None else frames,
+        "batch_size": batch_size,
+    }
     for name, value in (numbers | {"sheet_rows": sheet_rows}).items():
         require_positive(name, value)
     if cross_pairs < 0:
@@ -185,7 +200,7 @@ def evaluate(
     loaded = load_animator(checkpoint, choose_device(device), trust or ())
     animator = loaded.animator
     _require_resolution(animator, index, checkpoint, shards)
-    samples = read_samples(shards, index, clips, frames)
+    samples = read_samples(shards, index, clips, frames or FRAMES)
     chosen = choose_groups(groups, samples)
     no_probes = "they were switched off" if probes is False else why_no_probes(samples)
     if probes and no_probes:
@@ -193,14 +208,19 @@ def evaluate(
     puppets = all(sample.is_puppet for sample in samples)
     opened = open_gauges(measure, animator.resolution, puppets, next(animator.parameters()).device)
 
-    own = [Pair(sample, sample) for sample in samples]
-    pairs = [Pair(samples[i], samples[j]) for i, j in draw_pairs([s.identity for s in samples], cross_pairs, seed)]
-    true_pairs = [pair for pair in pairs if pair.has_truth]
-    measured_pairs = true_pairs or (pairs if opened.gauges.measurer is not None else [])
-    by_self = reenact(animator, own, batch_size, opened.gauges, "self")
-    by_cross = reenact(animator, measured_pairs, batch_size, opened.gauges, "cross")
+    own, drawn = _pairs_of(samples, cross_pairs, seed)
+    if protocol is not None or pairs is not None:
+        asked_for = plan_protocol(protocol, read_videos(shards, index), cross_pairs, seed, frames, pairs)
+        own, drawn = asked_for.own, asked_for.cross
+        if asked_for.best:
+            drawn = with_best_frames(animator, drawn, opened.gauges.measurer)
+    true_pairs = [pair for pair in drawn if pair.has_truth]
+    shown_pairs = true_pairs or (drawn if keep or opened.gauges.measurer is not None else [])
+    sinks = [None if keep is None else Keeper(folder, keep, kind) for kind in ("self", "cross")]
+    by_self = reenact(animator, own, batch_size, opened.gauges, "self", sinks[0])
+    by_cross = reenact(animator, shown_pairs, batch_size, opened.gauges, "cross", sinks[1])
     measured = means(by_self.rows, "self") | means(by_cross.rows, "cross")
-    if not true_pairs:
+    if not true_pairs and own:
         measured |= {f"copy/{name}": measured[f"self/copy_{name}"] for name in ("l1", "psnr", "ssim")}
     _require_finite(measured, checkpoint)
 
@@ -216,10 +236,12 @@ def evaluate(
     findings = examine(codes, truth) if truth else None
     metrics |= findings.metrics if findings else {}
     metrics["basis/orthonormality"] = orthonormality(animator)
-    counts = {"clips": len(own), "frames_per_clip": frames, "pairs": len(true_pairs), "seed": seed}
+    counts = {"clips": len(own), "frames_per_clip": frames or FRAMES, "pairs": len(true_pairs), "seed": seed}
     metrics |= {f"evaluation/{name}": value for name, value in counts.items()}
+    metrics["evaluation/protocol"] = protocol or "spread"
 
-    sheet = draw_sheet(animator, own[:sheet_rows], pairs[:sheet_rows])
+    rows = _pairs_of(samples, sheet_rows, seed) if protocol else (own, drawn)
+    sheet = draw_sheet(animator, rows[0][:sheet_rows], rows[1][:sheet_rows])
     vectors = findings.motion if findings else []
     measurer = opened.gauges.measurer
     moved = None if measurer is None else measure_effects(animator, samples, codes, truth, measurer, batch_size)
@@ -233,12 +255,18 @@ def evaluate(
     make_axes(animator, codes, truth, findings).save(folder / AXES)
     metrics["evaluation/seconds"] = time.perf_counter() - began
     write_metrics(folder / "metrics.json", metrics)
-    missing = opened.missing | _missing(true_pairs, pairs, no_probes, chosen)
+    missing = opened.missing | _missing(true_pairs, drawn, no_probes, chosen)
     about = About(checkpoint, _command(asked), missing, chosen, opened.about)
     write_page(folder / "report.html", metrics, vectors, effects, Pictures(sheet, traversal), about)
     print(distance_table(metrics, _TABLE))
     print(f"{len(own)} clips, {len(true_pairs)} pairs with truth; wrote {', '.join(_FILES)} to {folder}")
     return metrics
+
+
+def _pairs_of(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Return each clip paired with itself, and pairs of clips of different people."""
+    drawn = draw_pairs([sample.identity for sample in samples], count, seed)
+    return [Pair(sample, sample) for sample in samples], [Pair(samples[i], samples[j]) for i, j in drawn]
 
 
 def _follow(read: Mapping[str, Follow], result: str, still: str, blind: Container[str]) -> dict[str, Value]:

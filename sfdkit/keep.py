@@ -1,0 +1,75 @@
+"""Keeping the results of an evaluation where scripts of the field look for them.
+
+``OUTPUT/results/KIND/generated`` and ``.../truth`` (``.../driving`` where there is no truth) hold files of the same
+names: a video per pair, or a folder of ``0000000.png``, ``0000001.png``, ... per pair, which is what
+https://github.com/AliaksandrSiarohin/pose-evaluation reads.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from sfdkit.data.video import VideoWriter
+from sfdkit.draw import to_uint8
+from sfdkit.report import make_folder
+from sfdkit.samples import Pair
+
+Keep = Literal["videos", "frames"]
+
+
+class Keeper:
+    """Writes results pair by pair.
+
+    Args:
+        folder: Of the evaluation.
+        form: ``videos`` or ``frames``.
+        kind: ``self`` or ``cross``.
+    """
+
+    def __init__(self, folder: Path, form: Keep, kind: str) -> None:
+        self.folder, self.form = folder / "results" / kind, form
+        self._names: set[str] = set()
+
+    def __call__(self, pair: Pair, result: Tensor, driving: Tensor, truth: Tensor | None) -> None:
+        """Write one pair.
+
+        Args:
+            pair: The pair.
+            result: K 3 R R in [0, 1].
+            driving: K 3 R R.
+            truth: K 3 R R; None where it is not known.
+        """
+        name = self._name(pair)
+        rate = float(pair.driver.clip["meta"]["fps"])
+        sides = {"generated": result, "driving" if truth is None else "truth": driving if truth is None else truth}
+        for side, pictures in sides.items():
+            folder = make_folder(self.folder / side)
+            frames = [to_uint8(picture) for picture in pictures]
+            if self.form == "videos":
+                _write_video(folder / f"{name}.mp4", frames, rate)
+            else:
+                place = make_folder(folder / name)
+                for number, frame in enumerate(frames):
+                    Image.fromarray(frame).save(place / f"{number:07d}.png")
+
+    def _name(self, pair: Pair) -> str:
+        parts = [pair.source.clip["key"]] + ([] if pair.source is pair.driver else [pair.driver.clip["key"]])
+        plain = "--".join(re.sub(r"\.\w{1,5}$", "", part).replace("/", "_") for part in parts)
+        name, number = plain, 1
+        while name in self._names:
+            number += 1
+            name = f"{plain}-{number}"
+        self._names.add(name)
+        return name
+
+
+def _write_video(path: Path, frames: list[np.ndarray], rate: float) -> None:
+    with VideoWriter(path, rate) as writer:
+        for frame in frames:
+            writer.write(frame)
