@@ -17,6 +17,11 @@ The keys of ``metrics.json``. First distances, each prefix followed by ``l1``, `
 ``copy/``
     The source frame itself against the truth of ``cross/``. Real faces have no such truth; for them there is no
     ``cross/``, and ``copy/`` repeats ``self/copy_``.
+``self/ms_ssim`` …
+    From 161 pixels a side on.
+``self/fid``, ``self/kid``, ``cross/fid`` …, ``self/fid_frames`` …
+    With ``--measure.features``: distance of the set of results from the set of true pictures (without truth: of driving
+    frames), and of how many. KID from 100 pictures on.
 ``self/face_``, ``self/copy_face_``, ``cross/face_``, ``copy/face_``
     The same of puppets inside the face's mask; not for ``lpips``.
 
@@ -27,6 +32,10 @@ its bias cancels. Real faces driven by others have no truth: pose and expression
 ``expression_error``, ``mouth_open_error`` …
     Pixels (mean absolute per coordinate, as AKD), degrees (mean absolute over yaw, pitch and roll, and each), units of
     the factor (mean absolute over all, and each).
+``rotation_error``, ``eye_openness_error``, ``mouth_openness_error``
+    Degrees of the rotation between head poses (ARD); of networks that give 68 landmarks, height over width.
+``self/aed``, ``self/copy_aed``
+    Squared distance of face embeddings (AED of the First Order Motion Model; PIRenderer's is ``expression_error``).
 ``cross/follow_yaw``, ``cross/follow_mouth_open`` …, ``self/follow_…``, ``copy/follow_…``, ``self/copy_follow_…``
     Correlation over all frames between what is read in the result and in the truth; of the unchanged source for
     ``copy``: what the likeness of people alone gives. null where the truth does not vary. ``follow_mean``: over
@@ -102,7 +111,7 @@ from sfdkit.describe import (
 from sfdkit.effects import measure_effects
 from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.gauges import open_gauges
-from sfdkit.keep import Keep, Keeper
+from sfdkit.keep import Collector, Keep
 from sfdkit.measure.types import MeasureSettings
 from sfdkit.metrics.protocol import cross_pairs as draw_pairs
 from sfdkit.model.animator import FaceAnimator
@@ -215,11 +224,14 @@ def evaluate(
         if asked_for.best:
             drawn = with_best_frames(animator, drawn, opened.gauges.measurer)
     true_pairs = [pair for pair in drawn if pair.has_truth]
-    shown_pairs = true_pairs or (drawn if keep or opened.gauges.measurer is not None else [])
-    sinks = [None if keep is None else Keeper(folder, keep, kind) for kind in ("self", "cross")]
-    by_self = reenact(animator, own, batch_size, opened.gauges, "self", sinks[0])
-    by_cross = reenact(animator, shown_pairs, batch_size, opened.gauges, "cross", sinks[1])
+    wanted = keep or opened.features or opened.gauges.measurer is not None
+    shown_pairs = true_pairs or (drawn if wanted else [])
+    collected = {kind: Collector(folder, keep, kind, opened.features) for kind in ("self", "cross")}
+    by_self = reenact(animator, own, batch_size, opened.gauges, "self", collected["self"].sink)
+    by_cross = reenact(animator, shown_pairs, batch_size, opened.gauges, "cross", collected["cross"].sink)
     measured = means(by_self.rows, "self") | means(by_cross.rows, "cross")
+    for kind, one in collected.items():
+        measured |= {f"{kind}/{name}": value for name, value in one.distances().items()}
     if not true_pairs and own:
         measured |= {f"copy/{name}": measured[f"self/copy_{name}"] for name in ("l1", "psnr", "ssim")}
     _require_finite(measured, checkpoint)

@@ -1,4 +1,4 @@
-"""Keeping the results of an evaluation where scripts of the field look for them.
+"""Keeping the results of an evaluation where scripts of the field look for them, and comparing them as sets.
 
 ``OUTPUT/results/KIND/generated`` and ``.../truth`` (``.../driving`` where there is no truth) hold files of the same
 names: a video per pair, or a folder of ``0000000.png``, ``0000001.png``, ... per pair, which is what
@@ -13,14 +13,46 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfdkit.data.video import VideoWriter
 from sfdkit.draw import to_uint8
+from sfdkit.metrics.features import SetDistances, device_of
+from sfdkit.reenact import Sink
 from sfdkit.report import make_folder
 from sfdkit.samples import Pair
 
 Keep = Literal["videos", "frames"]
+
+
+class Collector:
+    """Takes the pictures of all pairs of one kind: keeps them, and compares them as sets.
+
+    Args:
+        folder: Of the evaluation.
+        form: How to keep them; None keeps nothing.
+        kind: ``self`` or ``cross``.
+        features: By which they are compared; None compares nothing.
+    """
+
+    def __init__(self, folder: Path, form: Keep | None, kind: str, features: nn.Module | None) -> None:
+        self._keeper = None if form is None else Keeper(folder, form, kind)
+        self._sets = None if features is None else SetDistances(features, device_of(features))
+
+    @property
+    def sink(self) -> Sink | None:
+        """What :func:`sfdkit.reenact.reenact` is to hand the pictures to; None where nobody wants them."""
+        return None if self._keeper is None and self._sets is None else self._take
+
+    def _take(self, pair: Pair, result: Tensor, driving: Tensor, truth: Tensor | None) -> None:
+        if self._keeper is not None:
+            self._keeper(pair, result, driving, truth)
+        if self._sets is not None:
+            self._sets.add(result, driving if truth is None else truth)
+
+    def distances(self) -> dict[str, float]:
+        """Return the distances of the sets, by name."""
+        return {} if self._sets is None else self._sets.compute()
 
 
 class Keeper:

@@ -13,8 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sfdkit.measure.types import FaceMeasurer, Measured
-from sfdkit.metrics.faces import correlation, csim, landmark_error, reading_columns, reading_errors
-from sfdkit.metrics.image import frame_l1, frame_psnr, frame_ssim
+from sfdkit.metrics.faces import (
+    correlation,
+    csim,
+    identity_distance,
+    landmark_error,
+    reading_columns,
+    reading_errors,
+)
+from sfdkit.metrics.image import LEAST_MS_SSIM, frame_l1, frame_ms_ssim, frame_psnr, frame_ssim
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.puppets.factors import MotionFactors
 from sfdkit.puppets.landmarks import LANDMARKS
@@ -215,6 +222,8 @@ def _distances(prefix: str, image: Tensor, truth: Tensor, mask: Tensor | None) -
     """Return L1, PSNR and SSIM of F pictures, and the same inside the face where it is known."""
     measures = {"l1": frame_l1, "psnr": frame_psnr, "ssim": frame_ssim}
     values = {f"{prefix}{name}": measure(image, truth) for name, measure in measures.items()}
+    if min(image.shape[2:]) >= LEAST_MS_SSIM:
+        values[f"{prefix}ms_ssim"] = frame_ms_ssim(image, truth)
     if mask is not None:
         values |= {f"{prefix}face_{name}": measure(image, truth, mask) for name, measure in measures.items()}
     return values
@@ -282,7 +291,8 @@ def _identity(read: _Read) -> dict[str, Tensor]:
     result, driving, still = (m.embedding for m in (read.result, read.driving, read.still))
     assert result is not None and driving is not None and still is not None
     if read.own:
-        return {"csim": csim(result, driving), "copy_csim": csim(still, driving)}
+        values = {"csim": csim(result, driving), "copy_csim": csim(still, driving)}
+        return values | {"aed": identity_distance(result, driving), "copy_aed": identity_distance(still, driving)}
     values = {"csim_source": csim(result, still), "csim_driver": csim(result, driving)}
     values["csim_gap"] = values["csim_source"] - values["csim_driver"]
     values["copy_csim_driver"] = csim(still, driving)
@@ -323,7 +333,7 @@ def _row(values: Mapping[str, Tensor], at: int) -> dict[str, float]:
     return row
 
 
-_PIXELS = ("l1", "psnr", "ssim", "lpips")
+_PIXELS = ("l1", "psnr", "ssim", "lpips")  # and ms_ssim
 
 
 def _batches(pairs: Sequence[Pair], batch_size: int, what: str) -> Iterator[Sequence[Pair]]:

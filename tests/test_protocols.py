@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.linalg import sqrtm
 
 from sfdkit.cli import main
 from sfdkit.data.decode import decode_frames
@@ -199,3 +200,25 @@ def test_lists_that_cannot_be_used_are_told(videos: list[Video], tmp_path: Path)
     path.write_text("source,driving\n")
     with pytest.raises(DataError, match="holds no pair"):
         plan_protocol("pairs", videos, 0, 0, None, str(path))
+
+
+def test_sets_are_compared_by_a_feature_network(folder: Path, tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+    torch.jit.script(net).save(str(tmp_path / "net.pt"))
+    measure = MeasureSettings(regressor="none", lpips="none", features=str(tmp_path / "net.pt"))
+    model, shards = str(folder / "model.ckpt"), str(folder / "shards/test")
+    metrics = evaluate(
+        model, shards, str(tmp_path), protocol="reconstruction", measure=measure, device="cpu", sheet_rows=1
+    )
+    assert metrics["self/fid_frames"] == 92 and "cross/fid" not in metrics and "self/kid" not in metrics
+    pairs = plan_protocol("reconstruction", read_videos(shards, load_index(shards)), 0, 0, None, None).own
+    results, truths = [], []
+    reenact(lively_animator(), pairs, 16, Gauges(), "self", lambda p, r, d, t: (results.append(r), truths.append(t)))
+    x, y = (
+        net(torch.nn.functional.interpolate(torch.cat(p), (299, 299), mode="bilinear") * 2 - 1)
+        for p in (truths, results)
+    )
+    x, y = x.double().numpy(), y.double().numpy()
+    a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    wanted = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b - 2 * sqrtm(a @ b).real)
+    assert metrics["self/fid"] == pytest.approx(wanted, rel=1e-2)

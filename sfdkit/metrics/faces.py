@@ -15,6 +15,9 @@ from torch.nn import functional
 from sfdkit.errors import ConfigError
 from sfdkit.measure.types import Measured
 
+POINTS = 68
+"""Landmarks of iBUG, from which openness is read."""
+
 POSE = ("yaw", "pitch", "roll")
 """Names of the columns of :attr:`~sfdkit.measure.types.Measured.pose`."""
 
@@ -149,7 +152,7 @@ def mouth_openness(landmarks: Tensor) -> Tensor:
 
 
 def _require_68(landmarks: Tensor) -> None:
-    if landmarks.shape[1:] != (68, 2):
+    if landmarks.shape[1:] != (POINTS, 2):
         raise ConfigError(
             "openness of eyes and mouth is read from the 68 points of iBUG, F 68 2; these are "
             f"{tuple(landmarks.shape)}: take a landmark network that gives those"
@@ -167,8 +170,12 @@ def reading_errors(one: Measured, other: Measured, names: Sequence[str]) -> dict
     errors: dict[str, Tensor] = {}
     if one.landmarks is not None and other.landmarks is not None:
         errors["landmark_error"] = landmark_error(one.landmarks, other.landmarks)
+        if one.landmarks.shape[1] == POINTS:
+            errors["eye_openness_error"] = (eye_openness(one.landmarks) - eye_openness(other.landmarks)).abs()
+            errors["mouth_openness_error"] = (mouth_openness(one.landmarks) - mouth_openness(other.landmarks)).abs()
     if one.pose is not None and other.pose is not None:
         errors |= pose_errors(one.pose, other.pose)
+        errors["rotation_error"] = rotation_distance(one.pose, other.pose).to(one.pose)
     if one.expression is not None and other.expression is not None:
         errors |= expression_errors(one.expression, other.expression, names)
     return errors

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
@@ -17,6 +18,10 @@ from sfdkit.measure.files import Convention, NetworkFile
 from sfdkit.model.encoders import PooledTimm
 
 _TIMM = "timm:"
+_BATCH = 64
+
+KID_SUBSET = 100
+"""Pictures of each subset of KID."""
 
 
 class FileFeatures(nn.Module):
@@ -84,3 +89,39 @@ def fid(features: nn.Module, shape: tuple[int, ...] = (3, 299, 299)) -> FrechetI
 def kid(features: nn.Module, subset: int = 1000) -> KernelInceptionDistance:
     """Return KID by a feature network: mean and standard deviation over subsets of so many pictures."""
     return KernelInceptionDistance(feature=features, normalize=True, subset_size=subset)
+
+
+def device_of(features: nn.Module) -> torch.device:
+    """Return where a feature network is: where its weights are, or the CPU for one without."""
+    return next((parameter.device for parameter in features.parameters()), torch.device("cpu"))
+
+
+class SetDistances:
+    """Collects pictures pair by pair and compares results with what they should be, as sets.
+
+    Args:
+        features: Maps pictures F 3 H W in [0, 1] to F Z.
+        device: Where it runs.
+    """
+
+    def __init__(self, features: nn.Module, device: torch.device) -> None:
+        self.device = device
+        self.fid, self.kid = fid(features).to(device), kid(features, subset=KID_SUBSET).to(device)
+        self.frames = 0
+
+    def add(self, result: Tensor, wanted: Tensor) -> None:
+        """Add K results and as many pictures that they are compared with, K 3 R R in [0, 1] each."""
+        for pictures, real in ((wanted, True), (result, False)):
+            for some in pictures.split(_BATCH):
+                self.fid.update(some.to(self.device), real=real)
+                self.kid.update(some.to(self.device), real=real)
+        self.frames += len(result)
+
+    def compute(self) -> dict[str, float]:
+        """Return ``fid``, ``kid`` (a mean over subsets, where there are enough pictures) and ``fid_frames``."""
+        if self.frames < 2:
+            return {}
+        values = {"fid": float(self.fid.compute()), "fid_frames": float(self.frames)}
+        if self.frames >= KID_SUBSET:
+            values["kid"] = float(self.kid.compute()[0])
+        return values
