@@ -126,8 +126,7 @@ def find_place(images: list[np.ndarray], rule: CropRule, path: Path) -> Place:
     """
     if not images:
         raise DataError(f"{path} holds no frame: give another clip")
-    detector = rule.open() if rule.looks else None
-    faces = [] if detector is None else [rule.look(detector, image) for image in images]
+    faces = list(map(rule.watcher(), images)) if rule.looks else []
     place = rule.place(faces, images[0].shape[1], images[0].shape[0])
     if isinstance(place, Refusal):
         raise DataError(f"{path}: {place.detail}; use --crop centre or --crop none, or another file")

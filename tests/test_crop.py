@@ -10,7 +10,7 @@ import pytest
 
 from sfdkit.data.box import Box, overlap, union
 from sfdkit.data.crop import CropRule, Place, Refusal, crop_resize, face_square, union_square
-from sfdkit.data.detect import CascadeDetector, Face, YuNetDetector, main_face, open_detector
+from sfdkit.data.detect import CascadeDetector, Face, FaceWatcher, YuNetDetector, main_face, open_detector
 from sfdkit.errors import ConfigError
 from tests.written import puppet_frames
 
@@ -187,6 +187,36 @@ def test_detector_answers_in_pixels_of_the_picture(scale: int) -> None:
     enlarged = main_face(detector(picture.repeat(scale, 0).repeat(scale, 1)), "largest", 256 * scale, 256 * scale)
     assert reference is not None and enlarged is not None
     assert np.abs(np.array(enlarged.box) / scale - np.array(reference.box)).max() < 25
+
+
+def test_a_face_is_followed_near_where_it_was_and_found_again_when_it_is_lost() -> None:
+    asked: list[Box | None] = []
+    seen = {0: [Face(face(100, 100), 1.0)], 1: [Face(face(110, 100), 1.0)], 2: [], 3: [Face(face(700, 300, 150), 1.0)]}
+
+    class Detector:
+        name = "given"
+
+        def __call__(self, image: np.ndarray, near: Box | None = None) -> list[Face]:
+            asked.append(near)
+            number = int(image[0, 0, 0])
+            return [f for f in seen[number] if near is None or overlap(f.box, near) > 0]
+
+    watcher = FaceWatcher(Detector(), "largest")
+    found = [watcher(np.full((400, 900, 3), number, np.uint8)) for number in range(4)]
+    assert [f and f.box for f in found] == [face(100, 100), face(110, 100), None, face(700, 300, 150)]
+    assert asked == [None, face(100, 100), face(110, 100), None, None]
+
+
+def test_near_a_face_the_same_face_is_found() -> None:
+    detector = CascadeDetector()
+    compared = 0
+    for index in range(8):
+        picture = puppet_frames(index, 1, 256)[0]
+        whole = main_face(detector(picture), "largest", 256, 256)
+        if whole is not None and (near := main_face(detector(picture, whole.box), "largest", 256, 256)) is not None:
+            compared += 1
+            assert overlap(whole.box, near.box) > 0.6
+    assert compared >= 3
 
 
 def test_other_detectors_are_onnx_files(tmp_path: Path) -> None:

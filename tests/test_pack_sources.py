@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_rounded_times_lose_no_frame(tmp_path: Path) -> None:
 def test_each_clip_has_its_own_square_and_lost_faces_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def detector(self: CascadeDetector, image: np.ndarray) -> list[Face]:
+    def detector(self: CascadeDetector, image: np.ndarray, near: Box | None = None) -> list[Face]:
         blue = int(image[..., 2].mean())
         return [] if 60 < blue < 130 else [Face(Box(10 + blue / 16, 12, 26 + blue / 16, 28), 1)]
 
@@ -74,6 +75,21 @@ def test_each_clip_has_its_own_square_and_lost_faces_are_reported(
     first, last = (clip.meta["crop"] for clip in clips)
     assert first["method"] == "face" and first["margin"] == 0.2 and first["detector"]
     assert last["box"][0] > first["box"][0] + 4
+
+
+@pytest.mark.parametrize("method", ["face", "union"])
+def test_reading_once_or_twice_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any) -> None:
+    def detector(self: CascadeDetector, image: np.ndarray, near: Box | None = None) -> list[Face]:
+        blue = int(image[..., 2].mean())
+        return [] if 60 < blue < 100 else [Face(Box(10 + blue / 16, 12, 26 + blue / 16, 28), 1)]
+
+    monkeypatch.setattr(CascadeDetector, "__call__", detector)
+    path, cut = write(tmp_path / "a.mp4", 31), Cut(32, CropRule(method, 0.1, every=3), 8, 4, 25.0)
+    once, skips = clips_of(path, cut)
+    monkeypatch.setattr(sources, "_BUFFER", 0)
+    twice, others = clips_of(path, cut)
+    assert [clip.meta for clip in once] == [clip.meta for clip in twice] and len(once) >= 2 and skips == others
+    assert all(np.array_equal(a.frames, b.frames) for a, b in zip(once, twice, strict=True))
 
 
 def test_a_damaged_video_gives_the_clips_before_the_damage(tmp_path: Path) -> None:

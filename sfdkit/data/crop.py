@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from sfdkit.data.box import Box, overlap, union
-from sfdkit.data.detect import OPENCV, Face, FaceChoice, FaceDetector, main_face, open_detector
+from sfdkit.data.detect import OPENCV, Face, FaceChoice, FaceWatcher, open_detector
 from sfdkit.data.format import CropMeta
 
 CropMethod = Literal["none", "centre", "face", "union", "aligned"]
@@ -100,17 +100,13 @@ class CropRule:
         """The margin."""
         return MARGINS.get(self.method, 0.0) if self.margin is None else self.margin
 
-    def open(self) -> FaceDetector:
-        """Return the detector.
+    def watcher(self) -> FaceWatcher:
+        """Return what finds the face in the pictures of one video, in order.
 
         Raises:
-            ConfigError: It cannot be had.
+            ConfigError: The detector cannot be had.
         """
-        return open_detector(self.detector, eyes=self.method == "aligned")
-
-    def look(self, detector: FaceDetector, image: np.ndarray) -> Face | None:
-        """Find the face that a picture is about, H W 3 uint8 RGB."""
-        return main_face(detector(image), self.faces, image.shape[1], image.shape[0])
+        return FaceWatcher(open_detector(self.detector, eyes=self.method == "aligned"), self.faces)
 
     def place(self, faces: Sequence[Face | None], width: int, height: int) -> Place | Refusal:
         """Return what to cut from a clip.

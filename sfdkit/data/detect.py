@@ -26,6 +26,8 @@ OPENCV = "opencv"
 
 _SIDE = 320  # pixels of the longer side at which faces are looked for
 _LEAST_FACE = 1 / 8  # share of the shorter side below which a face is too small to be the subject
+_AROUND = 0.4  # share of a face's size around it in which it is looked for again
+_ALIKE = 1.35  # factor by which its size may have changed
 _SURE = 0.6  # score from which YuNet's finds count
 _EYE_ROWS = (0.15, 0.6)  # share of a face's height in which its eyes are looked for
 _EYE_SIZE = (0.14, 0.4)  # share of a face's width that an eye takes in the cascade's sense
@@ -49,8 +51,13 @@ class FaceDetector(Protocol):
     def name(self) -> str:
         """What a clip's json calls it."""
 
-    def __call__(self, image: np.ndarray) -> list[Face]:
-        """Return the faces of a picture, H W 3 uint8 RGB, in any order."""
+    def __call__(self, image: np.ndarray, near: Box | None = None) -> list[Face]:
+        """Return the faces of a picture, H W 3 uint8 RGB, in any order.
+
+        Args:
+            image: The picture.
+            near: Where a face was a moment ago: others need not be found. None looks everywhere.
+        """
 
 
 @cache
@@ -70,23 +77,43 @@ class CascadeDetector:
     def __init__(self, eyes: bool = False) -> None:
         self.eyes = eyes
 
-    def __call__(self, image: np.ndarray) -> list[Face]:
-        """Return the faces of a picture, H W 3 uint8 RGB."""
+    def __call__(self, image: np.ndarray, near: Box | None = None) -> list[Face]:
+        """Return the faces of a picture, H W 3 uint8 RGB; near a face that was just seen only frontal ones like it."""
         scale = min(1.0, _SIDE / max(image.shape[:2]))
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        if near is not None:
+            faces = _look_near(grey, Box(*(value * scale for value in near)))
+            return self._in_picture(image, faces, scale)
         found = _look(grey, "frontalface_alt2") or _look(grey, "frontalface_default") or _look(grey, "profileface")
         if not found:
             width = grey.shape[1]
             mirrored = _look(np.ascontiguousarray(grey[:, ::-1]), "profileface")
             found = [Face(Box(width - b.x1, b.y0, width - b.x0, b.y1), score) for b, score, _ in mirrored]
+        return self._in_picture(image, found, scale)
+
+    def _in_picture(self, image: np.ndarray, found: Sequence[Face], scale: float) -> list[Face]:
         faces = [Face(Box(*(value / scale for value in face.box)), face.score) for face in found]
         return [face._replace(eyes=_find_eyes(image, face.box)) for face in faces] if self.eyes else faces
 
 
-def _look(grey: np.ndarray, name: str) -> list[Face]:
-    least = max(16, round(min(grey.shape) * _LEAST_FACE))
-    boxes, votes = _cascade(name).detectMultiScale2(grey, scaleFactor=1.1, minNeighbors=4, minSize=(least, least))
+def _look_near(grey: np.ndarray, near: Box) -> list[Face]:
+    """Look around a box for faces of about its size."""
+    size = near.x1 - near.x0
+    left, top = (max(0, round(edge - _AROUND * size)) for edge in near[:2])
+    right, bottom = (round(edge + _AROUND * size) for edge in near[2:])
+    part = np.ascontiguousarray(grey[top:bottom, left:right])
+    if min(part.shape) < 24:
+        return []
+    found = _look(part, "frontalface_alt2", (max(16, round(size / _ALIKE)), round(size * _ALIKE)))
+    return [Face(Box(b.x0 + left, b.y0 + top, b.x1 + left, b.y1 + top), score) for b, score, _ in found]
+
+
+def _look(grey: np.ndarray, name: str, sizes: tuple[int, int] | None = None) -> list[Face]:
+    least, most = sizes or (max(16, round(min(grey.shape) * _LEAST_FACE)), max(grey.shape))
+    boxes, votes = _cascade(name).detectMultiScale2(
+        grey, scaleFactor=1.1, minNeighbors=4, minSize=(least, least), maxSize=(most, most)
+    )
     return [
         Face(Box(float(x), float(y), float(x + w), float(y + h)), float(count))
         for (x, y, w, h), count in zip(boxes, votes, strict=True)
@@ -141,8 +168,8 @@ class YuNetDetector:
         """What a clip's json calls it."""
         return f"yunet:{self.path.name}"
 
-    def __call__(self, image: np.ndarray) -> list[Face]:
-        """Return the faces of a picture, H W 3 uint8 RGB.
+    def __call__(self, image: np.ndarray, near: Box | None = None) -> list[Face]:
+        """Return the faces of a picture, H W 3 uint8 RGB, wherever they are.
 
         Raises:
             ConfigError: The network in the file is another one.
@@ -175,6 +202,28 @@ def open_detector(what: str, eyes: bool = False) -> FaceDetector:
         ConfigError: It cannot be had.
     """
     return CascadeDetector(eyes) if what == OPENCV else YuNetDetector(what)
+
+
+class FaceWatcher:
+    """Follows the face that a video is about: looks near where it was, and everywhere when it is lost.
+
+    Args:
+        detector: Finds faces.
+        choice: Which of several faces is meant.
+    """
+
+    def __init__(self, detector: FaceDetector, choice: FaceChoice) -> None:
+        self.detector, self.choice = detector, choice
+        self.last: Face | None = None
+
+    def __call__(self, image: np.ndarray) -> Face | None:
+        """Return the face in the next picture that is looked at, H W 3 uint8 RGB."""
+        height, width = image.shape[:2]
+        if self.last is not None:
+            self.last = main_face(self.detector(image, self.last.box), self.choice, width, height)
+        if self.last is None:
+            self.last = main_face(self.detector(image), self.choice, width, height)
+        return self.last
 
 
 def main_face(faces: Sequence[Face], choice: FaceChoice, width: int, height: int) -> Face | None:

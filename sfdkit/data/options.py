@@ -53,7 +53,7 @@ def make_rule(rule: CropRule) -> CropRule:
     if rule.border is not None and rule.border < 0:
         raise ConfigError(f"--max_border is {rule.border}: give a share of the face's size from 0")
     if rule.looks:
-        rule.open()
+        rule.watcher()
     return rule
 
 

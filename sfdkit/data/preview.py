@@ -106,15 +106,15 @@ def _sources(root: Path, cut: Cut) -> list[FrameSource]:
 def look(source: FrameSource) -> Looked:
     """Look at the first clip of a video as packing would."""
     cut = source.cut
-    detector = cut.rule.open() if cut.rule.looks else None
+    watcher = cut.rule.watcher() if cut.rule.looks else None
     found: dict[int, Face | None] = {}
     images: list[np.ndarray] = []
     try:
         for index, (image, _) in enumerate(source.sampled()):
             if index >= cut.frames_per_clip:
                 break
-            if detector is not None and index % cut.rule.every == 0:
-                found[index] = cut.rule.look(detector, image)
+            if watcher is not None and index % cut.rule.every == 0:
+                found[index] = watcher(image)
             images.append(image)
     except DataError as error:
         if not images:

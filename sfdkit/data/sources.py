@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -23,6 +23,7 @@ from sfdkit.data.picture import PICTURE_SUFFIXES, list_pictures, natural_key, re
 from sfdkit.data.video import VIDEO_SUFFIXES, read_frames
 from sfdkit.errors import DataError
 
+_BUFFER = 512 * 2**20  # bytes of whole pictures of a clip that are held, so that a video is read once
 _INSTANT = 1e-4  # seconds by which times may be rounded
 
 
@@ -70,12 +71,47 @@ class Cut:
     """At most so many frames per second of a video are kept; the rate of a folder of pictures."""
 
 
+class _Ahead(NamedTuple):
+    """What was found in a video before it is cut."""
+
+    looks: dict[int, Face | None]
+    """By number of the frame."""
+    length: int
+    """Frames of the video."""
+    detector: str
+    """What found it."""
+
+
+@dataclass
+class _Run:
+    """A stretch that becomes a clip, if nothing speaks against it."""
+
+    first: int
+    stop: int
+    """Number of the first frame that is not in it; the video may end before."""
+    place: Place | Refusal
+    detector: str
+    frames: list[np.ndarray] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    def add(self, image: np.ndarray, time: float, resolution: int) -> None:
+        """Cut the next frame."""
+        self.times.append(time)
+        if isinstance(self.place, Place):
+            self.frames.append(crop_resize(image, self.place, resolution))
+
+
+def _size_changes(video: str, index: int, shape: tuple[int, ...], before: tuple[int, ...]) -> Skip:
+    return Skip(video, "size changes", f"frame {index} is {shape}, the first is {before}")
+
+
 @dataclass(frozen=True)
 class FrameSource:
     """A video file, or a folder of pictures that are the frames of one video.
 
-    Memory holds one clip of finished frames, however long the video is. Where faces are looked for the video is read
-    twice: first for the face in some of the frames, then to cut; each clip has a square of its own.
+    Memory holds one clip, however long the video is. Where faces are looked for each clip has a square of its own, and
+    what is held are the whole pictures of the clip; where these are more than 512 MiB the video is read twice instead,
+    first for the face in some of the frames, then to cut.
     """
 
     path: Path
@@ -108,45 +144,97 @@ class FrameSource:
         Args:
             skip: Called with each clip that is left out and why; a damaged video gives the clips before the damage.
         """
-        looks, length, detector = self._looks() if self.cut.rule.looks else ({}, 0, "")
-        number, first, stop = 0, 0, 0
-        place: Place | Refusal = Refusal("no face", "")
-        frames: list[np.ndarray] = []
-        times: list[float] = []
-        problem: Skip | None = None
-
-        def finish() -> Iterator[CutClip]:
-            refusal = self._refuse(first, place, times)
+        problems: list[Skip] = []
+        for number, run in enumerate(self._runs(problems)):
+            refusal = self._refuse(run)
             if refusal is not None:
                 skip(refusal)
             else:
-                assert isinstance(place, Place)
-                yield CutClip(frames, self._meta(number, place, times, detector))
+                assert isinstance(run.place, Place)
+                yield CutClip(run.frames, self._meta(number, run.place, run.times, run.detector))
+        for problem in problems:
+            skip(problem)
+
+    def _runs(self, problems: list[Skip]) -> Iterator[_Run]:
+        """Yield the stretches that become clips, and note what ended them early."""
+        rule, most = self.cut.rule, self.cut.frames_per_clip
+        ahead: _Ahead | None = None
+        run: _Run | None = None
+        shape: tuple[int, ...] | None = None
+        index = -1
+        try:
+            for index, (image, time) in enumerate(self.sampled()):
+                if shape is None:
+                    shape = image.shape
+                    if rule.looks and most * image.nbytes <= _BUFFER:
+                        yield from self._buffered(problems)
+                        return
+                    ahead = self._looks() if rule.looks else None
+                elif image.shape != shape:
+                    problems.append(_size_changes(self.video, index, image.shape, shape))
+                    break
+                if run is None or index == run.stop:
+                    if run is not None:
+                        yield run
+                    run = self._begin(image, index, ahead)
+                run.add(image, time, self.cut.resolution)
+        except DataError as error:
+            problems.append(Skip(self.video, "damaged" if index >= 0 else "unreadable", str(error)))
+        if run is not None:
+            yield run
+        elif not problems:
+            problems.append(Skip(self.video, "unreadable", "it holds no frame"))
+
+    def _begin(self, image: np.ndarray, first: int, ahead: _Ahead | None) -> _Run:
+        height, width = image.shape[:2]
+        stop = self.cut.rule.stop(ahead.looks if ahead else {}, first, self.cut.frames_per_clip)
+        if self.square is not None:
+            return _Run(first, stop, Place(self.square.in_picture(width, height)), "")
+        last = stop if ahead is None else min(self._last(stop), ahead.length - 1)
+        seen = [] if ahead is None else [ahead.looks[k] for k in range(first, last + 1) if k in ahead.looks]
+        return _Run(first, stop, self.cut.rule.place(seen, width, height), ahead.detector if ahead else "")
+
+    def _last(self, stop: int) -> int:
+        """Return up to which frame looks count for a clip that ends before ``stop``: up to the next clip's first."""
+        return stop - 1 if self.cut.rule.method == "union" else stop
+
+    def _buffered(self, problems: list[Skip]) -> Iterator[_Run]:
+        """Look and cut in one reading of the video; memory holds the whole pictures of a clip."""
+        rule = self.cut.rule
+        watcher = rule.watcher() if self.track is None else None
+        name = watcher.detector.name if watcher else "data set"
+        looks: dict[int, Face | None] = {}
+        waiting: list[tuple[np.ndarray, float]] = []
+        first, index = 0, -1
+
+        def finish(stop: int) -> _Run:
+            seen = [looks[k] for k in range(first, self._last(stop) + 1) if k in looks]
+            run = _Run(first, stop, rule.place(seen, waiting[0][0].shape[1], waiting[0][0].shape[0]), name)
+            for image, time in waiting:
+                run.add(image, time, self.cut.resolution)
+            return run
 
         try:
             for index, (image, time) in enumerate(self.sampled()):
-                if index == 0:
-                    shape = image.shape
-                elif image.shape != shape:
-                    problem = Skip(self.video, "size changes", f"frame {index} is {image.shape}, the first is {shape}")
+                if waiting and image.shape != waiting[0][0].shape:
+                    problems.append(_size_changes(self.video, index, image.shape, waiting[0][0].shape))
                     break
-                if not times:
-                    first, stop = index, self.cut.rule.stop(looks, index, self.cut.frames_per_clip)
-                    place = self._place(image, first, stop, looks, length)
-                times.append(time)
-                if isinstance(place, Place):
-                    frames.append(crop_resize(image, place, self.cut.resolution))
-                if index + 1 == stop:
-                    yield from finish()
-                    number, frames, times = number + 1, [], []
+                if index % self._every == 0:
+                    looks[index] = watcher(image) if watcher else self._tracked(image, time)
+                if waiting and index == rule.stop(looks, first, self.cut.frames_per_clip):
+                    yield finish(index)
+                    first, waiting = index, []
+                    looks = {k: face for k, face in looks.items() if k >= first}
+                waiting.append((image, time))
         except DataError as error:
-            problem = Skip(self.video, "damaged" if times or number else "unreadable", str(error))
-        if times:
-            yield from finish()
-        elif not number and not problem:
-            problem = Skip(self.video, "unreadable", "it holds no frame")
-        if problem:
-            skip(problem)
+            problems.append(Skip(self.video, "damaged" if index >= 0 else "unreadable", str(error)))
+        if waiting:
+            yield finish(first + len(waiting))
+
+    @property
+    def _every(self) -> int:
+        """In how many frames a face is looked for once: in the shortest clip, too."""
+        return min(self.cut.rule.every, self.cut.min_frames)
 
     def sampled(self) -> Iterator[tuple[np.ndarray, float]]:
         """Yield the frames that are used, with their time in seconds."""
@@ -162,49 +250,32 @@ class FrameSource:
                 yield image, time
                 tick = max(tick, int((time - self.start) * self.cut.fps)) + 1
 
-    def _looks(self) -> tuple[dict[int, Face | None], int, str]:
-        """Look for the face in frames spread over the video.
-
-        Returns:
-            What was found, the number of frames, and what found it.
-        """
-        rule = self.cut.rule
-        detector = rule.open() if self.track is None else None
-        every = min(rule.every, self.cut.min_frames)  # so that the shortest clip has a look
+    def _looks(self) -> _Ahead:
+        """Look for the face in frames spread over the video."""
+        watcher = self.cut.rule.watcher() if self.track is None else None
         found: dict[int, Face | None] = {}
         length = 0
         try:
             for index, (image, time) in enumerate(self.sampled()):
-                if index % every == 0:
-                    found[index] = rule.look(detector, image) if detector else self._tracked(image, time)
+                if index % self._every == 0:
+                    found[index] = watcher(image) if watcher else self._tracked(image, time)
                 length = index + 1
         except DataError:
-            pass  # the second reading meets the same damage and reports it
-        return found, length, detector.name if detector else "data set"
+            pass  # the reading that cuts meets the same damage and reports it
+        return _Ahead(found, length, watcher.detector.name if watcher else "data set")
 
     def _tracked(self, image: np.ndarray, time: float) -> Face | None:
         assert self.track is not None
         box = self.track.at(time, image.shape[1], image.shape[0])
         return None if box is None else Face(box, 1.0)
 
-    def _place(
-        self, image: np.ndarray, first: int, stop: int, looks: dict[int, Face | None], length: int
-    ) -> Place | Refusal:
-        """Return the square of the clip that begins with frame ``first`` and ends before ``stop``."""
-        height, width = image.shape[:2]
-        if self.square is not None:
-            return Place(self.square.in_picture(width, height))
-        last = stop - 1 if self.cut.rule.method == "union" else min(stop, length - 1)  # up to the next clip's first
-        seen = [looks[index] for index in range(first, last + 1) if index in looks]
-        return self.cut.rule.place(seen, width, height)
-
-    def _refuse(self, first: int, place: Place | Refusal, times: Sequence[float]) -> Skip | None:
+    def _refuse(self, run: _Run) -> Skip | None:
         """Return why a clip is left out, if it is."""
-        where = f"frames {first} to {first + len(times) - 1}"
+        times, where = run.times, f"frames {run.first} to {run.first + len(run.times) - 1}"
         if len(times) < self.cut.min_frames:
             return Skip(self.video, "short", f"{where}: {len(times)} frames, at least {self.cut.min_frames} are wanted")
-        if isinstance(place, Refusal):
-            return Skip(self.video, place.reason, f"{where}: {place.detail}")
+        if isinstance(run.place, Refusal):
+            return Skip(self.video, run.place.reason, f"{where}: {run.place.detail}")
         return None
 
     def _meta(self, number: int, place: Place, times: list[float], detector: str) -> ClipMeta:
