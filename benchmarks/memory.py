@@ -67,7 +67,11 @@ def step_bytes(task: AnimationTask, batch: FrameBatch, device: torch.device, pre
 
 
 def memory(
-    experiment: str, batch_sizes: list[int] | None = None, driving: int = 2, precision: str = "bf16", device: str = "auto"
+    experiment: str,
+    batch_sizes: list[int] | None = None,
+    driving: int = 2,
+    precision: str = "bf16",
+    device: str = "auto",
 ) -> None:
     """Print the memory of a training step for each batch size.
 
@@ -85,7 +89,7 @@ def memory(
     task.to(place).train()
     resolution, stays = task.animator.resolution, lasting(task)
     how = "measured" if place.type == "cuda" else "counted"
-    print(f"{experiment}: {resolution} pixels, {precision}, {driving} driving frames of each source; {how} on {place.type}")
+    print(f"{experiment}: {resolution} pixels, {precision}, {driving} driving frames a source; {how} on {place.type}")
     print(f"{'batch':>6}{'lasting MiB':>13}{'step MiB':>10}{'together GiB':>14}")
     for size in batch_sizes or [2, 4, 8, 16]:
         step = step_bytes(task, make_batch(size, driving, resolution, place), place, precision)

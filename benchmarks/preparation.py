@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,10 +72,9 @@ def floor(source: FrameSource) -> tuple[int, float]:
 
 def whole(source: FrameSource, clock: Clock) -> tuple[int, float]:
     """Make the clips of a video and encode them: frames kept, and seconds."""
-    rule = source.cut.rule
     began, kept = time.perf_counter(), 0
     encode = clock.timed("encode", encode_jpeg)
-    for clip in replace(source, cut=replace(source.cut, rule=rule)).clips(lambda skip: None):
+    for clip in source.clips(lambda skip: None):
         for frame in clip.frames:
             encode(np.ascontiguousarray(frame))
         kept += len(clip.frames)

@@ -13,6 +13,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -237,7 +238,7 @@ def animate(
         )
     target = check_output(output, driving or motion)
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
-    still = read_source(source, animator.resolution, CropRule(source_crop or crop, margin, detector))
+    still = read_source(source, animator.resolution, CropRule(source_crop or crop, margin, detector, border=math.inf))
     if motion is not None:
         track = MotionTrack.load(motion, animator)
         track = track if fps is None else track.at_rate(fps)
@@ -245,7 +246,7 @@ def animate(
         parts = animate_track(animator, still, track.motion, mode, batch_size)
     else:
         assert driving is not None
-        driver = open_driver(driving, animator.resolution, CropRule(crop, margin, detector), fps)
+        driver = open_driver(driving, animator.resolution, CropRule(crop, margin, detector, border=math.inf), fps)
         rate, frames, sound = driver.fps, driver.frames, driver.audio if audio else None
         parts = animate_frames(animator, still, driver, mode, batch_size)
     height, began = size or animator.resolution, time.perf_counter()

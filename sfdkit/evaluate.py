@@ -226,13 +226,19 @@ def evaluate(
     true_pairs = [pair for pair in drawn if pair.has_truth]
     wanted = keep or opened.features or opened.gauges.measurer is not None
     shown_pairs = true_pairs or (drawn if wanted else [])
-    collected = {kind: Collector(folder, keep, kind, opened.features) for kind in ("self", "cross")}
+    if not own and not shown_pairs:
+        raise ConfigError(
+            f"protocol: {protocol} drives one real face by another, so there is no truth, and nothing is to be kept "
+            "or measured; give --keep, --measure.features or another network of --measure"
+        )
+    device_used = next(animator.parameters()).device
+    collected = {kind: Collector(folder, keep, kind, opened.features, device_used) for kind in ("self", "cross")}
     by_self = reenact(animator, own, batch_size, opened.gauges, "self", collected["self"].sink)
     by_cross = reenact(animator, shown_pairs, batch_size, opened.gauges, "cross", collected["cross"].sink)
     measured = means(by_self.rows, "self") | means(by_cross.rows, "cross")
     for kind, one in collected.items():
         measured |= {f"{kind}/{name}": value for name, value in one.distances().items()}
-    if not true_pairs and own:
+    if not true_pairs and "self/copy_l1" in measured:
         measured |= {f"copy/{name}": measured[f"self/copy_{name}"] for name in ("l1", "psnr", "ssim")}
     _require_finite(measured, checkpoint)
 
@@ -251,6 +257,7 @@ def evaluate(
     counts = {"clips": len(own), "frames_per_clip": frames or FRAMES, "pairs": len(true_pairs), "seed": seed}
     metrics |= {f"evaluation/{name}": value for name, value in counts.items()}
     metrics["evaluation/protocol"] = protocol or "spread"
+    metrics["evaluation/driven_frames"] = sum(len(p.driver.chosen) - 1 for p in [*own, *shown_pairs])
 
     rows = _pairs_of(samples, sheet_rows, seed) if protocol else (own, drawn)
     sheet = draw_sheet(animator, rows[0][:sheet_rows], rows[1][:sheet_rows])

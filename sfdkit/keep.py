@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from sfdkit.data.video import VideoWriter
 from sfdkit.draw import to_uint8
-from sfdkit.metrics.features import SetDistances, device_of
+from sfdkit.metrics.features import SetDistances
 from sfdkit.reenact import Sink
 from sfdkit.report import make_folder
 from sfdkit.samples import Pair
@@ -33,11 +34,14 @@ class Collector:
         form: How to keep them; None keeps nothing.
         kind: ``self`` or ``cross``.
         features: By which they are compared; None compares nothing.
+        device: Where they are compared.
     """
 
-    def __init__(self, folder: Path, form: Keep | None, kind: str, features: nn.Module | None) -> None:
+    def __init__(
+        self, folder: Path, form: Keep | None, kind: str, features: nn.Module | None, device: torch.device
+    ) -> None:
         self._keeper = None if form is None else Keeper(folder, form, kind)
-        self._sets = None if features is None else SetDistances(features, device_of(features))
+        self._sets = None if features is None else SetDistances(features, device)
 
     @property
     def sink(self) -> Sink | None:

@@ -176,9 +176,15 @@ def _measure_long(
     else:
         spans = [range(at, min(at + _PIECE, frames)) for at in range(0, frames, _PIECE)]
         pieces = [[pair.part(span) for pair in part] for span in spans]
-    batches, seen = zip(*(_measure(animator, piece, batch_size, gauges) for piece in pieces), strict=True)
+    batches: list[_Batch] = []
+    seen: list[_Seen] = []
+    for piece in pieces:
+        batch, pictures = _measure(animator, piece, batch_size, gauges)
+        batches.append(batch)
+        if sink is not None:
+            seen.append(tuple(None if p is None else p.cpu() for p in pictures))  # type: ignore[arg-type]
     if sink is not None:
-        shown = [None if column[0] is None else torch.cat(column, 1) for column in zip(*seen, strict=True)]
+        shown = [None if column[0] is None else torch.cat(column, 1) for column in zip(*seen, strict=True)]  # type: ignore[arg-type]
         for at, pair in enumerate(part):
             result, driving, truth = (None if s is None else s[at] for s in shown)
             assert result is not None and driving is not None
@@ -195,7 +201,7 @@ _Seen: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 
 
 def _measure(animator: FaceAnimator, part: Sequence[Pair], batch_size: int, gauges: Gauges) -> tuple[_Batch, _Seen]:
-    """Measure G pairs; also return their results, driving frames and true pictures, G K 3 R R on the CPU."""
+    """Measure G pairs; also return their results, driving frames and true pictures, G K 3 R R."""
     frames = load_frames(part, next(animator.parameters()).device)
     driving = frames.driving.flatten(0, 1)
     still = frames.source.repeat_interleave(frames.driving.shape[1], 0)
@@ -213,8 +219,8 @@ def _measure(animator: FaceAnimator, part: Sequence[Pair], batch_size: int, gaug
         values |= _read_values(read, gauges.measurer.expression_names, part)
         follow = _followed(read, gauges.measurer.expression_names, part)
     shape = frames.driving.shape[:2]
-    truth = None if answer.image is None else answer.image.unflatten(0, shape).cpu()
-    seen = (result.unflatten(0, shape).cpu(), frames.driving.cpu(), truth)
+    truth = None if answer.image is None else answer.image.unflatten(0, shape)
+    seen = (result.unflatten(0, shape), frames.driving, truth)
     return _Batch({name: v.unflatten(0, shape).cpu() for name, v in values.items()}, follow), seen
 
 

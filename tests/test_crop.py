@@ -108,7 +108,7 @@ def test_union_ends_a_clip_where_the_face_has_left_its_first_box() -> None:
     faces = {number: Face(face(400 + 5 * number, 400), 1.0) for number in range(0, 40, 4)}
     rule = CropRule("union")
     stop = rule.stop(faces, 0, 100)
-    assert overlap(faces[0].box, faces[stop].box) <= 0.25 < overlap(faces[0].box, faces[stop - 4].box)
+    assert overlap(faces[0].box, faces[stop + 3].box) <= 0.25 < overlap(faces[0].box, faces[stop - 1].box)
     assert rule.stop(faces, 0, 8) == 8 and CropRule("face").stop(faces, 0, 100) == 100
     assert rule.stop({0: None, 4: faces[4], 8: faces[8]}, 0, 100) == 100
 

@@ -71,6 +71,7 @@ def test_metrics_file_holds_every_key(files: Path, tmp_path: Path, capsys: pytes
         "resolution",
         "device",
         "protocol",
+        "driven_frames",
     )
     measured |= {f"probe/{name}" for name in ("frames", "identities")} | {"basis/orthonormality"}
     for place in ("motion", "identity", "backbone"):

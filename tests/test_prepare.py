@@ -96,12 +96,15 @@ def test_voxceleb_cropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_voxceleb_by_metadata_scales_boxes_and_times(tmp_path: Path) -> None:
     root = tmp_path / "vox"
     coded_video(root / "videos/aaa.mp4", 60, fps=50)  # twice the rate of the boxes
-    head = "video_id,start,end,bbox,fps,width,height,partition\n"
-    lines = ["aaa#id1,5,15,160-40-280-160,25.0,320,240,train", "aaa#id1,20,30,0-0-120-120,25.0,320,240,train"]
-    lines += ["bbb#id2,0,10,0-0-9-9,25.0,320,240,test"]
+    head = "video_id,start,end,bbox,fps,width,height,partition,person_id\n"
+    lines = ["aaa,5,15,160-40-280-160,25.0,320,240,train,id1", "aaa,20,30,0-0-120-120,25.0,320,240,train,id1"]
+    lines += ["bbb,0,10,0-0-9-9,25.0,320,240,test,id2", lines[0]]
     (root / "vox-metadata.csv").write_text(head + "\n".join(lines) + "\n")
     found = voxceleb.find(root)
-    assert found.crop == "given" and [(s.file, s.reason) for s in found.skips] == [("id2#bbb#000000#000010", "missing")]
+    assert found.crop == "given" and [(s.file, s.reason) for s in found.skips] == [
+        ("id2#bbb#000000#000010.mp4", "missing"),
+        ("id1#aaa#000005#000015.mp4", "twice"),
+    ]
     assert prepare("voxceleb", root, tmp_path / "out", "--validation_share=0") == 0
     (first, pictures), (second, others) = packed(tmp_path / "out/train")
     assert first["crop"] == {"method": "given", "box": [80, 20, 140, 80], "margin": 0.0, "detector": ""}
@@ -134,6 +137,12 @@ def test_voxceleb_by_published_boxes(tmp_path: Path, version: int) -> None:
     )
     assert [m["times"][0] for m, _ in clips] == pytest.approx([0.4, 0.8, 1.2])
     assert seen(clips[0][1][0])[2] == pytest.approx(10, abs=1)
+
+
+def test_both_official_test_lists_are_whole() -> None:
+    tested = [f"id{number:05d}" for number in range(20000) if voxceleb.official_split(f"id{number:05d}") == "test"]
+    assert len(tested) == 40 + 118 and {"id02286", "id07961", "id10270", "id10309"} <= set(tested)
+    assert "id06149" not in tested
 
 
 def test_voxceleb2_videos(tmp_path: Path) -> None:
@@ -205,8 +214,9 @@ def test_mixed_and_damaged_data_sets_are_told(tmp_path: Path) -> None:
         voxceleb.find(root)
     shutil.rmtree(root / "mp4")
     coded_video(root / "test/id00012#new#000000#000008.mp4", 8, 64, 64)
-    with pytest.raises(DataError, match="id00012 is in train/ and in test/"):
-        voxceleb.find(root)
+    found = voxceleb.find(root)
+    assert [s.name for s in found.stretches if s.identity == "id00012"] == ["test/id00012#new#000000#000008.mp4"]
+    assert Counter(skip.reason for skip in found.skips) == {"in the test split": 2}
     meta = tmp_path / "meta"
     coded_video(meta / "videos/aaa.mp4", 8)
     (meta / "vox-metadata.csv").write_text("video_id,start,end,bbox,fps,width,height\n")
@@ -215,6 +225,10 @@ def test_mixed_and_damaged_data_sets_are_told(tmp_path: Path) -> None:
     (meta / "vox-metadata.csv").write_text(
         "video_id,start,end,bbox,fps,width,height,partition\na#b,0,9,1-2-3,25,9,9,train\n"
     )
+    with pytest.raises(DataError, match="line 2"):
+        voxceleb.find(meta)
+    head = "video_id,start,end,bbox,fps,width,height,partition"
+    (meta / "vox-metadata.csv").write_text(f"{head}\naaa,36\n")
     with pytest.raises(DataError, match="line 2"):
         voxceleb.find(meta)
     boxes = tmp_path / "boxes"

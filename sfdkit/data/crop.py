@@ -154,11 +154,14 @@ class CropRule:
         """
         if self.method == "union":
             start: Face | None = None
+            agreed = first
             for number in range(first, first + most):
                 face = faces.get(number)
                 start = start or face
-                if face is not None and start is not None and overlap(start.box, face.box) <= SAME:
-                    return number
+                if face is not None and start is not None:
+                    if overlap(start.box, face.box) <= SAME:
+                        return agreed + 1  # between two looks nobody knows
+                    agreed = number
         return first + most
 
     def meta(self, place: Place, detector: str) -> CropMeta:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from sfdkit.data.box import Box
+from sfdkit.data.box import Box, overlap
 from sfdkit.errors import ConfigError
 
 FaceChoice = Literal["largest", "central"]
@@ -220,7 +220,9 @@ class FaceWatcher:
         """Return the face in the next picture that is looked at, H W 3 uint8 RGB."""
         height, width = image.shape[:2]
         if self.last is not None:
-            self.last = main_face(self.detector(image, self.last.box), self.choice, width, height)
+            before = self.last.box
+            near = [face for face in self.detector(image, before) if overlap(face.box, before) > 0]
+            self.last = max(near, key=lambda face: overlap(face.box, before), default=None)
         if self.last is None:
             self.last = main_face(self.detector(image), self.choice, width, height)
         return self.last

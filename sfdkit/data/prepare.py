@@ -126,6 +126,11 @@ def _command(data: DataSet) -> Callable[..., None]:
 
 
 def _require_squares(found: Found, cut: Cut) -> None:
+    if cut.rule.method == "aligned" and (tracked := [s for s in found.stretches if s.track is not None]):
+        raise ConfigError(
+            f"--crop aligned: {found.layout} say where the face is and not where its eyes are, for example for "
+            f"{tracked[0].name}; take --crop face or union"
+        )
     if cut.rule.method == "given" and (without := [s for s in found.stretches if s.square is None]):
         raise ConfigError(
             f"--crop given: {found.layout} say nothing of what to cut, for example for {without[0].name}; "

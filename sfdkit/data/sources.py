@@ -210,7 +210,7 @@ class FrameSource:
         def finish(stop: int) -> _Run:
             seen = [looks[k] for k in range(first, self._last(stop) + 1) if k in looks]
             run = _Run(first, stop, rule.place(seen, waiting[0][0].shape[1], waiting[0][0].shape[0]), name)
-            for image, time in waiting:
+            for image, time in waiting[: stop - first]:
                 run.add(image, time, self.cut.resolution)
             return run
 
@@ -221,9 +221,10 @@ class FrameSource:
                     break
                 if index % self._every == 0:
                     looks[index] = watcher(image) if watcher else self._tracked(image, time)
-                if waiting and index == rule.stop(looks, first, self.cut.frames_per_clip):
-                    yield finish(index)
-                    first, waiting = index, []
+                stop = rule.stop(looks, first, self.cut.frames_per_clip)
+                if waiting and index >= stop:
+                    yield finish(stop)
+                    first, waiting = stop, waiting[stop - first :]
                     looks = {k: face for k, face in looks.items() if k >= first}
                 waiting.append((image, time))
         except DataError as error:
