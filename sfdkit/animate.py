@@ -13,6 +13,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -24,7 +25,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sfdkit.checkpoint import load_animator
-from sfdkit.data.crop import MARGIN, CropMethod
+from sfdkit.data.crop import CropMethod, CropRule
+from sfdkit.data.detect import OPENCV
 from sfdkit.draw import enlarge, to_uint8
 from sfdkit.drivers import open_driver, read_source
 from sfdkit.errors import ConfigError
@@ -179,7 +181,8 @@ def animate(
     mode: MotionMode = "absolute",
     crop: CropMethod = "face",
     source_crop: CropMethod | None = None,
-    margin: float = MARGIN,
+    margin: float | None = None,
+    detector: str = OPENCV,
     batch_size: int = 8,
     side_by_side: bool = False,
     fps: float | None = None,
@@ -202,9 +205,12 @@ def animate(
         motion: The motion: a track that sfdkit motion extract wrote with this checkpoint. It has no sound.
         mode: absolute takes the driver's pose and expression; relative adds their change to the source's own, which
             needs a first driving frame in about the source's pose.
-        crop: How to cut the face out: face (detected), centre (largest square) or none (the whole picture).
+        crop: How to cut the face out, as in the training data: face, union or aligned (detected), centre (largest
+            square) or none (the whole picture).
         source_crop: The same for the source alone; as crop by default.
-        margin: Share of the detected face's size to add on each side; as in the training data.
+        margin: Share of the detected face's size to add on each side, as in the training data; by default what suits
+            --crop.
+        detector: What finds faces, as in the training data: opencv, or the ONNX file of YuNet.
         batch_size: Driving frames per step.
         side_by_side: Show source, driving (unless a track drives) and result beside each other.
         fps: Frames per second of the output. A driving video is resampled in time and keeps its length, and so is a
@@ -232,7 +238,7 @@ def animate(
         )
     target = check_output(output, driving or motion)
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
-    still = read_source(source, animator.resolution, source_crop or crop, margin)
+    still = read_source(source, animator.resolution, CropRule(source_crop or crop, margin, detector, border=math.inf))
     if motion is not None:
         track = MotionTrack.load(motion, animator)
         track = track if fps is None else track.at_rate(fps)
@@ -240,7 +246,7 @@ def animate(
         parts = animate_track(animator, still, track.motion, mode, batch_size)
     else:
         assert driving is not None
-        driver = open_driver(driving, animator.resolution, crop, margin, fps)
+        driver = open_driver(driving, animator.resolution, CropRule(crop, margin, detector, border=math.inf), fps)
         rate, frames, sound = driver.fps, driver.frames, driver.audio if audio else None
         parts = animate_frames(animator, still, driver, mode, batch_size)
     height, began = size or animator.resolution, time.perf_counter()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse import Namespace as ParsedNamespace
+from torch import Tensor
 
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator
@@ -52,9 +53,7 @@ def load_animator(path: str | Path, device: str | torch.device = "cpu", trust: S
             f"{path} has schema {about.get('schema')}, this sfdkit reads {SCHEMA}; use the sfdkit that wrote it"
         )
     animator = build_animator(about["animator"], path, trust)
-    weights = {k.removeprefix("module."): v for k, v in stored[AVERAGE_KEY].items() if k.startswith("module.")}
-    if int(stored[AVERAGE_KEY]["n_averaged"]) == 0:
-        weights = {k.removeprefix("animator."): v for k, v in stored["state_dict"].items() if k.startswith("animator.")}
+    weights = animator_weights(stored)
     try:
         animator.load_state_dict(weights)
     except RuntimeError as error:
@@ -63,6 +62,44 @@ def load_animator(path: str | Path, device: str | torch.device = "cpu", trust: S
         ) from error
     animator.eval().requires_grad_(False)
     return LoadedAnimator(animator.to(device), {**about["train"], "seed": about.get("seed")}, about["animator"])
+
+
+def animator_weights(stored: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the animator's weights in a checkpoint: the averaged ones, if any were averaged."""
+    if int(stored[AVERAGE_KEY]["n_averaged"]) == 0:
+        return {k.removeprefix("animator."): v for k, v in stored["state_dict"].items() if k.startswith("animator.")}
+    return {k.removeprefix("module."): v for k, v in stored[AVERAGE_KEY].items() if k.startswith("module.")}
+
+
+class Adopted(NamedTuple):
+    """What a model took over from a checkpoint of another one."""
+
+    taken: list[str]
+    """Names of the weights taken over."""
+    left: list[str]
+    """Names of those that stay as they were: the checkpoint has none of that name and shape."""
+
+
+def adopt_weights(animator: FaceAnimator, path: str | Path) -> Adopted:
+    """Begin with what a checkpoint of a similar model has learned, for example one of half the resolution.
+
+    Args:
+        animator: Weights of the same name and shape are replaced.
+        path: A checkpoint that ``sfdkit fit`` wrote.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read, or nothing in it fits.
+    """
+    weights, own = animator_weights(read_checkpoint(Path(path))), animator.state_dict()
+    taken = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
+    learned = {name for name, _ in animator.named_parameters()}
+    if not learned & set(taken):
+        raise CheckpointError(
+            f"model.start_from: no weight in {path} has the name and shape of one of this model; take a checkpoint of "
+            "a model with the same encoders and sizes"
+        )
+    animator.load_state_dict({name: weights[name] for name in taken}, strict=False)
+    return Adopted(taken, [name for name in own if name not in taken])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -29,6 +29,8 @@ OWN_COMMANDS = {
     "motion": "a clip's motion in a file:  sfdkit motion extract --checkpoint C --driving D --output T.safetensors",
     "study": "run an experiment in variants and seeds, compare them:  sfdkit study run|report FOLDER",
     "evaluate": "figures, probes and report.html of a checkpoint on shards",
+    "prepare": "pack a published data set:  sfdkit prepare voxceleb|hdtf|celebv --root R --output S",
+    "crop": "see what would be cut:  sfdkit crop preview --root VIDEOS --output sheet.png",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
     "bench": "measure how fast shards are read, beside other loaders:  sfdkit bench stream --folder ADDRESS",
     "measure": "train the network that measures puppets:  sfdkit measure train --resolution 64",
@@ -136,6 +138,14 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
         from sfdkit.measure.commands import train
 
         return {"train": train}
+    if command == "prepare":
+        from sfdkit.data.prepare import commands
+
+        return dict(commands())
+    if command == "crop":
+        from sfdkit.data.preview import preview
+
+        return {"preview": preview}
     if command == "shards":
         from sfdkit.data.commands import check, copy, ls, pack_images, pack_puppets, pack_videos
 

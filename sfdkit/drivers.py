@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfdkit.data.crop import Box, CropMethod, clip_box, crop_resize
+from sfdkit.data.crop import CropRule, Place, Refusal, crop_resize
 from sfdkit.data.picture import PICTURE_SUFFIXES, list_pictures, read_picture
 from sfdkit.data.video import VIDEO_SUFFIXES, probe, read_frames
 from sfdkit.errors import ConfigError, DataError
@@ -39,7 +39,7 @@ class Driver:
     """How many frames to expect: an estimate for videos, 0 where nothing is known; for progress bars."""
     audio: Path | None
     """The file that holds the clip's sound, if any."""
-    box: Box
+    place: Place
     """The part that is cut out, the same in every frame."""
     resolution: int
 
@@ -50,20 +50,19 @@ class Driver:
             DataError: The clip is damaged, after the frames before the damage were yielded.
         """
         for frame in steady(_timed_frames(self.path, self.kind, self.fps), self.fps):
-            yield _cut(frame, self.box, self.resolution)
+            yield _cut(frame, self.place, self.resolution)
 
 
-def open_driver(path: str | Path, resolution: int, crop: CropMethod, margin: float, fps: float | None = None) -> Driver:
+def open_driver(path: str | Path, resolution: int, rule: CropRule, fps: float | None = None) -> Driver:
     """Look at a driving clip: which kind it is, how long, and where the face is.
 
-    With ``crop="face"`` a video is decoded twice: once to find the face in up to 16 frames spread over its whole
-    length, which give one box for the clip, and once by iterating over the driver.
+    Where the face is looked for a video is decoded twice: once to find it in up to 16 frames spread over its whole
+    length, which give one square for the clip, and once by iterating over the driver.
 
     Args:
         path: A video, a folder of pictures in the order of their names, or one picture.
         resolution: Height and width of the frames to deliver.
-        crop: ``face`` cuts around the detected face, ``centre`` the largest square in the middle, ``none`` takes all.
-        margin: Share of the face's size that is added on each side.
+        rule: How to cut the face out.
         fps: Frames per second to deliver. A video is resampled in time, so that its length stays; pictures of a folder
             are taken to be that far apart. None: the video's own rate, or 25.
 
@@ -83,18 +82,17 @@ def open_driver(path: str | Path, resolution: int, crop: CropMethod, margin: flo
         rate, audio = fps or FOLDER_FPS, None
         frames = len(list_pictures(path)) if kind == "folder" else 1
     raw = (frame for frame, _ in _timed_frames(path, kind, rate))
-    box = find_box(sparse(raw, _DETECTED if crop == "face" else 1), crop, margin, path)
-    return Driver(path, kind, rate, frames, audio, box, resolution)
+    place = find_place(sparse(raw, _DETECTED if rule.looks else 1), rule, path)
+    return Driver(path, kind, rate, frames, audio, place, resolution)
 
 
-def read_source(path: str | Path, resolution: int, crop: CropMethod, margin: float) -> Tensor:
+def read_source(path: str | Path, resolution: int, rule: CropRule) -> Tensor:
     """Read and crop a source face: a picture, or the first frame of a video or of a folder of pictures.
 
     Args:
         path: The file or folder.
         resolution: Height and width to deliver.
-        crop: As in :func:`open_driver`.
-        margin: As in :func:`open_driver`.
+        rule: How to cut the face out.
 
     Returns:
         3 R R uint8.
@@ -107,7 +105,7 @@ def read_source(path: str | Path, resolution: int, crop: CropMethod, margin: flo
     frame = next((frame for frame, _ in _timed_frames(path, kind, FOLDER_FPS)), None)
     if frame is None:
         raise DataError(f"{path} holds no frame: give another picture or video")
-    return _cut(frame, find_box([frame], crop, margin, path), resolution)
+    return _cut(frame, find_place([frame], rule, path), resolution)
 
 
 def kind_of(path: Path, otherwise: Kind = "video") -> Kind:
@@ -119,19 +117,20 @@ def kind_of(path: Path, otherwise: Kind = "video") -> Kind:
     return "video" if path.suffix.lower() in VIDEO_SUFFIXES else otherwise
 
 
-def find_box(images: list[np.ndarray], crop: CropMethod, margin: float, path: Path) -> Box:
-    """Return the one box for all ``images`` (H W 3 uint8) of a clip.
+def find_place(images: list[np.ndarray], rule: CropRule, path: Path) -> Place:
+    """Return the one square for all ``images`` (H W 3 uint8) of a clip.
 
     Raises:
-        DataError: There is no frame, or ``crop`` is ``face`` and no face was found.
+        ConfigError: The detector cannot be had.
+        DataError: There is no frame, no face was found, or it cannot be cut.
     """
     if not images:
         raise DataError(f"{path} holds no frame: give another clip")
-    box = clip_box(images, crop, margin)
-    if box is None:
-        where = "its frames" if len(images) > 1 else "it"
-        raise DataError(f"{path}: no face was found in {where}; use --crop centre or --crop none, or another file")
-    return box
+    faces = list(map(rule.watcher(), images)) if rule.looks else []
+    place = rule.place(faces, images[0].shape[1], images[0].shape[0])
+    if isinstance(place, Refusal):
+        raise DataError(f"{path}: {place.detail}; use --crop centre or --crop none, or another file")
+    return place
 
 
 def sparse(frames: Iterable[np.ndarray], count: int) -> list[np.ndarray]:
@@ -205,5 +204,5 @@ def _timed_frames(path: Path, kind: Kind, fps: float) -> Iterator[tuple[np.ndarr
         yield frame, number / fps
 
 
-def _cut(frame: np.ndarray, box: Box, resolution: int) -> Tensor:
-    return torch.tensor(crop_resize(frame, box, resolution)).permute(2, 0, 1).contiguous()  # frames may be read-only
+def _cut(frame: np.ndarray, place: Place, resolution: int) -> Tensor:
+    return torch.tensor(crop_resize(frame, place, resolution)).permute(2, 0, 1).contiguous()  # frames may be read-only

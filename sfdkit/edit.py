@@ -5,6 +5,7 @@ Legend: ``S`` steps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -16,7 +17,8 @@ from torch import Tensor
 from sfdkit.animate import as_float, choose_device, require_positive
 from sfdkit.axes import FILE_NAME, Axes, raw_step
 from sfdkit.checkpoint import load_animator
-from sfdkit.data.crop import MARGIN, CropMethod
+from sfdkit.data.crop import CropMethod, CropRule
+from sfdkit.data.detect import OPENCV
 from sfdkit.draw import make_sheet, stack_sheets
 from sfdkit.drivers import read_source
 from sfdkit.errors import ConfigError
@@ -52,7 +54,8 @@ def edit(
     sigma: bool = False,
     axes: str | None = None,
     crop: CropMethod = "face",
-    margin: float = MARGIN,
+    margin: float | None = None,
+    detector: str = OPENCV,
     size: int | None = None,
     fps: float = 25.0,
     device: str = "auto",
@@ -73,8 +76,11 @@ def edit(
         sigma: Take the amounts of factors in standard deviations of the coefficients, not in the factor's unit.
         axes: The axes.json that sfdkit evaluate wrote for this checkpoint. By default the one in the folder of the run,
             above checkpoints/, if it is there. none, or no such file: basis vectors alone, in raw coefficients.
-        crop: How to cut the face out: face (detected), centre (largest square) or none (the whole picture).
-        margin: Share of the detected face's size to add on each side; as in the training data.
+        crop: How to cut the face out, as in the training data: face, union or aligned (detected), centre (largest
+            square) or none (the whole picture).
+        margin: Share of the detected face's size to add on each side, as in the training data; by default what suits
+            --crop.
+        detector: What finds faces, as in the training data: opencv, or the ONNX file of YuNet.
         size: Height of each face in pixels; by default the model's resolution, enlarged to at least 128.
         fps: Pictures per second of a video.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -97,7 +103,7 @@ def edit(
     known = find_axes(animator, checkpoint, axes)
     amounts = [round(float(a), 9) for a in torch.linspace(ends["from"], ends["to"], steps, dtype=torch.float64)]
     moves = [_steps(animator, known, name, amounts, sigma) for name in names]
-    state = _read_state(animator, source, crop, margin)
+    state = _read_state(animator, source, CropRule(crop, margin, detector, border=math.inf))
     rows = [_render(animator, state, edit_face(state.descriptors, move)) for move in moves]
     units = [known.unit(name, sigma) if known else "raw" for name in names]
     titles = [f"{name} ({unit})" for name, unit in zip(names, units, strict=True)]
@@ -125,7 +131,8 @@ def interpolate(
     what: What = "motion",
     steps: int | None = None,
     crop: CropMethod = "face",
-    margin: float = MARGIN,
+    margin: float | None = None,
+    detector: str = OPENCV,
     size: int | None = None,
     fps: float = 25.0,
     device: str = "auto",
@@ -144,8 +151,11 @@ def interpolate(
             to the target and back again.
         what: The coefficients that change: motion, identity or both.
         steps: Pictures from one end to the other; 7 in a strip, 50 in a video by default.
-        crop: How to cut the faces out: face (detected), centre (largest square) or none (the whole picture).
-        margin: Share of the detected face's size to add on each side; as in the training data.
+        crop: How to cut the faces out, as in the training data: face, union or aligned (detected), centre (largest
+            square) or none (the whole picture).
+        margin: Share of the detected face's size to add on each side, as in the training data; by default what suits
+            --crop.
+        detector: What finds faces, as in the training data: opencv, or the ONNX file of YuNet.
         size: Height of each face in pixels; by default the model's resolution, enlarged to at least 128.
         fps: Pictures per second of a video.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -161,8 +171,8 @@ def interpolate(
     """
     path, steps = _check(output, steps, size, fps)
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
-    state = _read_state(animator, source, crop, margin)
-    other = _read_state(animator, target, crop, margin)
+    state = _read_state(animator, source, CropRule(crop, margin, detector, border=math.inf))
+    other = _read_state(animator, target, CropRule(crop, margin, detector, border=math.inf))
     shares = torch.linspace(0.0, 1.0, steps)
     row = _render(
         animator, state, interpolate_faces(state.descriptors, other.descriptors, shares.to(state.image), what)
@@ -227,9 +237,9 @@ def _check(output: str, steps: int | None, size: int | None, fps: float) -> tupl
     return path, steps
 
 
-def _read_state(animator: FaceAnimator, path: str, crop: CropMethod, margin: float) -> SourceState:
+def _read_state(animator: FaceAnimator, path: str, rule: CropRule) -> SourceState:
     device = next(animator.parameters()).device
-    picture = as_float(read_source(path, animator.resolution, crop, margin), device)
+    picture = as_float(read_source(path, animator.resolution, rule), device)
     with torch.no_grad():
         return animator.source_state(picture[None])
 

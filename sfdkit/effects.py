@@ -153,6 +153,8 @@ def _fit_reader(
         return None
     names, table = list(parts[0]), torch.cat([_table(part) for part in parts])
     good = table.isfinite().all(1)
+    if not good.any():
+        return None
     table = table[good]
     if truth is None:
         factors = {name: table[:, k] for k, name in enumerate(names) if not is_constant(table[:, k])}

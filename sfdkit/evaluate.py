@@ -17,6 +17,11 @@ The keys of ``metrics.json``. First distances, each prefix followed by ``l1``, `
 ``copy/``
     The source frame itself against the truth of ``cross/``. Real faces have no such truth; for them there is no
     ``cross/``, and ``copy/`` repeats ``self/copy_``.
+``self/ms_ssim`` …
+    From 161 pixels a side on.
+``self/fid``, ``self/kid``, ``cross/fid`` …, ``self/fid_frames`` …
+    With ``--measure.features``: distance of the set of results from the set of true pictures (without truth: of driving
+    frames), and of how many. KID from 100 pictures on.
 ``self/face_``, ``self/copy_face_``, ``cross/face_``, ``copy/face_``
     The same of puppets inside the face's mask; not for ``lpips``.
 
@@ -27,6 +32,10 @@ its bias cancels. Real faces driven by others have no truth: pose and expression
 ``expression_error``, ``mouth_open_error`` …
     Pixels (mean absolute per coordinate, as AKD), degrees (mean absolute over yaw, pitch and roll, and each), units of
     the factor (mean absolute over all, and each).
+``rotation_error``, ``eye_openness_error``, ``mouth_openness_error``
+    Degrees of the rotation between head poses (ARD); of networks that give 68 landmarks, height over width.
+``self/aed``, ``self/copy_aed``
+    Squared distance of face embeddings (AED of the First Order Motion Model; PIRenderer's is ``expression_error``).
 ``cross/follow_yaw``, ``cross/follow_mouth_open`` …, ``self/follow_…``, ``copy/follow_…``, ``self/copy_follow_…``
     Correlation over all frames between what is read in the result and in the truth; of the unchanged source for
     ``copy``: what the likeness of people alone gives. null where the truth does not vary. ``follow_mean``: over
@@ -102,15 +111,17 @@ from sfdkit.describe import (
 from sfdkit.effects import measure_effects
 from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.gauges import open_gauges
+from sfdkit.keep import Collector, Keep
 from sfdkit.measure.types import MeasureSettings
 from sfdkit.metrics.protocol import cross_pairs as draw_pairs
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import gmac_per_driven_frame, parameters
 from sfdkit.page import About, Pictures, write_page
+from sfdkit.protocols import ProtocolName, plan_protocol, read_videos, with_best_frames
 from sfdkit.reenact import READABLE, Follow, reenact
 from sfdkit.report import Value, distance_table, make_folder, write_metrics, write_picture
 from sfdkit.rows import by_group, choose_groups, means, write_pairs
-from sfdkit.samples import Pair, read_samples
+from sfdkit.samples import Pair, Sample, read_samples
 from sfdkit.sheet import draw_sheet, draw_traversal
 
 _TABLE = (
@@ -123,6 +134,8 @@ _TABLE = (
     ("cross, inside the face", "cross/face_"),
     ("  source unchanged", "copy/face_"),
 )
+FRAMES = 8
+"""Driving frames of each clip without a protocol."""
 _MEASURE = MeasureSettings()
 _FILES = ("report.html", "metrics.json", "pairs.csv", AXES, "sheet.png", "traversal.png")
 
@@ -133,7 +146,7 @@ def evaluate(
     output: str,
     clips: int | None = None,
     cross_pairs: int = 64,
-    frames: int = 8,
+    frames: int | None = None,
     batch_size: int = 16,
     device: str = "auto",
     seed: int = 0,
@@ -142,6 +155,9 @@ def evaluate(
     measure: MeasureSettings = _MEASURE,
     probes: bool | None = None,
     groups: list[str] | None = None,
+    protocol: ProtocolName | None = None,
+    pairs: str | None = None,
+    keep: Keep | None = None,
 ) -> dict[str, Value]:
     """Measure a checkpoint on a folder of shards and show what it does and what its descriptors hold.
 
@@ -154,7 +170,7 @@ def evaluate(
         output: The folder for the results; files of the same names are replaced.
         clips: Clips to use, from the start of the index; all by default.
         cross_pairs: Pairs of clips of different people, drawn by the seed.
-        frames: Driving frames per clip, evenly spread.
+        frames: Driving frames of each pair, evenly spread: 8 by default, with a protocol all there are.
         batch_size: Driven frames per step.
         device: auto, cpu, cuda, cuda:1, mps.
         seed: Draws the pairs.
@@ -163,6 +179,10 @@ def evaluate(
         measure: Networks that read faces.
         probes: Probe the descriptors for the factors of puppets; by default where the clips hold factors.
         groups: Report by these groups of the clips: --groups [skin,glasses]; all there are by default.
+        protocol: How the field pairs frames: reconstruction, cross, cross_best or pairs, on whole videos; by default
+            clips drive themselves and each other.
+        pairs: For --protocol pairs: a csv with the columns source and driving, and best_frame if motion is relative.
+        keep: Keep the results beside what they should be, as videos or frames.
 
     Returns:
         What metrics.json holds.
@@ -174,7 +194,11 @@ def evaluate(
         ShardError: The folder has no index, or a shard is missing or damaged.
     """
     asked = dict(locals())
-    numbers = {"clips": 1 if clips is None else clips, "frames": frames, "batch_size": batch_size}
+    numbers = {
+        "clips": 1 if clips is None else clips,
+        "frames": FRAMES if frames is None else frames,
+        "batch_size": batch_size,
+    }
     for name, value in (numbers | {"sheet_rows": sheet_rows}).items():
         require_positive(name, value)
     if cross_pairs < 0:
@@ -185,7 +209,7 @@ def evaluate(
     loaded = load_animator(checkpoint, choose_device(device), trust or ())
     animator = loaded.animator
     _require_resolution(animator, index, checkpoint, shards)
-    samples = read_samples(shards, index, clips, frames)
+    samples = read_samples(shards, index, clips, frames or FRAMES)
     chosen = choose_groups(groups, samples)
     no_probes = "they were switched off" if probes is False else why_no_probes(samples)
     if probes and no_probes:
@@ -193,14 +217,28 @@ def evaluate(
     puppets = all(sample.is_puppet for sample in samples)
     opened = open_gauges(measure, animator.resolution, puppets, next(animator.parameters()).device)
 
-    own = [Pair(sample, sample) for sample in samples]
-    pairs = [Pair(samples[i], samples[j]) for i, j in draw_pairs([s.identity for s in samples], cross_pairs, seed)]
-    true_pairs = [pair for pair in pairs if pair.has_truth]
-    measured_pairs = true_pairs or (pairs if opened.gauges.measurer is not None else [])
-    by_self = reenact(animator, own, batch_size, opened.gauges, "self")
-    by_cross = reenact(animator, measured_pairs, batch_size, opened.gauges, "cross")
+    own, drawn = _pairs_of(samples, cross_pairs, seed)
+    if protocol is not None or pairs is not None:
+        asked_for = plan_protocol(protocol, read_videos(shards, index), cross_pairs, seed, frames, pairs)
+        own, drawn = asked_for.own, asked_for.cross
+        if asked_for.best:
+            drawn = with_best_frames(animator, drawn, opened.gauges.measurer)
+    true_pairs = [pair for pair in drawn if pair.has_truth]
+    wanted = keep or opened.features or opened.gauges.measurer is not None
+    shown_pairs = true_pairs or (drawn if wanted else [])
+    if not own and not shown_pairs:
+        raise ConfigError(
+            f"protocol: {protocol} drives one real face by another, so there is no truth, and nothing is to be kept "
+            "or measured; give --keep, --measure.features or another network of --measure"
+        )
+    device_used = next(animator.parameters()).device
+    collected = {kind: Collector(folder, keep, kind, opened.features, device_used) for kind in ("self", "cross")}
+    by_self = reenact(animator, own, batch_size, opened.gauges, "self", collected["self"].sink)
+    by_cross = reenact(animator, shown_pairs, batch_size, opened.gauges, "cross", collected["cross"].sink)
     measured = means(by_self.rows, "self") | means(by_cross.rows, "cross")
-    if not true_pairs:
+    for kind, one in collected.items():
+        measured |= {f"{kind}/{name}": value for name, value in one.distances().items()}
+    if not true_pairs and "self/copy_l1" in measured:
         measured |= {f"copy/{name}": measured[f"self/copy_{name}"] for name in ("l1", "psnr", "ssim")}
     _require_finite(measured, checkpoint)
 
@@ -216,10 +254,13 @@ def evaluate(
     findings = examine(codes, truth) if truth else None
     metrics |= findings.metrics if findings else {}
     metrics["basis/orthonormality"] = orthonormality(animator)
-    counts = {"clips": len(own), "frames_per_clip": frames, "pairs": len(true_pairs), "seed": seed}
+    counts = {"clips": len(own), "frames_per_clip": frames or FRAMES, "pairs": len(true_pairs), "seed": seed}
     metrics |= {f"evaluation/{name}": value for name, value in counts.items()}
+    metrics["evaluation/protocol"] = protocol or "spread"
+    metrics["evaluation/driven_frames"] = sum(len(p.driver.chosen) - 1 for p in [*own, *shown_pairs])
 
-    sheet = draw_sheet(animator, own[:sheet_rows], pairs[:sheet_rows])
+    rows = _pairs_of(samples, sheet_rows, seed) if protocol else (own, drawn)
+    sheet = draw_sheet(animator, rows[0][:sheet_rows], rows[1][:sheet_rows])
     vectors = findings.motion if findings else []
     measurer = opened.gauges.measurer
     moved = None if measurer is None else measure_effects(animator, samples, codes, truth, measurer, batch_size)
@@ -233,12 +274,18 @@ def evaluate(
     make_axes(animator, codes, truth, findings).save(folder / AXES)
     metrics["evaluation/seconds"] = time.perf_counter() - began
     write_metrics(folder / "metrics.json", metrics)
-    missing = opened.missing | _missing(true_pairs, pairs, no_probes, chosen)
+    missing = opened.missing | _missing(true_pairs, drawn, no_probes, chosen)
     about = About(checkpoint, _command(asked), missing, chosen, opened.about)
     write_page(folder / "report.html", metrics, vectors, effects, Pictures(sheet, traversal), about)
     print(distance_table(metrics, _TABLE))
     print(f"{len(own)} clips, {len(true_pairs)} pairs with truth; wrote {', '.join(_FILES)} to {folder}")
     return metrics
+
+
+def _pairs_of(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Return each clip paired with itself, and pairs of clips of different people."""
+    drawn = draw_pairs([sample.identity for sample in samples], count, seed)
+    return [Pair(sample, sample) for sample in samples], [Pair(samples[i], samples[j]) for i, j in drawn]
 
 
 def _follow(read: Mapping[str, Follow], result: str, still: str, blind: Container[str]) -> dict[str, Value]:

@@ -5,6 +5,7 @@ Legend: ``M`` motion coefficients.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from tqdm import tqdm
 
 from sfdkit.animate import choose_device, read_motion, require_positive
 from sfdkit.checkpoint import load_animator
-from sfdkit.data.crop import MARGIN, CropMethod
+from sfdkit.data.crop import CropMethod, CropRule
+from sfdkit.data.detect import OPENCV
 from sfdkit.data.picture import list_pictures
 from sfdkit.drivers import open_driver
 from sfdkit.errors import DataError
@@ -26,7 +28,8 @@ def extract(
     output: str,
     bits: int = FLOAT_BITS,
     crop: CropMethod = "face",
-    margin: float = MARGIN,
+    margin: float | None = None,
+    detector: str = OPENCV,
     batch_size: int = 8,
     fps: float | None = None,
     device: str = "auto",
@@ -42,8 +45,11 @@ def extract(
         driving: A video, a folder of pictures in the order of their names, or one picture.
         output: The track, a .safetensors file.
         bits: Bits per coefficient: 32 keeps floats, 2 to 8 rounds between each one's smallest and largest value.
-        crop: How to cut the face out: face (detected), centre (largest square) or none (the whole picture).
-        margin: Share of the detected face's size to add on each side; as in the training data.
+        crop: How to cut the face out, as in the training data: face, union or aligned (detected), centre (largest
+            square) or none (the whole picture).
+        margin: Share of the detected face's size to add on each side, as in the training data; by default what suits
+            --crop.
+        detector: What finds faces, as in the training data: opencv, or the ONNX file of YuNet.
         batch_size: Frames per step.
         fps: Frames per second of the track. A video is resampled in time and keeps its length; the pictures of a folder
             are taken to be that far apart. The clip's own rate by default, 25 for a folder.
@@ -63,7 +69,7 @@ def extract(
         quantise(torch.zeros(1, 1), bits)  # refuses what cannot work before any work is done
     target = check_suffix(output, "output")
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
-    driver = open_driver(driving, animator.resolution, crop, margin, fps)
+    driver = open_driver(driving, animator.resolution, CropRule(crop, margin, detector, border=math.inf), fps)
     rows = []
     with tqdm(total=driver.frames or None, desc="extract", unit="frame") as bar:
         for _, motion in read_motion(animator, driver, batch_size):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from sfdkit.measure.opening import open_measurer
 from sfdkit.measure.types import MeasureSettings
+from sfdkit.metrics.features import load_features
 from sfdkit.metrics.lpips import load_lpips
 from sfdkit.reenact import Gauges
 
@@ -23,6 +25,8 @@ class Opened(NamedTuple):
     """About the networks; keys of metrics.json."""
     missing: dict[str, str]
     """What cannot be measured, and how to get it."""
+    features: nn.Module | None = None
+    """By whose features sets of pictures are compared."""
 
 
 def open_gauges(settings: MeasureSettings, resolution: int, puppets: bool, device: torch.device) -> Opened:
@@ -47,4 +51,10 @@ def open_gauges(settings: MeasureSettings, resolution: int, puppets: bool, devic
         None if set(READ) <= set(measurer.missing) else measurer,
         None if isinstance(lpips, str) else lpips.to(device),
     )
-    return Opened(gauges, dict(measurer.about), missing)
+    about = dict(measurer.about)
+    features = None
+    if settings.features is None:
+        missing["FID and KID"] = "name a network with --measure.features FILE, or timm:NAME"
+    else:
+        features, about["networks/features"] = load_features(settings.features).to(device), settings.features
+    return Opened(gauges, about, missing, features)

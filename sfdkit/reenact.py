@@ -6,21 +6,30 @@ Legend: ``G`` pairs of one batch, ``K`` driving frames of each, ``R`` resolution
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from sfdkit.measure.types import FaceMeasurer, Measured
-from sfdkit.metrics.faces import correlation, csim, landmark_error, reading_columns, reading_errors
-from sfdkit.metrics.image import frame_l1, frame_psnr, frame_ssim
+from sfdkit.metrics.faces import (
+    correlation,
+    csim,
+    identity_distance,
+    landmark_error,
+    reading_columns,
+    reading_errors,
+)
+from sfdkit.metrics.image import LEAST_MS_SSIM, frame_l1, frame_ms_ssim, frame_psnr, frame_ssim
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.puppets.factors import MotionFactors
 from sfdkit.puppets.landmarks import LANDMARKS
 from sfdkit.samples import Frames, Pair, load_frames, render_truth, true_landmarks
 from sfdkit.types import Generated
 
+_PIECE = 64
+"""Driving frames of a pair that are in memory at a time."""
 READABLE = 0.5
 """Correlation with the factor from which on a network is said to read it."""
 
@@ -84,15 +93,30 @@ def drive(animator: FaceAnimator, frames: Frames, batch_size: int) -> Generated:
     parts: list[list[Tensor]] = []
     with torch.no_grad():
         state = animator.source_state(frames.source)
+        offset = 0.0 if frames.start is None else state.descriptors.motion - animator.motion(frames.start)
         for driving in frames.driving.split(max(1, batch_size // count), dim=1):
             width = driving.shape[1]
-            made = animator.generate(state.expand(width), animator.motion(driving.flatten(0, 1)))
+            motion = animator.motion(driving.flatten(0, 1)).unflatten(0, (count, width))
+            if isinstance(offset, Tensor):
+                motion = motion + offset[:, None]
+            made = animator.generate(state.expand(width), motion.flatten(0, 1))
             parts.append([t.float().unflatten(0, (count, width)) for t in made])
     image, flow, mask = (torch.cat(column, dim=1).flatten(0, 1) for column in zip(*parts, strict=True))
     return Generated(image.clamp(0.0, 1.0), flow, mask)
 
 
-def reenact(animator: FaceAnimator, pairs: Sequence[Pair], batch_size: int, gauges: Gauges, what: str) -> Scores:
+Sink = Callable[[Pair, Tensor, Tensor, Tensor | None], None]
+"""Takes a pair, its results, driving frames and true pictures (K 3 R R each; None where they are not known)."""
+
+
+def reenact(
+    animator: FaceAnimator,
+    pairs: Sequence[Pair],
+    batch_size: int,
+    gauges: Gauges,
+    what: str,
+    sink: Sink | None = None,
+) -> Scores:
     """Drive the source of each pair by its driver and measure every result.
 
     The answer is the driving frame where both are the same clip, the rendered truth where both are puppets; elsewhere
@@ -104,11 +128,12 @@ def reenact(animator: FaceAnimator, pairs: Sequence[Pair], batch_size: int, gaug
         batch_size: Driven frames per step.
         gauges: What measures besides the distances of pixels.
         what: Names the progress bar.
+        sink: Takes the pictures of each pair, for example to keep them.
     """
     rows: list[Scored] = []
     followed: dict[str, list[tuple[Tensor, ...]]] = {}
     for part in _batches(pairs, batch_size, what):
-        measured = _measure(animator, part, batch_size, gauges)
+        measured = _measure_long(animator, part, batch_size, gauges, sink)
         rows += [Scored(pair, _row(measured.values, at)) for at, pair in enumerate(part)]
         for name, columns in measured.follow.items():
             followed.setdefault(name, []).append(columns)
@@ -141,7 +166,42 @@ def _answer(part: Sequence[Pair], driving: Tensor) -> _Answer:
     return _Answer(driving if own else image, mask)
 
 
-def _measure(animator: FaceAnimator, part: Sequence[Pair], batch_size: int, gauges: Gauges) -> _Batch:
+def _measure_long(
+    animator: FaceAnimator, part: Sequence[Pair], batch_size: int, gauges: Gauges, sink: Sink | None
+) -> _Batch:
+    """Measure pairs piece by piece, so that long videos need no more memory than short ones, unless they are kept."""
+    frames = len(part[0].driver.chosen) - 1
+    if frames <= max(batch_size, _PIECE):
+        pieces = [part]
+    else:
+        spans = [range(at, min(at + _PIECE, frames)) for at in range(0, frames, _PIECE)]
+        pieces = [[pair.part(span) for pair in part] for span in spans]
+    batches: list[_Batch] = []
+    seen: list[_Seen] = []
+    for piece in pieces:
+        batch, pictures = _measure(animator, piece, batch_size, gauges)
+        batches.append(batch)
+        if sink is not None:
+            seen.append(tuple(None if p is None else p.cpu() for p in pictures))  # type: ignore[arg-type]
+    if sink is not None:
+        shown = [None if column[0] is None else torch.cat(column, 1) for column in zip(*seen, strict=True)]  # type: ignore[arg-type]
+        for at, pair in enumerate(part):
+            result, driving, truth = (None if s is None else s[at] for s in shown)
+            assert result is not None and driving is not None
+            sink(pair, result, driving, truth)
+    values = {name: torch.cat([batch.values[name] for batch in batches], 1) for name in batches[0].values}
+    follow = {
+        name: tuple(torch.cat(column) for column in zip(*(batch.follow[name] for batch in batches), strict=True))
+        for name in batches[0].follow
+    }
+    return _Batch(values, follow)
+
+
+_Seen: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+
+
+def _measure(animator: FaceAnimator, part: Sequence[Pair], batch_size: int, gauges: Gauges) -> tuple[_Batch, _Seen]:
+    """Measure G pairs; also return their results, driving frames and true pictures, G K 3 R R."""
     frames = load_frames(part, next(animator.parameters()).device)
     driving = frames.driving.flatten(0, 1)
     still = frames.source.repeat_interleave(frames.driving.shape[1], 0)
@@ -159,13 +219,17 @@ def _measure(animator: FaceAnimator, part: Sequence[Pair], batch_size: int, gaug
         values |= _read_values(read, gauges.measurer.expression_names, part)
         follow = _followed(read, gauges.measurer.expression_names, part)
     shape = frames.driving.shape[:2]
-    return _Batch({name: v.unflatten(0, shape).cpu() for name, v in values.items()}, follow)
+    truth = None if answer.image is None else answer.image.unflatten(0, shape)
+    seen = (result.unflatten(0, shape), frames.driving, truth)
+    return _Batch({name: v.unflatten(0, shape).cpu() for name, v in values.items()}, follow), seen
 
 
 def _distances(prefix: str, image: Tensor, truth: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
     """Return L1, PSNR and SSIM of F pictures, and the same inside the face where it is known."""
     measures = {"l1": frame_l1, "psnr": frame_psnr, "ssim": frame_ssim}
     values = {f"{prefix}{name}": measure(image, truth) for name, measure in measures.items()}
+    if min(image.shape[2:]) >= LEAST_MS_SSIM:
+        values[f"{prefix}ms_ssim"] = frame_ms_ssim(image, truth)
     if mask is not None:
         values |= {f"{prefix}face_{name}": measure(image, truth, mask) for name, measure in measures.items()}
     return values
@@ -233,7 +297,8 @@ def _identity(read: _Read) -> dict[str, Tensor]:
     result, driving, still = (m.embedding for m in (read.result, read.driving, read.still))
     assert result is not None and driving is not None and still is not None
     if read.own:
-        return {"csim": csim(result, driving), "copy_csim": csim(still, driving)}
+        values = {"csim": csim(result, driving), "copy_csim": csim(still, driving)}
+        return values | {"aed": identity_distance(result, driving), "copy_aed": identity_distance(still, driving)}
     values = {"csim_source": csim(result, still), "csim_driver": csim(result, driving)}
     values["csim_gap"] = values["csim_source"] - values["csim_driver"]
     values["copy_csim_driver"] = csim(still, driving)
@@ -274,16 +339,22 @@ def _row(values: Mapping[str, Tensor], at: int) -> dict[str, float]:
     return row
 
 
-_PIXELS = ("l1", "psnr", "ssim", "lpips")
+_PIXELS = ("l1", "psnr", "ssim", "lpips")  # and ms_ssim
 
 
 def _batches(pairs: Sequence[Pair], batch_size: int, what: str) -> Iterator[Sequence[Pair]]:
-    """Yield groups of pairs whose driven frames make about one batch, all with or all without a rendered truth."""
-    step = max(1, batch_size // (len(pairs[0].driver.chosen) - 1)) if pairs else 1
+    """Yield groups of pairs whose driven frames make about one batch, and that are of one kind.
+
+    Pairs of a group have the same number of frames, all a rendered truth or none, and are all absolute or none.
+    """
+    kinds: dict[tuple[bool, bool, bool, int], list[Pair]] = {}
+    for pair in pairs:
+        kind = (not pair.has_truth, pair.start is not None, pair.source is pair.driver, len(pair.driver.chosen))
+        kinds.setdefault(kind, []).append(pair)
     with tqdm(total=len(pairs), desc=what, unit="clip") as bar:
-        for truth in (True, False):
-            alike = [pair for pair in pairs if pair.has_truth == truth]
-            for at in range(0, len(alike), step):
-                part = alike[at : at + step]
+        for kind in sorted(kinds):
+            step = max(1, batch_size // (kind[-1] - 1))
+            for at in range(0, len(kinds[kind]), step):
+                part = kinds[kind][at : at + step]
                 yield part
                 bar.update(len(part))

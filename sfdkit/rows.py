@@ -97,7 +97,7 @@ def write_pairs(path: Path, own: Sequence[Scored], cross: Sequence[Scored]) -> N
         table = csv.writer(file, lineterminator="\n")
         table.writerow([*head, *names])
         for kind, row in rows:
-            source, driver = row.pair
+            source, driver = row.pair.source, row.pair.driver
             about = [kind, source.clip["key"], driver.clip["key"], source.identity, driver.identity]
             about += [_groups(source).get(name, "") for name in groups]
             figures = [f"{row.values[name]:.6g}" if name in row.values else "" for name in names]

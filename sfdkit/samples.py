@@ -46,6 +46,12 @@ class Sample(NamedTuple):
         """Whether the clip can be rendered with another identity or motion."""
         return "puppet" in self.clip["meta"]
 
+    def part(self, frames: Sequence[int]) -> Sample:
+        """Return the source with some of the driving frames, by their number among these."""
+        packed = pack_frames([frame_bytes(self.clip["frames"], number) for number in (0, *(k + 1 for k in frames))])
+        chosen = [self.chosen[0], *(self.chosen[k + 1] for k in frames)]
+        return Sample(Clip(key=self.clip["key"], meta=self.clip["meta"], frames=packed), chosen)
+
     def factors(self) -> tuple[IdentityFactors, MotionFactors]:
         """Return the puppet's identity, one row, and its motion in the driving frames, K rows."""
         identity, motion = factors_from_meta(self.clip["meta"])
@@ -59,6 +65,14 @@ class Pair(NamedTuple):
     """Gives its first frame."""
     driver: Sample
     """Gives the motion of its driving frames."""
+    start: Sample | None = None
+    """Its first frame is the driver in about the source's pose: motion is taken relative to it. None for the motion of
+    the driving frames as it is."""
+
+    def part(self, frames: Sequence[int]) -> Pair:
+        """Return the pair with some of its driving frames."""
+        driver = self.driver.part(frames)
+        return Pair(driver if self.source is self.driver else self.source, driver, self.start)
 
     @property
     def has_truth(self) -> bool:
@@ -73,6 +87,8 @@ class Frames(NamedTuple):
     """G 3 R R."""
     driving: Tensor
     """G K 3 R R."""
+    start: Tensor | None = None
+    """G 3 R R: what motion is taken relative to; None for motion as it is."""
 
 
 def read_samples(folder: str | Path | Storage, index: ShardIndex, clips: int | None, driving: int) -> list[Sample]:
@@ -112,7 +128,11 @@ def load_frames(pairs: Sequence[Pair], device: torch.device) -> Frames:
     """Decode the source frame and the driving frames of each pair."""
     still = torch.stack([decode_frames(pair.source.clip, [0])[0] for pair in pairs])
     moving = torch.stack([decode_frames(pair.driver.clip, range(1, len(pair.driver.chosen))) for pair in pairs])
-    return Frames(still.to(device).float() / 255.0, moving.to(device).float() / 255.0)
+    still, moving = (frames.to(device).float() / 255.0 for frames in (still, moving))
+    if any(pair.start is None for pair in pairs):
+        return Frames(still, moving)
+    start = torch.stack([decode_frames(pair.start.clip, [0])[0] for pair in pairs if pair.start is not None])
+    return Frames(still, moving, start.to(device).float() / 255.0)
 
 
 def render_truth(pairs: Sequence[Pair], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -128,7 +148,7 @@ def render_truth(pairs: Sequence[Pair], device: torch.device) -> tuple[Tensor, T
         Pictures G K 3 R R in [0, 1] and face masks G K 1 R R in [0, 1].
     """
     images, masks = [], []
-    for source, driver in pairs:
+    for source, driver, _ in pairs:
         identity, motion = source.factors()[0].to(device), driver.factors()[1].to(device)
         truth = render(identity, motion, source.clip["meta"]["resolution"])
         images.append(to_bytes(truth.image).float() / 255.0)
@@ -147,7 +167,7 @@ def true_landmarks(pairs: Sequence[Pair], device: torch.device) -> Tensor:
         G K L 2 in pixels, see :attr:`sfdkit.puppets.render.Rendered.landmarks`.
     """
     points = []
-    for source, driver in pairs:
+    for source, driver, _ in pairs:
         motion = driver.factors()[1].to(device)
         identity = source.factors()[0].to(device).expand(len(motion))
         face = measure(identity.grid(), motion.grid())

@@ -15,10 +15,12 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
+from sfdkit.checkpoint import adopt_weights
 from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.losses import Crossed, Objective, Step
 from sfdkit.losses.adversarial import AdversarialKind, discriminator_loss, generator_loss, r1_penalty
@@ -71,6 +73,8 @@ class AnimationTask(L.LightningModule):
             what gradients were like lately: one that is many times larger moves every weight by many times the learning
             rate, after which a model may not come back.
         accumulate: Batches per step.
+        start_from: A checkpoint whose weights a new training begins with, where this model has weights of the same name
+            and shape, for example one of half the resolution and twice the width; the others stay random.
 
     Raises:
         ConfigError: A weight for an unknown term, or an adversarial weight without a discriminator.
@@ -96,6 +100,7 @@ class AnimationTask(L.LightningModule):
         gradient_clip: float = 1.0,
         gradient_surge: float = 2.0,
         accumulate: PositiveInt = 1,
+        start_from: str | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -119,6 +124,7 @@ class AnimationTask(L.LightningModule):
         self.gradient_surge = gradient_surge
         self.register_buffer("usual_gradient", torch.zeros(2))
         self.accumulate = accumulate
+        self.start_from = start_from
         self.experiment: dict[str, Any] = {}
         self.base_rates: list[float] = []
         self.total_steps = float("inf")
@@ -165,14 +171,21 @@ class AnimationTask(L.LightningModule):
         return self.animator(source, driving)
 
     def on_fit_start(self) -> None:
-        """Refuse a precision that two optimisers cannot share.
+        """Refuse a precision that two optimisers cannot share, and take over the weights of ``start_from``.
 
         Raises:
             ConfigError: ``precision: 16-mixed``.
+            CheckpointError: ``start_from`` cannot be read, or nothing in it fits.
         """
         if str(self.trainer.precision) == "16-mixed":
             raise ConfigError(
                 "trainer.precision: 16-mixed needs loss scaling, which two optimisers cannot share; use bf16-mixed"
+            )
+        if self.start_from is not None and self.trainer.ckpt_path is None:
+            adopted = adopt_weights(self.animator, self.start_from)
+            rank_zero_info(
+                f"{len(adopted.taken)} weights from {self.start_from}, {len(adopted.left)} begin at random"
+                + (f", the first of them {adopted.left[0]}" if adopted.left else "")
             )
 
     def on_train_start(self) -> None:

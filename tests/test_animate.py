@@ -14,7 +14,7 @@ from PIL import Image
 
 from sfdkit.animate import Written, animate, animate_frames, choose_device
 from sfdkit.cli import main
-from sfdkit.data.crop import MARGIN
+from sfdkit.data.crop import CropRule
 from sfdkit.data.video import probe, read_frames
 from sfdkit.draw import to_uint8
 from sfdkit.drivers import open_driver, read_source
@@ -105,8 +105,8 @@ def test_relative_motion_is_the_change_since_the_first_frame_added_to_the_source
 def test_a_folder_of_pictures_holds_what_the_animator_makes(files: Path, tmp_path: Path) -> None:
     run(files, tmp_path / "out", driving="driving", batch_size=2)
     animator = lively_animator()
-    source = read_source(files / "source.png", 32, "none", MARGIN)
-    driver = open_driver(files / "driving", 32, "none", MARGIN)
+    source = read_source(files / "source.png", 32, CropRule("none"))
+    driver = open_driver(files / "driving", 32, CropRule("none"))
     wanted = [to_uint8(i) for part in animate_frames(animator, source, driver) for i in part.generated.image]
     written = sorted((tmp_path / "out").iterdir())
     assert [p.name for p in written] == [f"{k:06d}.png" for k in range(5)]
@@ -133,8 +133,8 @@ def test_side_by_side_shows_source_driving_and_result(files: Path, tmp_path: Pat
     run(files, tmp_path / "out", driving="driving", side_by_side=True)
     run(files, tmp_path / "alone", driving="driving")
     sheet = np.asarray(Image.open(tmp_path / "out" / "000003.png"))
-    driver = list(open_driver(files / "driving", 32, "none", MARGIN))
-    source = read_source(files / "source.png", 32, "none", MARGIN)
+    driver = list(open_driver(files / "driving", 32, CropRule("none")))
+    source = read_source(files / "source.png", 32, CropRule("none"))
     assert (sheet[:, :32] == source.permute(1, 2, 0).numpy()).all()
     assert (sheet[:, 32:64] == driver[3].permute(1, 2, 0).numpy()).all()
     assert (sheet[:, 64:] == np.asarray(Image.open(tmp_path / "alone" / "000003.png"))).all()

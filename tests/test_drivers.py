@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sfdkit.data.crop import MARGIN, clip_box, crop_resize
+from sfdkit.data.crop import CropRule, Place, crop_resize
 from sfdkit.drivers import kind_of, open_driver, read_source, sparse, steady
 from sfdkit.errors import ConfigError, DataError
 from tests.written import puppet_frames, write_video
@@ -60,7 +60,7 @@ def test_one_sparse_frame_reads_one_frame() -> None:
 
 def test_a_video_is_delivered_at_its_rate_and_size(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ramp(12), fps=10)
-    driver = open_driver(path, 16, "none", MARGIN)
+    driver = open_driver(path, 16, CropRule("none"))
     frames = list(driver)
     assert (driver.fps, driver.frames, driver.audio, driver.kind) == (10.0, 12, None, "video")
     assert all(f.shape == (3, 16, 16) and f.dtype == torch.uint8 for f in frames)
@@ -71,7 +71,7 @@ def test_a_video_is_delivered_at_its_rate_and_size(tmp_path: Path) -> None:
 
 def test_another_rate_keeps_the_length(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ramp(12), fps=10)
-    driver = open_driver(path, 16, "none", MARGIN, fps=5)
+    driver = open_driver(path, 16, CropRule("none"), fps=5)
     levels = [float(f.float().mean()) for f in driver]
     assert (driver.fps, driver.frames) == (5.0, 6)
     assert levels == pytest.approx([0, 20, 40, 60, 80, 100], abs=4)
@@ -82,10 +82,10 @@ def test_a_folder_plays_in_natural_order_and_a_picture_is_one_frame(tmp_path: Pa
     folder.mkdir()
     for number, frame in enumerate(ramp(12)):
         Image.fromarray(frame).save(folder / f"frame{number}.png")
-    driver = open_driver(folder, 16, "centre", MARGIN, fps=12.5)
+    driver = open_driver(folder, 16, CropRule("centre"), fps=12.5)
     assert (driver.fps, driver.frames, driver.kind) == (12.5, 12, "folder")
     assert [int(f[0, 0, 0]) for f in driver] == [10 * k for k in range(12)]
-    single = open_driver(folder / "frame3.png", 16, "none", MARGIN)
+    single = open_driver(folder / "frame3.png", 16, CropRule("none"))
     assert [int(f[0, 0, 0]) for f in single] == [30]
     assert (single.fps, single.frames, single.kind) == (25.0, 1, "picture")
 
@@ -97,72 +97,72 @@ def test_one_box_serves_the_whole_clip(tmp_path: Path) -> None:
     folder.mkdir()
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / f"{number}.png")
-    box = clip_box(frames[:1], "centre")
-    assert box is not None
-    for made, frame in zip(open_driver(folder, 20, "centre", MARGIN), frames, strict=True):
-        assert (made.permute(1, 2, 0).numpy() == crop_resize(frame, box, 20)).all()
+    place = CropRule("centre").place([], 40, 20)
+    assert isinstance(place, Place)
+    for made, frame in zip(open_driver(folder, 20, CropRule("centre")), frames, strict=True):
+        assert (made.permute(1, 2, 0).numpy() == crop_resize(frame, place, 20)).all()
 
 
 def test_faces_are_cut_out_of_the_whole_clip(tmp_path: Path) -> None:
     frames = puppet_frames(1, 8, 160)
     canvas = [np.pad(f, ((60, 20), (200, 40), (0, 0)), mode="edge") for f in frames]
     path = write_video(tmp_path / "a.mp4", canvas)
-    driver = open_driver(path, 64, "face", 0.2)
-    assert driver.box.x0 > 150 and driver.box.x1 - driver.box.x0 < 200
+    driver = open_driver(path, 64, CropRule("face", 0.2))
+    assert driver.place.box.x0 > 150 and driver.place.box.x1 - driver.place.box.x0 < 200
     assert len(list(driver)) == 8
-    source = read_source(path, 64, "face", 0.2)
+    source = read_source(path, 64, CropRule("face", 0.2))
     assert source.shape == (3, 64, 64)
 
 
 def test_no_face_names_the_way_out(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ramp(5))
-    with pytest.raises(DataError, match=r"a\.mp4: no face .* its frames; use --crop centre or --crop none"):
-        open_driver(path, 16, "face", MARGIN)
-    with pytest.raises(DataError, match=r"no face was found in it"):
-        read_source(path, 16, "face", MARGIN)
+    with pytest.raises(DataError, match=r"a\.mp4: no face was found; use --crop centre or --crop none"):
+        open_driver(path, 16, CropRule("face"))
+    with pytest.raises(DataError, match=r"no face was found"):
+        read_source(path, 16, CropRule("face"))
 
 
 def test_a_source_may_be_a_picture_a_video_or_a_folder(tmp_path: Path) -> None:
     Image.fromarray(ramp(9)[8]).save(tmp_path / "b.png")
     video = write_video(tmp_path / "a.mp4", ramp(5)[1:])
-    levels = [float(read_source(p, 16, "none", MARGIN).float().mean()) for p in (tmp_path / "b.png", video)]
+    levels = [float(read_source(p, 16, CropRule("none")).float().mean()) for p in (tmp_path / "b.png", video)]
     assert levels == pytest.approx([80, 10], abs=3)
     (tmp_path / "in").mkdir()
     Image.fromarray(ramp(3)[2]).save(tmp_path / "in" / "1.png")
-    assert read_source(tmp_path / "in", 16, "none", MARGIN).max() == 20
+    assert read_source(tmp_path / "in", 16, CropRule("none")).max() == 20
 
 
 def test_bad_sources_and_clips_are_named(tmp_path: Path) -> None:
     text = tmp_path / "face.txt"
     text.write_text("no picture")
     with pytest.raises(DataError, match=r"face\.txt as a picture"):
-        read_source(text, 16, "none", MARGIN)
+        read_source(text, 16, CropRule("none"))
     with pytest.raises(DataError, match=r"there is no picture .*gone\.png"):
-        read_source(tmp_path / "gone.png", 16, "none", MARGIN)
+        read_source(tmp_path / "gone.png", 16, CropRule("none"))
     with pytest.raises(DataError, match=r"there is no video .*gone\.mp4"):
-        open_driver(tmp_path / "gone.mp4", 16, "none", MARGIN)
+        open_driver(tmp_path / "gone.mp4", 16, CropRule("none"))
     with pytest.raises(DataError, match=r"face\.txt"):
-        open_driver(text, 16, "none", MARGIN)
+        open_driver(text, 16, CropRule("none"))
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(DataError, match=r"folder .*empty holds no picture"):
-        open_driver(empty, 16, "none", MARGIN)
+        open_driver(empty, 16, CropRule("none"))
     with pytest.raises(ConfigError, match=r"fps: 0"):
-        open_driver(empty, 16, "none", MARGIN, fps=0)
+        open_driver(empty, 16, CropRule("none"), fps=0)
 
 
 def test_pictures_of_one_clip_need_one_size(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
     Image.new("RGB", (9, 7)).save(tmp_path / "2.png")
     with pytest.raises(DataError, match=r"2\.png is 9x7, .* 8x8"):
-        list(open_driver(tmp_path, 16, "none", MARGIN))
+        list(open_driver(tmp_path, 16, CropRule("none")))
 
 
 def test_a_cut_video_says_so_after_its_last_good_frame(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = write_video(tmp_path / "a.mp4", [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(40)])
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    frames = iter(open_driver(path, 16, "none", MARGIN))
+    frames = iter(open_driver(path, 16, CropRule("none")))
     seen = 0
     with pytest.raises(DataError, match=r"a\.mp4 is damaged or cut short"):
         for _ in frames:

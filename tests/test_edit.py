@@ -13,7 +13,7 @@ from PIL import Image
 from sfdkit.animate import as_float
 from sfdkit.axes import Axes, BlockAxes, Direction, basis_fingerprint
 from sfdkit.cli import main
-from sfdkit.data.crop import MARGIN
+from sfdkit.data.crop import CropRule
 from sfdkit.data.video import probe, read_frames
 from sfdkit.draw import GAP, enlarge, to_uint8
 from sfdkit.drivers import read_source
@@ -73,7 +73,7 @@ def by_hand(files: Path, motions: torch.Tensor) -> list[np.ndarray]:
     """What the animator makes of the source with these added to its motion coefficients."""
     animator = lively_animator()
     with torch.no_grad():
-        source = as_float(read_source(files / "source.png", 32, "none", MARGIN), torch.device("cpu"))[None]
+        source = as_float(read_source(files / "source.png", 32, CropRule("none")), torch.device("cpu"))[None]
         state = animator.source_state(source)
         made = animator.generate(state.expand(len(motions)), state.descriptors.motion + motions).image.clamp(0, 1)
     return [to_uint8(picture).astype(int) for picture in enlarge(made, CELL)]
@@ -86,7 +86,7 @@ def test_a_strip_shows_the_source_and_the_steps(files: Path, tmp_path: Path) -> 
     wanted = by_hand(files, amounts * torch.tensor([0.05, 0.0, 0.02, 0.0]))
     for made, right in zip(shown[1:], wanted, strict=True):
         assert np.abs(made - right).max() <= 1
-    source = enlarge(as_float(read_source(files / "source.png", 32, "none", MARGIN), torch.device("cpu"))[None], CELL)
+    source = enlarge(as_float(read_source(files / "source.png", 32, CropRule("none")), torch.device("cpu"))[None], CELL)
     assert np.abs(shown[0] - to_uint8(source[0])).max() <= 1
 
 
@@ -145,7 +145,7 @@ def test_an_identity_edit_changes_the_picture(files: Path, tmp_path: Path) -> No
 def test_interpolation_goes_from_one_motion_to_the_other(files: Path, tmp_path: Path) -> None:
     go(files, tmp_path / "o.png", steps=3)
     animator = lively_animator()
-    faces = torch.stack([read_source(files / name, 32, "none", MARGIN) for name in ("source.png", "target.png")])
+    faces = torch.stack([read_source(files / name, 32, CropRule("none")) for name in ("source.png", "target.png")])
     with torch.no_grad():
         motion = animator.motion(as_float(faces, torch.device("cpu")))
     change = motion[1:] - motion[:1]

@@ -60,7 +60,19 @@ def test_metrics_file_holds_every_key(files: Path, tmp_path: Path, capsys: pytes
     measured = {f"{group}{part}{name}" for group in groups for part in ("", "face_") for name in DISTANCES}
     about = {f"train/{name}" for name in ("steps", "seconds", "images_per_second")}
     about |= {"model/parameters", "model/gmac_per_driven_frame", "identities/train", "identities/test", "seed"}
-    names = ("clips", "frames_per_clip", "pairs", "seed", "seconds", "dataset", "split", "resolution", "device")
+    names = (
+        "clips",
+        "frames_per_clip",
+        "pairs",
+        "seed",
+        "seconds",
+        "dataset",
+        "split",
+        "resolution",
+        "device",
+        "protocol",
+        "driven_frames",
+    )
     measured |= {f"probe/{name}" for name in ("frames", "identities")} | {"basis/orthonormality"}
     for place in ("motion", "identity", "backbone"):
         measured |= {f"probe/motion_from_{place}/{name}" for name in (*MotionFactors.names(), "mean")}
@@ -235,7 +247,10 @@ def test_a_regressor_that_is_named_reads_results(files: Path, tmp_path: Path) ->
 def test_what_measures_is_opened_or_said_to_be_missing(tmp_path: Path) -> None:
     nothing = open_gauges(MeasureSettings(regressor="none", lpips="none"), 32, True, CPU)
     assert nothing.gauges == Gauges()
-    assert set(nothing.missing) == {f"{what.capitalize()}, read by a network" for what in READ} | {"LPIPS"}
+    assert set(nothing.missing) == {f"{what.capitalize()}, read by a network" for what in READ} | {
+        "LPIPS",
+        "FID and KID",
+    }
     with pytest.raises(CheckpointError, match=r"regressor .*gone\.safetensors does not exist"):
         open_gauges(MeasureSettings(regressor=str(tmp_path / "gone.safetensors"), lpips="none"), 32, True, CPU)
     with pytest.raises(ConfigError, match=r"lpips: .*gone\.pth is no file"):

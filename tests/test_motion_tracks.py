@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sfdkit.animate import Written, animate, animate_frames, animate_track, as_float
 from sfdkit.cli import main
-from sfdkit.data.crop import MARGIN
+from sfdkit.data.crop import CropRule
 from sfdkit.data.video import probe
 from sfdkit.drivers import open_driver
 from sfdkit.errors import CheckpointError, ConfigError, DataError
@@ -57,7 +57,7 @@ def some_track(frames: int = 20, size: int = 4, bits: int = 32, seed: int = 0) -
 
 def test_a_track_is_the_motion_of_the_frames(files: Path, tmp_path: Path) -> None:
     animator = lively_animator()
-    frames = torch.stack(list(open_driver(files / "driving.mp4", 32, "none", MARGIN)))
+    frames = torch.stack(list(open_driver(files / "driving.mp4", 32, CropRule("none"))))
     with torch.no_grad():
         wanted = animator.motion(as_float(frames, torch.device("cpu")))
     for size in (1, 4, 64):

@@ -10,15 +10,17 @@ from tqdm import tqdm
 
 from sfdkit.data.check import FolderCheck, listing, shard_folders, verify
 from sfdkit.data.copy import copy_shards
-from sfdkit.data.crop import MARGIN, CropMethod
+from sfdkit.data.crop import CropMethod, CropRule
+from sfdkit.data.detect import OPENCV, FaceChoice
 from sfdkit.data.engines import EngineName
 from sfdkit.data.identities import IdentityRule, fingerprint, frame_sources, split_identities
 from sfdkit.data.index import load_index
+from sfdkit.data.options import make_cut, make_options, make_shares, require, require_fps, require_resolution, tell
 from sfdkit.data.pack import ShardOptions, pack
-from sfdkit.data.packed import SPLITS, PackReport
+from sfdkit.data.packed import SPLITS
 from sfdkit.data.puppet_source import PuppetSource
 from sfdkit.data.sources import ClipSource, Cut, FrameSource, Skip, find_picture_folders, find_videos
-from sfdkit.errors import ConfigError, ShardError
+from sfdkit.errors import ShardError
 from sfdkit.puppets.commands import require_pose
 from sfdkit.storage import Storage
 
@@ -30,7 +32,12 @@ def pack_videos(
     output: str,
     resolution: int = 256,
     crop: CropMethod = "face",
-    margin: float = MARGIN,
+    margin: float | None = None,
+    detector: str = OPENCV,
+    detect_every: int = 8,
+    faces: FaceChoice = "largest",
+    min_face: int = 0,
+    max_border: float | None = None,
     fps: float = 25.0,
     frames_per_clip: int = 32,
     min_frames: int = 8,
@@ -57,9 +64,16 @@ def pack_videos(
         root: Folder that is searched for videos, with all folders below it.
         output: Folder to fill with train, validation and test: a local path, or an address such as s3://bucket/faces.
         resolution: Pixels of a side, 32 to 1024.
-        crop: face cuts a square around the head, centre the largest square in the middle, none keeps the whole picture
-            and pads it to a square by repeating its edge.
-        margin: Share of the detected face's size that is added on each side, for --crop face.
+        crop: face cuts a square around the head, union the square of the First Order Motion Model, aligned a tight
+            square turned with the eyes, centre the largest square in the middle, none keeps the whole picture and pads
+            it to a square by repeating its edge.
+        margin: Share of the detected face's size that is added on each side; by default 0.4 for face, 0.1 for union.
+        detector: What finds faces: opencv (its cascades), or the ONNX file of YuNet.
+        detect_every: A face is looked for in each so manieth frame.
+        faces: Which of several faces is meant: largest or central.
+        min_face: Clips in which the face measures fewer pixels are left out.
+        max_border: Clips whose square reaches over the border by more than this share of the face's size are left out;
+            by default all of them for union, none for the others.
         fps: At most so many frames of a second are kept.
         frames_per_clip: Long videos are cut into clips of so many frames.
         min_frames: Clips with fewer frames are left out.
@@ -79,9 +93,15 @@ def pack_videos(
         scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
         overwrite: Replace what was packed into OUTPUT before.
     """
-    cut = _cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
-    options = _options(dataset, resolution, clips_per_shard, seed, workers, engine)
-    shares = _shares(validation_share, test_share)
+    cut = make_cut(
+        resolution,
+        CropRule(crop, margin, detector, detect_every, faces, min_face, max_border),
+        frames_per_clip,
+        min_frames,
+        fps,
+    )
+    options = make_options(dataset, resolution, clips_per_shard, seed, workers, engine)
+    shares = make_shares(validation_share, test_share)
     sources, skips = frame_sources(Path(root), find_videos(Path(root)), cut, identity, identities, dataset, licence)
     _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch)
 
@@ -91,7 +111,12 @@ def pack_images(
     output: str,
     resolution: int = 256,
     crop: CropMethod = "face",
-    margin: float = MARGIN,
+    margin: float | None = None,
+    detector: str = OPENCV,
+    detect_every: int = 8,
+    faces: FaceChoice = "largest",
+    min_face: int = 0,
+    max_border: float | None = None,
     fps: float = 25.0,
     frames_per_clip: int = 32,
     min_frames: int = 8,
@@ -118,9 +143,16 @@ def pack_images(
         root: Folder below which each folder with pictures is one video.
         output: Folder to fill with train, validation and test: a local path, or an address such as s3://bucket/faces.
         resolution: Pixels of a side, 32 to 1024.
-        crop: face cuts a square around the head, centre the largest square in the middle, none keeps the whole picture
-            and pads it to a square by repeating its edge.
-        margin: Share of the detected face's size that is added on each side, for --crop face.
+        crop: face cuts a square around the head, union the square of the First Order Motion Model, aligned a tight
+            square turned with the eyes, centre the largest square in the middle, none keeps the whole picture and pads
+            it to a square by repeating its edge.
+        margin: Share of the detected face's size that is added on each side; by default 0.4 for face, 0.1 for union.
+        detector: What finds faces: opencv (its cascades), or the ONNX file of YuNet.
+        detect_every: A face is looked for in each so manieth frame.
+        faces: Which of several faces is meant: largest or central.
+        min_face: Clips in which the face measures fewer pixels are left out.
+        max_border: Clips whose square reaches over the border by more than this share of the face's size are left out;
+            by default all of them for union, none for the others.
         fps: Frames per second at which the pictures were taken.
         frames_per_clip: Long folders are cut into clips of so many frames.
         min_frames: Clips with fewer frames are left out.
@@ -140,9 +172,15 @@ def pack_images(
         scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
         overwrite: Replace what was packed into OUTPUT before.
     """
-    cut = _cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
-    options = _options(dataset, resolution, clips_per_shard, seed, workers, engine)
-    shares = _shares(validation_share, test_share)
+    cut = make_cut(
+        resolution,
+        CropRule(crop, margin, detector, detect_every, faces, min_face, max_border),
+        frames_per_clip,
+        min_frames,
+        fps,
+    )
+    options = make_options(dataset, resolution, clips_per_shard, seed, workers, engine)
+    shares = make_shares(validation_share, test_share)
     folders = find_picture_folders(Path(root))
     sources, skips = frame_sources(Path(root), folders, cut, identity, identities, dataset, licence)
     _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch)
@@ -187,13 +225,13 @@ def pack_puppets(
         scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
         overwrite: Replace what was packed into OUTPUT before.
     """
-    _require_resolution(resolution)
-    _require("--frames_per_clip", frames_per_clip, 2)
-    _require("--clips_per_identity", clips_per_identity, 1)
-    _require("--identities", identities, 1)
-    _require("--validation_identities", validation_identities, 0)
-    _require("--test_identities", test_identities, 0)
-    _require_fps(fps)
+    require_resolution(resolution)
+    require("--frames_per_clip", frames_per_clip, 2)
+    require("--clips_per_identity", clips_per_identity, 1)
+    require("--identities", identities, 1)
+    require("--validation_identities", validation_identities, 0)
+    require("--test_identities", test_identities, 0)
+    require_fps(fps)
     require_pose(pose)
     counts = dict(zip(SPLITS, (identities, validation_identities, test_identities), strict=True))
     sources: dict[str, Sequence[ClipSource]] = {
@@ -213,7 +251,7 @@ def pack_puppets(
         ]
         for split, count in counts.items()
     }
-    options = _options("puppets", resolution, clips_per_shard, seed, workers, engine)
+    options = make_options("puppets", resolution, clips_per_shard, seed, workers, engine)
     settings = {
         "source": "puppets",
         "identities": counts,
@@ -225,7 +263,7 @@ def pack_puppets(
         "clips_per_shard": clips_per_shard,
         "seed": seed,
     }
-    _tell(pack(sources, output, settings, options, overwrite, scratch=scratch))
+    tell(pack(sources, output, settings, options, overwrite, scratch=scratch))
 
 
 def check(folder: str, decode: bool = False) -> None:
@@ -271,52 +309,11 @@ def copy(source: str, target: str, workers: int = 4, verify: bool = True, overwr
         verify: Read each shard back from the target and compare.
         overwrite: Replace other shards that the target holds.
     """
-    _require("--workers", workers, 1)
+    require("--workers", workers, 1)
     report = copy_shards(Storage(source), Storage(target), workers, verify, overwrite)
     print(
         f"{report.copied} shards copied ({report.bytes / 1e6:.1f} MB), {report.kept} kept in {Storage(target).show()}"
     )
-
-
-def _require(option: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{option} is {value}: give at least {least}")
-
-
-def _require_resolution(resolution: int) -> None:
-    if not 32 <= resolution <= 1024:
-        raise ConfigError(f"--resolution is {resolution}: give 32 to 1024 pixels")
-
-
-def _require_fps(fps: float) -> None:
-    if not fps > 0:
-        raise ConfigError(f"--fps is {fps}: give a number of frames per second above 0")
-
-
-def _cut(resolution: int, crop: CropMethod, margin: float, frames_per_clip: int, min_frames: int, fps: float) -> Cut:
-    _require_resolution(resolution)
-    _require_fps(fps)
-    _require("--min_frames", min_frames, 2)
-    _require("--frames_per_clip", frames_per_clip, min_frames)
-    if not 0 <= margin <= 2:
-        raise ConfigError(f"--margin is {margin}: give 0 to 2, a share of the face's size")
-    return Cut(resolution, crop, margin, frames_per_clip, min_frames, fps)
-
-
-def _options(
-    dataset: str, resolution: int, clips_per_shard: int, seed: int, workers: int, engine: EngineName
-) -> ShardOptions:
-    _require("--clips_per_shard", clips_per_shard, 1)
-    _require("--workers", workers, 0)
-    return ShardOptions(dataset, resolution, clips_per_shard, seed, workers, engine)
-
-
-def _shares(validation: float, test: float) -> tuple[float, float]:
-    if validation < 0 or test < 0 or validation + test >= 1:
-        raise ConfigError(
-            f"--validation_share is {validation} and --test_share {test}: give shares from 0 whose sum is below 1"
-        )
-    return validation, test
 
 
 def _pack_frames(
@@ -344,13 +341,4 @@ def _pack_frames(
         "files": len(sources),
         "input": fingerprint(sources),
     }
-    _tell(pack(members, output, settings, options, overwrite, skips, scratch))
-
-
-def _tell(report: PackReport) -> None:
-    if report.found:
-        print(f"{report.output} is complete with these settings already: nothing was done")
-    print(report.table())
-    for name, split in report.splits.items():
-        if not split.clips:
-            print(f"the split {name} is empty, no folder was made for it: raise its share, or give more videos")
+    tell(pack(members, output, settings, options, overwrite, skips, scratch))

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sfdkit.data.picture import list_pictures
 from sfdkit.data.sources import Cut, FrameSource, Skip, clip_keys
@@ -163,11 +163,14 @@ def frame_sources(
 
 
 def fingerprint(sources: Sequence[FrameSource]) -> str:
-    """Return a hash over names, sizes and people of the input, to notice when it changed."""
+    """Return a hash over names, sizes, people and stretches of the input, to notice when it changed."""
     digest = hashlib.sha256()
     for source in sources:
         files = list_pictures(source.path) if source.path.is_dir() else [source.path]
         sizes = [(file.name, file.stat().st_size) for file in files]
-        line = [source.video, source.identity, source.licence, source.groups, sizes]
+        line: list[Any] = [source.video, source.identity, source.licence, source.groups, sizes]
+        stretch = (source.start, source.stop, source.square, source.track)
+        if any(stretch):
+            line.append(stretch)
         digest.update(json.dumps(line, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()

@@ -15,13 +15,16 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from sfdkit.data.crop import Box, CropMethod, clip_box, crop_meta, crop_resize, face_square, find_face
+from sfdkit.data.box import Square, Track
+from sfdkit.data.crop import CropRule, Place, Refusal, crop_resize
+from sfdkit.data.detect import Face
 from sfdkit.data.format import ClipMeta
 from sfdkit.data.picture import PICTURE_SUFFIXES, list_pictures, natural_key, read_picture
 from sfdkit.data.video import VIDEO_SUFFIXES, read_frames
 from sfdkit.errors import DataError
 
-_LOOK_EVERY = 8  # frames between two looks for a face
+_BUFFER = 512 * 2**20  # bytes of whole pictures of a clip that are held, so that a video is read once
+_INSTANT = 1e-4  # seconds by which times may be rounded
 
 
 class CutClip(NamedTuple):
@@ -38,7 +41,8 @@ class Skip(NamedTuple):
     file: str
     """Its path below the searched folder."""
     reason: str
-    """``unreadable``, ``damaged``, ``short``, ``no face``, ``size changes`` or ``not in the manifest``."""
+    """``unreadable``, ``damaged``, ``short``, ``no face``, ``too small``, ``at the border``, ``size changes``,
+    ``missing``, ``twice``, ``not described`` or ``not in the manifest``."""
     detail: str
 
 
@@ -59,9 +63,7 @@ class Cut:
 
     resolution: int
     """R, pixels of a side."""
-    crop: CropMethod
-    margin: float
-    """Share of the face's size added on each side."""
+    rule: CropRule
     frames_per_clip: int
     min_frames: int
     """A clip with fewer frames is left out."""
@@ -69,12 +71,47 @@ class Cut:
     """At most so many frames per second of a video are kept; the rate of a folder of pictures."""
 
 
+class _Ahead(NamedTuple):
+    """What was found in a video before it is cut."""
+
+    looks: dict[int, Face | None]
+    """By number of the frame."""
+    length: int
+    """Frames of the video."""
+    detector: str
+    """What found it."""
+
+
+@dataclass
+class _Run:
+    """A stretch that becomes a clip, if nothing speaks against it."""
+
+    first: int
+    stop: int
+    """Number of the first frame that is not in it; the video may end before."""
+    place: Place | Refusal
+    detector: str
+    frames: list[np.ndarray] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    def add(self, image: np.ndarray, time: float, resolution: int) -> None:
+        """Cut the next frame."""
+        self.times.append(time)
+        if isinstance(self.place, Place):
+            self.frames.append(crop_resize(image, self.place, resolution))
+
+
+def _size_changes(video: str, index: int, shape: tuple[int, ...], before: tuple[int, ...]) -> Skip:
+    return Skip(video, "size changes", f"frame {index} is {shape}, the first is {before}")
+
+
 @dataclass(frozen=True)
 class FrameSource:
     """A video file, or a folder of pictures that are the frames of one video.
 
-    Memory holds one clip of finished frames, however long the video is. For ``face`` the video is read twice: first
-    for the face in every eighth frame, then to cut; each clip has a square of its own.
+    Memory holds one clip, however long the video is. Where faces are looked for each clip has a square of its own, and
+    what is held are the whole pictures of the clip; where these are more than 512 MiB the video is read twice instead,
+    first for the face in some of the frames, then to cut.
     """
 
     path: Path
@@ -87,6 +124,14 @@ class FrameSource:
     licence: str
     cut: Cut
     groups: dict[str, str] = field(default_factory=dict)
+    start: float = 0.0
+    """Seconds after the first frame of the video at which it begins."""
+    stop: float | None = None
+    """Seconds at which it ends, that moment left out; None for the end of the file."""
+    square: Square | None = None
+    """What to cut where the rule is ``given``."""
+    track: Track | None = None
+    """Where the face is where the data set says so; None looks for it."""
 
     @property
     def name(self) -> str:
@@ -99,87 +144,142 @@ class FrameSource:
         Args:
             skip: Called with each clip that is left out and why; a damaged video gives the clips before the damage.
         """
-        looks, length = self._looks() if self.cut.crop == "face" else ({}, 0)
-        number, first, box = 0, 0, None
-        frames: list[np.ndarray] = []
-        times: list[float] = []
-        problem: Skip | None = None
-        try:
-            for index, (image, time) in enumerate(self._sampled()):
-                if index == 0:
-                    shape = image.shape
-                elif image.shape != shape:
-                    problem = Skip(self.video, "size changes", f"frame {index} is {image.shape}, the first is {shape}")
-                    break
-                if not times:
-                    first, box = index, self._box(image, index, looks, length)
-                times.append(time)
-                if box is not None:
-                    frames.append(crop_resize(image, box, self.cut.resolution))
-                if len(times) == self.cut.frames_per_clip:
-                    yield from self._finish(number, first, box, frames, times, skip)
-                    number, frames, times = number + 1, [], []
-        except DataError as error:
-            problem = Skip(self.video, "damaged" if times or number else "unreadable", str(error))
-        if times:
-            yield from self._finish(number, first, box, frames, times, skip)
-        elif not number and not problem:
-            problem = Skip(self.video, "unreadable", "it holds no frame")
-        if problem:
+        problems: list[Skip] = []
+        for number, run in enumerate(self._runs(problems)):
+            refusal = self._refuse(run)
+            if refusal is not None:
+                skip(refusal)
+            else:
+                assert isinstance(run.place, Place)
+                yield CutClip(run.frames, self._meta(number, run.place, run.times, run.detector))
+        for problem in problems:
             skip(problem)
 
-    def _sampled(self) -> Iterator[tuple[np.ndarray, float]]:
+    def _runs(self, problems: list[Skip]) -> Iterator[_Run]:
+        """Yield the stretches that become clips, and note what ended them early."""
+        rule, most = self.cut.rule, self.cut.frames_per_clip
+        ahead: _Ahead | None = None
+        run: _Run | None = None
+        shape: tuple[int, ...] | None = None
+        index = -1
+        try:
+            for index, (image, time) in enumerate(self.sampled()):
+                if shape is None:
+                    shape = image.shape
+                    if rule.looks and most * image.nbytes <= _BUFFER:
+                        yield from self._buffered(problems)
+                        return
+                    ahead = self._looks() if rule.looks else None
+                elif image.shape != shape:
+                    problems.append(_size_changes(self.video, index, image.shape, shape))
+                    break
+                if run is None or index == run.stop:
+                    if run is not None:
+                        yield run
+                    run = self._begin(image, index, ahead)
+                run.add(image, time, self.cut.resolution)
+        except DataError as error:
+            problems.append(Skip(self.video, "damaged" if index >= 0 else "unreadable", str(error)))
+        if run is not None:
+            yield run
+        elif not problems:
+            problems.append(Skip(self.video, "unreadable", "it holds no frame"))
+
+    def _begin(self, image: np.ndarray, first: int, ahead: _Ahead | None) -> _Run:
+        height, width = image.shape[:2]
+        stop = self.cut.rule.stop(ahead.looks if ahead else {}, first, self.cut.frames_per_clip)
+        if self.square is not None:
+            return _Run(first, stop, Place(self.square.in_picture(width, height)), "")
+        last = stop if ahead is None else min(self._last(stop), ahead.length - 1)
+        seen = [] if ahead is None else [ahead.looks[k] for k in range(first, last + 1) if k in ahead.looks]
+        return _Run(first, stop, self.cut.rule.place(seen, width, height), ahead.detector if ahead else "")
+
+    def _last(self, stop: int) -> int:
+        """Return up to which frame looks count for a clip that ends before ``stop``: up to the next clip's first."""
+        return stop - 1 if self.cut.rule.method == "union" else stop
+
+    def _buffered(self, problems: list[Skip]) -> Iterator[_Run]:
+        """Look and cut in one reading of the video; memory holds the whole pictures of a clip."""
+        rule = self.cut.rule
+        watcher = rule.watcher() if self.track is None else None
+        name = watcher.detector.name if watcher else "data set"
+        looks: dict[int, Face | None] = {}
+        waiting: list[tuple[np.ndarray, float]] = []
+        first, index = 0, -1
+
+        def finish(stop: int) -> _Run:
+            seen = [looks[k] for k in range(first, self._last(stop) + 1) if k in looks]
+            run = _Run(first, stop, rule.place(seen, waiting[0][0].shape[1], waiting[0][0].shape[0]), name)
+            for image, time in waiting[: stop - first]:
+                run.add(image, time, self.cut.resolution)
+            return run
+
+        try:
+            for index, (image, time) in enumerate(self.sampled()):
+                if waiting and image.shape != waiting[0][0].shape:
+                    problems.append(_size_changes(self.video, index, image.shape, waiting[0][0].shape))
+                    break
+                if index % self._every == 0:
+                    looks[index] = watcher(image) if watcher else self._tracked(image, time)
+                stop = rule.stop(looks, first, self.cut.frames_per_clip)
+                if waiting and index >= stop:
+                    yield finish(stop)
+                    first, waiting = stop, waiting[stop - first :]
+                    looks = {k: face for k, face in looks.items() if k >= first}
+                waiting.append((image, time))
+        except DataError as error:
+            problems.append(Skip(self.video, "damaged" if index >= 0 else "unreadable", str(error)))
+        if waiting:
+            yield finish(first + len(waiting))
+
+    @property
+    def _every(self) -> int:
+        """In how many frames a face is looked for once: in the shortest clip, too."""
+        return min(self.cut.rule.every, self.cut.min_frames)
+
+    def sampled(self) -> Iterator[tuple[np.ndarray, float]]:
         """Yield the frames that are used, with their time in seconds."""
         if self.path.is_dir():
             for index, picture in enumerate(list_pictures(self.path)):
                 yield read_picture(picture), index / self.cut.fps
             return
         tick = 0
-        for image, time in read_frames(self.path):
-            if time * self.cut.fps >= tick - 0.25:
+        for image, time in read_frames(self.path, self.start):
+            if self.stop is not None and time >= self.stop - _INSTANT:
+                return
+            if time >= self.start - _INSTANT and (time - self.start) * self.cut.fps >= tick - 0.25:
                 yield image, time
-                tick = max(tick, int(time * self.cut.fps)) + 1
+                tick = max(tick, int((time - self.start) * self.cut.fps)) + 1
 
-    def _looks(self) -> tuple[dict[int, Box | None], int]:
-        """Look for the face in frames spread over the video; return what was found and the number of frames."""
-        every = min(_LOOK_EVERY, self.cut.min_frames)  # so that the shortest clip has a look
-        found: dict[int, Box | None] = {}
+    def _looks(self) -> _Ahead:
+        """Look for the face in frames spread over the video."""
+        watcher = self.cut.rule.watcher() if self.track is None else None
+        found: dict[int, Face | None] = {}
         length = 0
         try:
-            for index, (image, _) in enumerate(self._sampled()):
-                if index % every == 0:
-                    found[index] = find_face(image)
+            for index, (image, time) in enumerate(self.sampled()):
+                if index % self._every == 0:
+                    found[index] = watcher(image) if watcher else self._tracked(image, time)
                 length = index + 1
         except DataError:
-            pass  # the second reading meets the same damage and reports it
-        return found, length
+            pass  # the reading that cuts meets the same damage and reports it
+        return _Ahead(found, length, watcher.detector.name if watcher else "data set")
 
-    def _box(self, image: np.ndarray, first: int, looks: dict[int, Box | None], length: int) -> Box | None:
-        """Return the square of the clip that begins with frame ``first``."""
-        if self.cut.crop != "face":
-            return clip_box([image], self.cut.crop)
-        last = min(first + self.cut.frames_per_clip, length - 1)  # up to the next clip's first frame
-        seen = [looks[index] for index in range(first, last + 1) if index in looks]
-        return face_square(seen, image.shape[1], image.shape[0], self.cut.margin)
+    def _tracked(self, image: np.ndarray, time: float) -> Face | None:
+        assert self.track is not None
+        box = self.track.at(time, image.shape[1], image.shape[0])
+        return None if box is None else Face(box, 1.0)
 
-    def _finish(
-        self,
-        number: int,
-        first: int,
-        box: Box | None,
-        frames: list[np.ndarray],
-        times: list[float],
-        skip: Callable[[Skip], None],
-    ) -> Iterator[CutClip]:
-        where = f"frames {first} to {first + len(times) - 1}"
+    def _refuse(self, run: _Run) -> Skip | None:
+        """Return why a clip is left out, if it is."""
+        times, where = run.times, f"frames {run.first} to {run.first + len(run.times) - 1}"
         if len(times) < self.cut.min_frames:
-            skip(Skip(self.video, "short", f"{where}: {len(times)} frames, at least {self.cut.min_frames} are wanted"))
-        elif box is None:
-            skip(Skip(self.video, "no face", f"{where}: no face in a third of the frames looked at"))
-        else:
-            yield CutClip(frames, self._meta(number, box, times))
+            return Skip(self.video, "short", f"{where}: {len(times)} frames, at least {self.cut.min_frames} are wanted")
+        if isinstance(run.place, Refusal):
+            return Skip(self.video, run.place.reason, f"{where}: {run.place.detail}")
+        return None
 
-    def _meta(self, number: int, box: Box, times: list[float]) -> ClipMeta:
+    def _meta(self, number: int, place: Place, times: list[float], detector: str) -> ClipMeta:
         span = times[-1] - times[0]
         return ClipMeta(
             key=f"{self.key}-{number:04d}",
@@ -190,7 +290,7 @@ class FrameSource:
             fps=round((len(times) - 1) / span, 3) if span > 0 else self.cut.fps,
             times=[round(time, 6) for time in times],
             resolution=self.cut.resolution,
-            crop=crop_meta(self.cut.crop, box, self.cut.margin),
+            crop=self.cut.rule.meta(place, detector),
             groups=self.groups,
         )
 

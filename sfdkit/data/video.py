@@ -142,7 +142,20 @@ def _decoded(container: InputContainer) -> Iterator[av.VideoFrame]:
         raise damage
 
 
-def read_frames(path: str | Path) -> Iterator[tuple[np.ndarray, float]]:
+def _seek(container: InputContainer, start: float) -> float | None:
+    """Go to the last key frame up to a time; return the time stamp of the first frame where it is known and needed."""
+    stream = container.streams.video[0]
+    if start <= 0 or stream.start_time is None or not container.format.name.startswith(_TRUE_LENGTH):
+        return None
+    base = stream.time_base or Fraction(1, av.time_base)
+    try:
+        container.seek(stream.start_time + int(start / base), stream=stream)
+    except av.FFmpegError:
+        return None
+    return float(stream.start_time * base)
+
+
+def read_frames(path: str | Path, start: float = 0.0) -> Iterator[tuple[np.ndarray, float]]:
     """Decode a video frame by frame; memory does not grow with its length.
 
     The rotation that phones write beside the picture is applied. Times are the true ones, so a variable frame rate
@@ -150,9 +163,11 @@ def read_frames(path: str | Path) -> Iterator[tuple[np.ndarray, float]]:
 
     Args:
         path: A video file.
+        start: Seconds after the first frame: frames before the last key frame up to then are passed over where the file
+            can be searched.
 
     Yields:
-        The picture, H W 3 uint8 RGB, and its time in seconds after the first frame.
+        The picture, H W 3 uint8 RGB, and its time in seconds after the first frame of the video.
 
     Raises:
         DataError: The file is missing or no video; or it is damaged or cut short, and then only after all frames
@@ -163,13 +178,13 @@ def read_frames(path: str | Path) -> Iterator[tuple[np.ndarray, float]]:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         step, base = 1 / float(_frames_per_second(container)), stream.time_base or Fraction(1, av.time_base)
-        count, start, time = 0, None, -step
+        count, first, time = 0, _seek(container, start), -step
         try:
             for frame in _decoded(container):
                 stamp = None if frame.pts is None else float(frame.pts * base)
-                if start is None:
-                    start = stamp or 0.0
-                time = max(stamp - start, time) if stamp is not None else time + step
+                if first is None:
+                    first = stamp or 0.0
+                time = max(stamp - first, time) if stamp is not None else time + step
                 count += 1
                 yield _upright(frame), time
         except _Damage as damage:

@@ -48,6 +48,8 @@ class MeasureSettings:
         embedder: Face recognition network for real faces (ArcFace's form): a local .onnx or TorchScript file.
         landmarks: Landmark network for real faces: a local .onnx or TorchScript file.
         head_pose: Head pose network for real faces: a local .onnx or TorchScript file.
+        features: Network by whose features sets of pictures are compared (FID, KID): a local .onnx or TorchScript file,
+            or timm:NAME; none by default.
         lpips: AlexNet weights of torchvision for LPIPS: a local file; ``none`` leaves LPIPS out, ``auto`` takes what
             torchvision has in its cache.
     """
@@ -56,4 +58,5 @@ class MeasureSettings:
     embedder: str | None = None
     landmarks: str | None = None
     head_pose: str | None = None
+    features: str | None = None
     lpips: str = "auto"

@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sfdkit.errors import ConfigError
 from sfdkit.measure.types import Measured
+
+POINTS = 68
+"""Landmarks of iBUG, from which openness is read."""
 
 POSE = ("yaw", "pitch", "roll")
 """Names of the columns of :attr:`~sfdkit.measure.types.Measured.pose`."""
@@ -65,6 +69,96 @@ def expression_errors(one: Tensor, other: Tensor, names: Sequence[str]) -> dict[
     return {"expression_error": errors.mean(1), **{f"{name}_error": errors[:, k] for k, name in enumerate(names)}}
 
 
+def identity_distance(one: Tensor, other: Tensor) -> Tensor:
+    """Return the squared Euclidean distance of embeddings, F Z each; F values.
+
+    This is the average Euclidean distance (AED) of the First Order Motion Model, there of OpenFace embeddings.
+    PIRenderer calls another thing by the same letters: see :func:`expression_distance`.
+    """
+    return (one - other).square().sum(1)
+
+
+def expression_distance(one: Tensor, other: Tensor) -> Tensor:
+    """Return the mean absolute difference of expression coefficients, F E each; F values.
+
+    This is the average expression distance (AED) of PIRenderer, there of a 3D morphable model's coefficients
+    (https://arxiv.org/abs/2109.08379). The First Order Motion Model calls another thing by the same letters: see
+    :func:`identity_distance`.
+    """
+    return (one - other).abs().mean(1)
+
+
+def pose_distance(one: Tensor, other: Tensor) -> Tensor:
+    """Return the average pose distance (APD): mean absolute difference of yaw, pitch and roll, F 3 each; F values."""
+    return pose_errors(one, other)["pose_error"]
+
+
+def rotation_distance(one: Tensor, other: Tensor) -> Tensor:
+    """Return the average rotation distance (ARD): the angle of the rotation from one head pose to the other.
+
+    Args:
+        one: F 3, yaw, pitch and roll in degrees.
+        other: F 3.
+
+    Returns:
+        F values in degrees, 0 to 180.
+    """
+    between = angles_to_rotation(one).transpose(1, 2) @ angles_to_rotation(other)
+    sine = torch.stack([between[:, i, j] - between[:, j, i] for i, j in ((2, 1), (0, 2), (1, 0))], 1).norm(dim=1) / 2
+    cosine = (between.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
+    return torch.rad2deg(torch.atan2(sine, cosine))
+
+
+def angles_to_rotation(angles: Tensor) -> Tensor:
+    """Return the rotations ``Rz(roll) Ry(yaw) Rx(pitch)``, F 3 3 float64, of yaw, pitch and roll in degrees, F 3."""
+    yaw, pitch, roll = torch.deg2rad(angles.double()).unbind(1)
+    zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
+
+    def turn(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        return torch.stack([torch.stack(row, 1) for row in rows], 1)
+
+    x = turn((one, zero, zero), (zero, pitch.cos(), -pitch.sin()), (zero, pitch.sin(), pitch.cos()))
+    y = turn((yaw.cos(), zero, yaw.sin()), (zero, one, zero), (-yaw.sin(), zero, yaw.cos()))
+    z = turn((roll.cos(), -roll.sin(), zero), (roll.sin(), roll.cos(), zero), (zero, zero, one))
+    return z @ y @ x
+
+
+_EYES = ((36, 37, 38, 39, 40, 41), (42, 43, 44, 45, 46, 47))
+"""Rows of each eye in the 68 points of iBUG: outer corner, two above, inner corner, two below (or mirrored)."""
+_LIPS = (60, 62, 64, 66)
+"""Rows of the inner lips: corner, middle above, corner, middle below."""
+
+
+def eye_openness(landmarks: Tensor) -> Tensor:
+    """Return the eye aspect ratio, mean of both eyes, of 68 points F 68 2; F values, about 0.3 open and 0.05 shut.
+
+    Height over width of each eye, Soukupova and Cech 2016,
+    https://vision.fe.uni-lj.si/cvww2016/proceedings/papers/05.pdf.
+    """
+    _require_68(landmarks)
+    ratios = []
+    for a, b, c, d, e, f in _EYES:
+        height = (landmarks[:, b] - landmarks[:, f]).norm(dim=1) + (landmarks[:, c] - landmarks[:, e]).norm(dim=1)
+        ratios.append(height / (2 * (landmarks[:, a] - landmarks[:, d]).norm(dim=1)))
+    return torch.stack(ratios).mean(0)
+
+
+def mouth_openness(landmarks: Tensor) -> Tensor:
+    """Return height over width of the inner lips of 68 points F 68 2; F values, 0 for a shut mouth."""
+    _require_68(landmarks)
+    left, top, right, bottom = _LIPS
+    height = (landmarks[:, top] - landmarks[:, bottom]).norm(dim=1)
+    return height / (landmarks[:, left] - landmarks[:, right]).norm(dim=1)
+
+
+def _require_68(landmarks: Tensor) -> None:
+    if landmarks.shape[1:] != (POINTS, 2):
+        raise ConfigError(
+            "openness of eyes and mouth is read from the 68 points of iBUG, F 68 2; these are "
+            f"{tuple(landmarks.shape)}: take a landmark network that gives those"
+        )
+
+
 def reading_errors(one: Measured, other: Measured, names: Sequence[str]) -> dict[str, Tensor]:
     """Return all errors of what was read in both; F values each.
 
@@ -76,8 +170,12 @@ def reading_errors(one: Measured, other: Measured, names: Sequence[str]) -> dict
     errors: dict[str, Tensor] = {}
     if one.landmarks is not None and other.landmarks is not None:
         errors["landmark_error"] = landmark_error(one.landmarks, other.landmarks)
+        if one.landmarks.shape[1] == POINTS:
+            errors["eye_openness_error"] = (eye_openness(one.landmarks) - eye_openness(other.landmarks)).abs()
+            errors["mouth_openness_error"] = (mouth_openness(one.landmarks) - mouth_openness(other.landmarks)).abs()
     if one.pose is not None and other.pose is not None:
         errors |= pose_errors(one.pose, other.pose)
+        errors["rotation_error"] = rotation_distance(one.pose, other.pose).to(one.pose)
     if one.expression is not None and other.expression is not None:
         errors |= expression_errors(one.expression, other.expression, names)
     return errors

@@ -1,4 +1,4 @@
-"""Image distances per frame: L1, PSNR and SSIM on [0, 1], over the whole picture or inside a mask.
+"""Image distances per frame: L1, PSNR, SSIM and MS-SSIM on [0, 1], over the whole picture or inside a mask.
 
 Legend: ``F`` frames, ``C H W`` image.
 
@@ -9,7 +9,12 @@ frame; means are taken over the frames of a video and then over videos, see :mod
 from __future__ import annotations
 
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
+
+from sfdkit.errors import ConfigError
 
 PSNR_LIMIT = 100.0
 """Decibel given to (nearly) equal pictures, whose PSNR would be infinite and spoil every mean."""
@@ -68,6 +73,36 @@ def frame_ssim(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -
         prediction, target, data_range=1.0, reduction="none", return_full_image=True
     )
     return _mean(local, mask)
+
+
+LEAST_MS_SSIM = 161
+"""Pixels of a side below which the window of MS-SSIM does not fit into its fifth scale."""
+
+
+def frame_ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the structural similarity of each frame over five scales.
+
+    Weights and window as published (Wang et al. 2003, https://doi.org/10.1109/ACSSC.2003.1292216), computed by
+    torchmetrics; negative contrasts are clamped at 0.
+
+    Args:
+        prediction: F C H W in [0, 1].
+        target: F C H W in [0, 1].
+
+    Returns:
+        F values; 1 is best.
+
+    Raises:
+        ConfigError: The frames are too small.
+    """
+    if min(prediction.shape[2:]) < LEAST_MS_SSIM:
+        raise ConfigError(
+            f"MS-SSIM needs frames of at least {LEAST_MS_SSIM} pixels a side, these have "
+            f"{prediction.shape[3]} x {prediction.shape[2]}; leave it out, or evaluate at 256"
+        )
+    return multiscale_structural_similarity_index_measure(
+        prediction, target, data_range=1.0, reduction="none", normalize="relu"
+    )
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

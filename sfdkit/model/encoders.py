@@ -154,6 +154,40 @@ def _first_line(error: BaseException | None) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
+class PooledTimm(nn.Module):
+    """A model of timm without its classifier, frozen, that takes pictures of any size.
+
+    Args:
+        name: Of the model.
+        pretrained: Load its weights, from timm's cache or download.
+
+    Raises:
+        ConfigError: timm has no such model, or its weights cannot be had.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, pretrained: bool = True) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            raise ConfigError(f"features: timm has no model named {name!r}.{did_you_mean(name, timm.list_models())}")
+        try:
+            self.network = timm.create_model(name, pretrained=pretrained, num_classes=0).eval().requires_grad_(False)
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(
+                f"features: the weights of {name} cannot be had ({_first_line(error)}); go online once, or give a file"
+            ) from error
+        data = timm.data.resolve_model_data_config(self.network)
+        self.size: int = data["input_size"][1]
+        self.register_buffer("mean", torch.tensor(data["mean"]).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(data["std"]).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map B 3 H W in [0, 1] to features B Z."""
+        return self.network((resize(image, self.size) - self.mean) / self.std).flatten(1)
+
+
 class FeatureAdapter(nn.Module):
     """Brings an encoder's maps to the sizes and channels that a generator asks for.
 

@@ -40,6 +40,8 @@ class About(NamedTuple):
 
 
 _FACTS = (
+    ("Protocol", "evaluation/protocol"),
+    ("Driven frames", "evaluation/driven_frames"),
     ("Steps", "train/steps"),
     ("Training, seconds", "train/seconds"),
     ("Training, images per second", "train/images_per_second"),

@@ -136,7 +136,7 @@ def _networks(networks: Mapping[str, Value]) -> str:
 
 def _factors(m: Mapping[str, Value], prefix: str, suffix: str) -> list[str]:
     """Return the names of expression factors."""
-    known = ("landmark", "pose", "yaw", "pitch", "roll", "expression")
+    known = ("landmark", "pose", "yaw", "pitch", "roll", "expression", "rotation", "eye_openness", "mouth_openness")
     names = [k.removeprefix(prefix).removesuffix(suffix) for k in m if k.startswith(prefix) and k.endswith(suffix)]
     return [name for name in names if name not in known and "/" not in name]
 

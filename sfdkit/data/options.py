@@ -1,0 +1,106 @@
+"""Options that all commands for packing share: checked, and turned into settings."""
+
+from __future__ import annotations
+
+from sfdkit.data.crop import CropRule
+from sfdkit.data.engines import EngineName
+from sfdkit.data.pack import ShardOptions
+from sfdkit.data.packed import PackReport
+from sfdkit.data.sources import Cut
+from sfdkit.errors import ConfigError
+
+
+def require(option: str, value: int, least: int) -> None:
+    """Refuse a number that is too small.
+
+    Raises:
+        ConfigError: It is out of its range.
+    """
+    if value < least:
+        raise ConfigError(f"{option} is {value}: give at least {least}")
+
+
+def require_resolution(resolution: int) -> None:
+    """Refuse a resolution that cannot be packed.
+
+    Raises:
+        ConfigError: It is out of its range.
+    """
+    if not 32 <= resolution <= 1024:
+        raise ConfigError(f"--resolution is {resolution}: give 32 to 1024 pixels")
+
+
+def require_fps(fps: float) -> None:
+    """Refuse a rate that is not above 0.
+
+    Raises:
+        ConfigError: It is out of its range.
+    """
+    if not fps > 0:
+        raise ConfigError(f"--fps is {fps}: give a number of frames per second above 0")
+
+
+def make_rule(rule: CropRule) -> CropRule:
+    """Return a rule whose numbers can be used.
+
+    Raises:
+        ConfigError: One is out of its range, or the detector cannot be had.
+    """
+    if rule.margin is not None and not 0 <= rule.margin <= 2:
+        raise ConfigError(f"--margin is {rule.margin}: give 0 to 2, a share of the face's size")
+    require("--detect_every", rule.every, 1)
+    require("--min_face", rule.least, 0)
+    if rule.border is not None and rule.border < 0:
+        raise ConfigError(f"--max_border is {rule.border}: give a share of the face's size from 0")
+    if rule.looks:
+        rule.watcher()
+    return rule
+
+
+def make_cut(resolution: int, rule: CropRule, frames_per_clip: int, min_frames: int, fps: float) -> Cut:
+    """Return how videos become clips.
+
+    Raises:
+        ConfigError: A number is out of its range.
+    """
+    require_resolution(resolution)
+    require_fps(fps)
+    require("--min_frames", min_frames, 2)
+    require("--frames_per_clip", frames_per_clip, min_frames)
+    return Cut(resolution, make_rule(rule), frames_per_clip, min_frames, fps)
+
+
+def make_options(
+    dataset: str, resolution: int, clips_per_shard: int, seed: int, workers: int, engine: EngineName
+) -> ShardOptions:
+    """Return how clips become shards.
+
+    Raises:
+        ConfigError: It is out of its range.
+    """
+    require("--clips_per_shard", clips_per_shard, 1)
+    require("--workers", workers, 0)
+    return ShardOptions(dataset, resolution, clips_per_shard, seed, workers, engine)
+
+
+def make_shares(validation: float, test: float) -> tuple[float, float]:
+    """Return the shares of validation and test.
+
+    Raises:
+        ConfigError: It is out of its range.
+    """
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise ConfigError(
+            f"--validation_share is {validation} and --test_share {test}: give shares from 0 whose sum is below 1"
+        )
+    return validation, test
+
+
+def tell(report: PackReport) -> None:
+    """Print what was packed."""
+    if report.found:
+        print(f"{report.output} is complete with these settings already: nothing was done")
+    print(report.table())
+    for name, split in report.splits.items():
+        if not split.clips:
+            print(f"the split {name} is empty, no folder was made for it: raise its share, or give more videos")

@@ -1,0 +1,124 @@
+"""Distances between sets of pictures or videos by the features of a network: FID, KID, FVD.
+
+torchmetrics computes them; here is only where the network comes from. Figures depend on the network, the size of the
+pictures and their number, so all three belong beside the figure. https://arxiv.org/abs/1706.08500 (FID),
+https://arxiv.org/abs/1801.01401 (KID), https://arxiv.org/abs/1812.01717 (FVD: FID of features of whole videos).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from sfdkit.measure.files import Convention, NetworkFile
+from sfdkit.model.encoders import PooledTimm
+
+_TIMM = "timm:"
+_BATCH = 64
+
+KID_SUBSET = 100
+"""Pictures of each subset of KID."""
+
+
+class FileFeatures(nn.Module):
+    """Features by a network in a local file.
+
+    Args:
+        path: A .onnx or TorchScript file; a YAML beside it says what pictures it wants, see
+            :class:`sfdkit.measure.files.Convention`. By default 299 x 299 on [-1, 1], as Inception v3 wants them.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.network = NetworkFile("features", path, Convention(299, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pictures F 3 H W in [0, 1] to features F Z."""
+        return self.network(images.float()).flatten(1).float()
+
+
+class TimmFeatures(nn.Module):
+    """Features by a model of timm without its classifier, with the weights that timm downloads and caches.
+
+    Args:
+        name: Of the model.
+        pretrained: Load its weights; a random network's distances mean little, and serve tests.
+
+    Raises:
+        ConfigError: timm has no such model, or its weights cannot be had.
+    """
+
+    def __init__(self, name: str, pretrained: bool = True) -> None:
+        super().__init__()
+        self.network = PooledTimm(name, pretrained)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pictures F 3 H W in [0, 1] to features F Z."""
+        return self.network(images.float())
+
+
+def load_features(what: str) -> nn.Module:
+    """Return a feature network.
+
+    Args:
+        what: A local .onnx or TorchScript file, or ``timm:NAME`` for a model of timm with its own weights. The
+            literature's FID uses Inception v3 as pytorch-fid ships it, so only figures of the same file compare.
+
+    Raises:
+        ConfigError: It cannot be had.
+    """
+    if what.startswith(_TIMM):
+        return TimmFeatures(what.removeprefix(_TIMM))
+    return FileFeatures(what)
+
+
+def fid(features: nn.Module, shape: tuple[int, ...] = (3, 299, 299)) -> FrechetInceptionDistance:
+    """Return FID by a feature network; update with pictures F 3 H W in [0, 1] and whether they are real.
+
+    Args:
+        features: Maps pictures to F Z. With a network of videos, F T 3 H W to F Z, the same is FVD.
+        shape: Of one picture, or of one video, that the network can take; it is tried on noise to find Z.
+    """
+    return FrechetInceptionDistance(feature=features, normalize=True, input_img_size=shape)  # type: ignore[arg-type]
+
+
+def kid(features: nn.Module, subset: int = 1000) -> KernelInceptionDistance:
+    """Return KID by a feature network: mean and standard deviation over subsets of so many pictures."""
+    return KernelInceptionDistance(feature=features, normalize=True, subset_size=subset)
+
+
+class SetDistances:
+    """Collects pictures pair by pair and compares results with what they should be, as sets.
+
+    Args:
+        features: Maps pictures F 3 H W in [0, 1] to F Z.
+        device: Where it runs.
+    """
+
+    def __init__(self, features: nn.Module, device: torch.device) -> None:
+        self.device = device
+        self.fid, self.kid = fid(features).to(device), kid(features, subset=KID_SUBSET).to(device)
+        self.frames = 0
+
+    def add(self, result: Tensor, wanted: Tensor) -> None:
+        """Add K results and as many pictures that they are compared with, K 3 R R in [0, 1] each."""
+        for pictures, real in ((wanted, True), (result, False)):
+            for some in pictures.split(_BATCH):
+                self.fid.update(some.to(self.device), real=real)
+                self.kid.update(some.to(self.device), real=real)
+        self.frames += len(result)
+
+    def compute(self) -> dict[str, float]:
+        """Return ``fid``, ``kid`` (a mean over subsets, where there are enough pictures) and ``fid_frames``."""
+        if self.frames < 2:
+            return {}
+        values = {"fid": float(self.fid.compute()), "fid_frames": float(self.frames)}
+        if self.frames >= KID_SUBSET:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # KID draws subsets: the same pictures give the same figure
+                values["kid"] = float(self.kid.compute()[0])
+        return values

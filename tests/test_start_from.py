@@ -1,0 +1,59 @@
+"""Beginning with what a model of another resolution has learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sfdkit.checkpoint import adopt_weights, load_animator
+from sfdkit.errors import CheckpointError
+from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.descriptors import DescriptorLayer
+from sfdkit.model.encoders import TimmEncoder
+from sfdkit.model.generator import Generator
+from tests.running import fit, make_data
+from tests.tiny import tiny_animator
+from tests.written import write_checkpoint
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("first")
+    return fit(make_data(folder / "data"), folder / "run", steps=2)
+
+
+def test_twice_the_resolution_takes_over_all_but_the_finest_level(first: Path) -> None:
+    source = load_animator(first).animator
+    torch.manual_seed(5)
+    target = FaceAnimator(
+        TimmEncoder("test_resnet", 2 * source.resolution, max_stride=16),
+        DescriptorLayer(96, 32),
+        Generator(2 * source.resolution, latent_size=128, width=16),
+        TimmEncoder("test_resnet", 64, max_stride=16),
+    )
+    adopted = adopt_weights(target, first)
+    own, weights = target.state_dict(), source.state_dict()
+    assert all(torch.equal(own[name], weights[name]) for name in adopted.taken)
+    assert {name.split(".")[0] for name in adopted.left} == {"adapter", "generator"}
+    assert {".".join(n.split(".")[:3]) for n in adopted.left if "levels" in n} == {"generator.levels.2"}
+    assert len(adopted.taken) > 5 * len(adopted.left)
+
+
+def test_a_checkpoint_that_is_not_there_or_unlike_is_refused(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "model.ckpt", tiny_animator(32))
+    with pytest.raises(CheckpointError, match=r"gone\.ckpt does not exist"):
+        adopt_weights(tiny_animator(32), tmp_path / "gone.ckpt")
+    other = tiny_animator(32)
+    for name, part in list(other.named_children()):
+        setattr(other, name, torch.nn.Sequential(part))  # the same weights by other names
+    with pytest.raises(CheckpointError, match=r"model\.start_from: no weight in .*model\.ckpt"):
+        adopt_weights(other, path)
+
+
+def test_training_begins_there(first: Path, tmp_path: Path) -> None:
+    data = first.parent.parent.parent / "data"
+    second = fit(data, tmp_path / "second", f"--model.start_from={first}", "--model.optimizer.init_args.lr=0", steps=2)
+    weights = dict(load_animator(first).animator.named_parameters())
+    assert all(torch.equal(weights[n], value) for n, value in load_animator(second).animator.named_parameters())
