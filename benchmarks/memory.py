@@ -1,8 +1,9 @@
 """How much memory a training step needs by batch size.
 
 ``python -m benchmarks.memory experiments/voxceleb256.yaml`` prints a line for each batch size. On a GPU the peak of a
-step is measured; on a CPU it is counted: weights, gradients, Adam's two moments and the average, and all tensors that
-the backward pass keeps, each storage once.
+step is measured; on a CPU it is counted: weights, Adam's two moments and the average last, and a step needs the
+gradients and all tensors that the backward pass keeps, each storage once. It is the generator's phase with all terms
+that have a weight; the discriminator's own phase is not in it.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ def make_batch(size: int, driving: int, resolution: int, device: torch.device) -
 
 
 def lasting(task: nn.Module) -> int:
-    """Return the bytes that stay between steps: weights, gradients, two moments, and the average of the animator."""
+    """Return the bytes that stay between steps: weights, two moments, and the average of the animator."""
     animator = task.animator
     assert isinstance(animator, nn.Module)
     own = sum(p.numel() * p.element_size() for p in task.parameters())
-    return 4 * own + sum(t.numel() * t.element_size() for t in animator.state_dict().values())
+    return 3 * own + sum(t.numel() * t.element_size() for t in animator.state_dict().values())
 
 
 def step_bytes(task: AnimationTask, batch: FrameBatch, device: torch.device, precision: str) -> int:
@@ -55,15 +56,15 @@ def step_bytes(task: AnimationTask, batch: FrameBatch, device: torch.device, pre
         counting = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with counting, lower:
         made = task.take_step(batch)
-        loss, _ = task.objective(made, 10**9)
+        loss, _ = task.objective(made)
         if task.discriminator is not None:
             loss = loss + task.discriminator(made.image).mean()
     loss.backward()
     task.zero_grad(set_to_none=True)
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device) - before)
-    weights = {p.untyped_storage().data_ptr() for p in task.parameters()}
-    return sum(size for place, size in kept.items() if place not in weights)
+    weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in task.parameters()}
+    return sum(weights.values()) + sum(size for place, size in kept.items() if place not in weights)
 
 
 def memory(
@@ -87,6 +88,7 @@ def memory(
     task = cli.model
     assert isinstance(task, AnimationTask)
     task.to(place).train()
+    task.objective.starts.clear()  # all terms count
     resolution, stays = task.animator.resolution, lasting(task)
     how = "measured" if place.type == "cuda" else "counted"
     print(f"{experiment}: {resolution} pixels, {precision}, {driving} driving frames a source; {how} on {place.type}")

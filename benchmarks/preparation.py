@@ -17,7 +17,7 @@ import numpy as np
 from jsonargparse import auto_cli
 
 import sfdkit.data.sources as sources
-from sfdkit.data.crop import CropMethod, CropRule, Place
+from sfdkit.data.crop import CropMethod, CropRule, FaceSettings, Place
 from sfdkit.data.detect import FaceWatcher
 from sfdkit.data.identities import frame_sources
 from sfdkit.data.options import make_cut
@@ -62,7 +62,7 @@ def floor(source: FrameSource) -> tuple[int, float]:
     """Decode a video and encode its middle square of the wanted size: frames, and seconds."""
     began, frames = time.perf_counter(), 0
     with suppress(DataError):  # a damaged video gives the frames before the damage
-        for image, _ in source.sampled():
+        for image, _, _ in source.sampled():
             place = CropRule("centre").place([], image.shape[1], image.shape[0])
             assert isinstance(place, Place)
             encode_jpeg(sources.crop_resize(image, place, source.cut.resolution))
@@ -85,7 +85,7 @@ def preparation(
     root: str,
     resolution: int = 256,
     crop: CropMethod = "face",
-    detect_every: int = 8,
+    face_every: int = 8,
     frames_per_clip: int = 32,
     videos: int = 24,
 ) -> None:
@@ -95,11 +95,11 @@ def preparation(
         root: Folder that is searched for videos.
         resolution: Pixels of a side.
         crop: How to cut.
-        detect_every: A face is looked for in each so manieth frame.
+        face_every: A face is looked for in each so manieth frame.
         frames_per_clip: The most frames of a clip.
         videos: The most videos, spread over all there are.
     """
-    cut = make_cut(resolution, CropRule(crop, every=detect_every), frames_per_clip, 8, 25.0)
+    cut = make_cut(resolution, CropRule(crop, face=FaceSettings(every=face_every)), frames_per_clip, 8, 25.0)
     found, _ = frame_sources(Path(root), find_videos(Path(root)), cut, "file", None, "clips", "unknown")
     chosen = found[:: max(1, -(-len(found) // videos))]
     frames, least = (sum(column) for column in zip(*(floor(source) for source in chosen), strict=True))
@@ -108,9 +108,7 @@ def preparation(
     sources.crop_resize = clock.timed("crop", sources.crop_resize)  # type: ignore[assignment]
     FaceWatcher.__call__ = clock.timed("detect", FaceWatcher.__call__)  # type: ignore[method-assign]
     kept, seconds = (sum(column) for column in zip(*(whole(source, clock) for source in chosen), strict=True))
-    print(
-        f"{len(chosen)} videos, {frames} frames, {kept} of them kept; {crop} every {detect_every}, {resolution} pixels"
-    )
+    print(f"{len(chosen)} videos, {frames} frames, {kept} of them kept; {crop} every {face_every}, {resolution} pixels")
     print(f"whole      {frames / seconds:8.1f} frames a second")
     for name in ("decode", "detect", "crop", "encode"):
         share = clock.seconds[name] / seconds

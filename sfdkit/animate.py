@@ -13,7 +13,6 @@ Example:
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -238,7 +237,7 @@ def animate(
         )
     target = check_output(output, driving or motion)
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
-    still = read_source(source, animator.resolution, CropRule(source_crop or crop, margin, detector, border=math.inf))
+    still = read_source(source, animator.resolution, CropRule.of_user(source_crop or crop, margin, detector))
     if motion is not None:
         track = MotionTrack.load(motion, animator)
         track = track if fps is None else track.at_rate(fps)
@@ -246,7 +245,7 @@ def animate(
         parts = animate_track(animator, still, track.motion, mode, batch_size)
     else:
         assert driving is not None
-        driver = open_driver(driving, animator.resolution, CropRule(crop, margin, detector, border=math.inf), fps)
+        driver = open_driver(driving, animator.resolution, CropRule.of_user(crop, margin, detector), fps)
         rate, frames, sound = driver.fps, driver.frames, driver.audio if audio else None
         parts = animate_frames(animator, still, driver, mode, batch_size)
     height, began = size or animator.resolution, time.perf_counter()

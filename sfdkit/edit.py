@@ -5,7 +5,6 @@ Legend: ``S`` steps.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -103,7 +102,7 @@ def edit(
     known = find_axes(animator, checkpoint, axes)
     amounts = [round(float(a), 9) for a in torch.linspace(ends["from"], ends["to"], steps, dtype=torch.float64)]
     moves = [_steps(animator, known, name, amounts, sigma) for name in names]
-    state = _read_state(animator, source, CropRule(crop, margin, detector, border=math.inf))
+    state = _read_state(animator, source, CropRule.of_user(crop, margin, detector))
     rows = [_render(animator, state, edit_face(state.descriptors, move)) for move in moves]
     units = [known.unit(name, sigma) if known else "raw" for name in names]
     titles = [f"{name} ({unit})" for name, unit in zip(names, units, strict=True)]
@@ -171,8 +170,8 @@ def interpolate(
     """
     path, steps = _check(output, steps, size, fps)
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
-    state = _read_state(animator, source, CropRule(crop, margin, detector, border=math.inf))
-    other = _read_state(animator, target, CropRule(crop, margin, detector, border=math.inf))
+    state = _read_state(animator, source, CropRule.of_user(crop, margin, detector))
+    other = _read_state(animator, target, CropRule.of_user(crop, margin, detector))
     shares = torch.linspace(0.0, 1.0, steps)
     row = _render(
         animator, state, interpolate_faces(state.descriptors, other.descriptors, shares.to(state.image), what)

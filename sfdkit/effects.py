@@ -129,7 +129,9 @@ def measure_effects(
             for way in (1.0, -1.0):
                 motion = state.descriptors.motion.clone()
                 motion[:, index] += way * float(sigma[index])
-                ends.append(reader.numbers(animator.generate(state, motion).image.float().clamp(0.0, 1.0)))
+                some = torch.arange(len(motion), device=device).split(batch_size)
+                images = [animator.generate(state.rows(rows), motion[rows]).image for rows in some]
+                ends.append(reader.numbers(torch.cat(images).float().clamp(0.0, 1.0)))
             change = (ends[0] - ends[1]) / 2 @ reader.weights
             moved[index] = (change / reader.spread).nanmean(0).nan_to_num()
     return Effects(judge_effects(moved, list(reader.r2)), reader.r2, reader.unread)

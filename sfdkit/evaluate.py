@@ -168,7 +168,7 @@ def evaluate(
         checkpoint: A checkpoint that sfdkit fit wrote.
         shards: A folder with index.json, of the model's resolution, for example shards/puppets64/test.
         output: The folder for the results; files of the same names are replaced.
-        clips: Clips to use, from the start of the index; all by default.
+        clips: Clips to use, from the start of the index, or of a protocol videos by name; all by default.
         cross_pairs: Pairs of clips of different people, drawn by the seed.
         frames: Driving frames of each pair, evenly spread: 8 by default, with a protocol all there are.
         batch_size: Driven frames per step.
@@ -215,14 +215,15 @@ def evaluate(
     if probes and no_probes:
         raise ConfigError(f"probes: {shards} cannot be probed: {no_probes}; leave --probes out, or give such shards")
     puppets = all(sample.is_puppet for sample in samples)
-    opened = open_gauges(measure, animator.resolution, puppets, next(animator.parameters()).device)
+    place = next(animator.parameters()).device
+    opened = open_gauges(measure, animator.resolution, puppets, place)
 
     own, drawn = _pairs_of(samples, cross_pairs, seed)
     if protocol is not None or pairs is not None:
-        asked_for = plan_protocol(protocol, read_videos(shards, index), cross_pairs, seed, frames, pairs)
+        asked_for = plan_protocol(protocol, read_videos(shards, index, clips), cross_pairs, seed, frames, pairs)
         own, drawn = asked_for.own, asked_for.cross
         if asked_for.best:
-            drawn = with_best_frames(animator, drawn, opened.gauges.measurer)
+            drawn = with_best_frames(animator, drawn, opened.gauges.measurer, batch_size)
     true_pairs = [pair for pair in drawn if pair.has_truth]
     wanted = keep or opened.features or opened.gauges.measurer is not None
     shown_pairs = true_pairs or (drawn if wanted else [])
@@ -231,8 +232,7 @@ def evaluate(
             f"protocol: {protocol} drives one real face by another, so there is no truth, and nothing is to be kept "
             "or measured; give --keep, --measure.features or another network of --measure"
         )
-    device_used = next(animator.parameters()).device
-    collected = {kind: Collector(folder, keep, kind, opened.features, device_used) for kind in ("self", "cross")}
+    collected = {kind: Collector(folder, keep, kind, opened.features, place) for kind in ("self", "cross")}
     by_self = reenact(animator, own, batch_size, opened.gauges, "self", collected["self"].sink)
     by_cross = reenact(animator, shown_pairs, batch_size, opened.gauges, "cross", collected["cross"].sink)
     measured = means(by_self.rows, "self") | means(by_cross.rows, "cross")
@@ -254,7 +254,9 @@ def evaluate(
     findings = examine(codes, truth) if truth else None
     metrics |= findings.metrics if findings else {}
     metrics["basis/orthonormality"] = orthonormality(animator)
-    counts = {"clips": len(own), "frames_per_clip": frames or FRAMES, "pairs": len(true_pairs), "seed": seed}
+    counts = {"clips": len(own), "pairs": len(true_pairs), "seed": seed}
+    if protocol is None:
+        counts["frames_per_clip"] = frames or FRAMES
     metrics |= {f"evaluation/{name}": value for name, value in counts.items()}
     metrics["evaluation/protocol"] = protocol or "spread"
     metrics["evaluation/driven_frames"] = sum(len(p.driver.chosen) - 1 for p in [*own, *shown_pairs])
@@ -274,7 +276,7 @@ def evaluate(
     make_axes(animator, codes, truth, findings).save(folder / AXES)
     metrics["evaluation/seconds"] = time.perf_counter() - began
     write_metrics(folder / "metrics.json", metrics)
-    missing = opened.missing | _missing(true_pairs, drawn, no_probes, chosen)
+    missing = opened.missing | _missing(true_pairs, drawn, protocol == "reconstruction", no_probes, chosen)
     about = About(checkpoint, _command(asked), missing, chosen, opened.about)
     write_page(folder / "report.html", metrics, vectors, effects, Pictures(sheet, traversal), about)
     print(distance_table(metrics, _TABLE))
@@ -301,11 +303,13 @@ def _follow(read: Mapping[str, Follow], result: str, still: str, blind: Containe
 
 
 def _missing(
-    true_pairs: Sequence[Pair], pairs: Sequence[Pair], no_probes: str | None, groups: Sequence[str]
+    true_pairs: Sequence[Pair], pairs: Sequence[Pair], alone: bool, no_probes: str | None, groups: Sequence[str]
 ) -> dict[str, str]:
     """Return what is not in the report besides what no network reads, and how to get it."""
     missing: dict[str, str] = {}
-    if not pairs:
+    if alone:
+        missing["Cross-reenactment"] = "the protocol drives people by themselves; take another --protocol, or none"
+    elif not pairs:
         missing["Cross-reenactment"] = "there is no pair of two people; give clips of several people, --cross_pairs > 0"
     elif not true_pairs:
         missing["Truth of cross-reenactment"] = (

@@ -5,7 +5,6 @@ Legend: ``M`` motion coefficients.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -69,7 +68,7 @@ def extract(
         quantise(torch.zeros(1, 1), bits)  # refuses what cannot work before any work is done
     target = check_suffix(output, "output")
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
-    driver = open_driver(driving, animator.resolution, CropRule(crop, margin, detector, border=math.inf), fps)
+    driver = open_driver(driving, animator.resolution, CropRule.of_user(crop, margin, detector), fps)
     rows = []
     with tqdm(total=driver.frames or None, desc="extract", unit="frame") as bar:
         for _, motion in read_motion(animator, driver, batch_size):

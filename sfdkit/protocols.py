@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from sfdkit.data.access import read_good_clips
@@ -43,8 +44,6 @@ from sfdkit.types import Clip
 ProtocolName = Literal["reconstruction", "cross", "cross_best", "pairs"]
 
 _FRAME = re.compile(r"(\d+)\.(?:png|jpg|jpeg)", re.IGNORECASE)
-_NEAR = 0.5
-"""Frames by which a number in a list may miss the nearest frame that was kept."""
 
 
 class Video(NamedTuple):
@@ -80,17 +79,32 @@ class Video(NamedTuple):
         return Sample(Clip(key=self.name, meta=meta, frames=pack_frames(picked)), list(frames))
 
     def number(self, frame: int) -> int | None:
-        """Return which frame that was kept is number ``frame`` of the original video; None where none is near."""
-        rate = float(self.clips[0]["meta"]["fps"])
-        first = self.times[0]
-        best = min(range(len(self.times)), key=lambda k: abs((self.times[k] - first) * rate - frame))
-        return best if abs((self.times[best] - first) * rate - frame) <= _NEAR else None
+        """Return which of these frames is number ``frame`` of the original video; None where that one was not kept.
+
+        Raises:
+            DataError: The clips do not say which frames they hold.
+        """
+        kept: list[int] = []
+        for clip in self.clips:
+            meta = clip["meta"]
+            if "numbers" not in meta and "puppet" not in meta:
+                raise DataError(
+                    f"clip {clip['key']} does not say which frames of its video it holds, and the list names frames by "
+                    "number; pack the data again with this sfdkit"
+                )
+            kept += meta.get("numbers") or range(len(kept), len(kept) + len(meta["times"]))
+        return kept.index(frame) if frame in kept else None
 
 
-def read_videos(folder: str | Path | Storage, index: ShardIndex) -> list[Video]:
-    """Read all clips of a folder of shards and put those of one video together; no frame is decoded.
+def read_videos(folder: str | Path | Storage, index: ShardIndex, most: int | None = None) -> list[Video]:
+    """Read the clips of a folder of shards and put those of one video together; no frame is decoded.
 
-    Memory holds the JPEG files of the whole folder.
+    Memory holds their JPEG files.
+
+    Args:
+        folder: The folder.
+        index: Its index.
+        most: How many videos, by name; None for all.
 
     Raises:
         ShardError: A shard is missing, damaged, or not what the index says.
@@ -105,12 +119,14 @@ def read_videos(folder: str | Path | Storage, index: ShardIndex) -> list[Video]:
                 found[clip["meta"]["identity"], clip["meta"]["video"]].append(clip)
                 bar.update()
     videos = []
-    for (identity, name), clips in sorted(found.items()):
+    for (identity, name), clips in sorted(found.items())[:most]:
         videos.append(Video(name, identity, sorted(clips, key=lambda clip: clip["meta"]["times"][0])))
     return videos
 
 
-def with_best_frames(animator: FaceAnimator, pairs: Sequence[Pair], measurer: FaceMeasurer | None) -> list[Pair]:
+def with_best_frames(
+    animator: FaceAnimator, pairs: Sequence[Pair], measurer: FaceMeasurer | None, batch_size: int
+) -> list[Pair]:
     """Add to each pair the driving frame whose pose is nearest to the source's.
 
     Poses are compared as rotations where a network reads them, else by the model's own motion coefficients.
@@ -119,22 +135,32 @@ def with_best_frames(animator: FaceAnimator, pairs: Sequence[Pair], measurer: Fa
         animator: In eval mode.
         pairs: Of different people.
         measurer: Reads faces.
+        batch_size: Driving frames per step.
     """
-    device = next(animator.parameters()).device
     found = []
     for pair in tqdm(pairs, desc="best frame", unit="pair"):
-        frames = load_frames([pair], device)
-        with torch.no_grad():
-            poses = [None if measurer is None else measurer.measure(p).pose for p in (frames.source, frames.driving[0])]
-            if poses[0] is not None and poses[1] is not None:
-                away = rotation_distance(poses[0].expand_as(poses[1]), poses[1]).nan_to_num(float("inf"))
-            else:
-                away = (animator.motion(frames.driving[0]) - animator.motion(frames.source)).norm(dim=1)
-        best = pair.driver.part([int(away.argmin())])
+        frames = range(len(pair.driver.chosen) - 1)
+        parts = [frames[at : at + batch_size] for at in range(0, len(frames), batch_size)]
+        away = torch.cat([_away(animator, pair.part(part), measurer) for part in parts], 1)
+        turned, moved = away[0].nan_to_num(torch.inf), away[1]
+        best = pair.driver.part([int((turned if turned.isfinite().any() else moved).argmin())])
         start = frame_bytes(best.clip["frames"], 1)
         clip = Clip(key=best.clip["key"], meta=best.clip["meta"], frames=pack_frames([start, start]))
         found.append(pair._replace(start=Sample(clip, [best.chosen[1]] * 2)))
     return found
+
+
+def _away(animator: FaceAnimator, pair: Pair, measurer: FaceMeasurer | None) -> Tensor:
+    """Return how far each driving frame is from the source: degrees (NaN where not read), and in coefficients; 2 K."""
+    frames = load_frames([pair], next(animator.parameters()).device)
+    with torch.no_grad():
+        moved = (animator.motion(frames.driving[0]) - animator.motion(frames.source)).norm(dim=1)
+        turned = torch.full_like(moved, torch.nan)
+        if measurer is not None:
+            source, driving = (measurer.measure(p).pose for p in (frames.source, frames.driving[0]))
+            if source is not None and driving is not None:
+                turned = rotation_distance(source.expand_as(driving), driving).to(moved)
+    return torch.stack([turned, moved]).cpu()
 
 
 class Plan(NamedTuple):
@@ -191,8 +217,8 @@ def read_pairs(path: Path, videos: Sequence[Video], most: int | None) -> Plan:
 
     The csv has the columns ``source`` and ``driving``, and may have ``best_frame``. A value names a video, by its file
     name or path (then frame 0 is the source, and all frames drive), or a frame of it, ``VIDEO/0000075.png``, as in the
-    lists of DaGAN and MCNet (https://github.com/harlanhong/CVPR2022-DaGAN); folders before the video do not matter. A
-    pair of one person is self-reenactment.
+    lists of DaGAN (https://github.com/harlanhong/CVPR2022-DaGAN). Of a path as many folders count as it takes to tell
+    videos apart. A pair of one video is self-reenactment.
 
     Args:
         path: The csv.
@@ -200,7 +226,7 @@ def read_pairs(path: Path, videos: Sequence[Video], most: int | None) -> Plan:
         most: The most driving frames of a pair that names whole videos.
 
     Raises:
-        DataError: The csv cannot be read, lacks a column, or names none of the videos.
+        DataError: The csv cannot be read, lacks a column, names none of the videos, or one that may be several.
     """
     known = _by_name(videos)
     own: list[Pair] = []
@@ -220,7 +246,7 @@ def read_pairs(path: Path, videos: Sequence[Video], most: int | None) -> Plan:
                 if isinstance(pair, str):
                     missed.append(pair)
                 else:
-                    (own if pair.source.identity == pair.driver.identity else cross).append(pair)
+                    (own if pair.source is pair.driver else cross).append(pair)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"--pairs: cannot read {path} ({error}); give a csv with the columns source,driving") from error
     if not own and not cross:
@@ -235,15 +261,19 @@ def read_pairs(path: Path, videos: Sequence[Video], most: int | None) -> Plan:
     return Plan(own, cross, False)
 
 
-def _by_name(videos: Sequence[Video]) -> dict[str, Video]:
-    known: dict[str, Video] = {}
+def _by_name(videos: Sequence[Video]) -> dict[str, list[Video]]:
+    """Return the videos by each end of their paths, with and without the suffix of the last part."""
+    known: dict[str, list[Video]] = defaultdict(list)
     for video in videos:
-        for name in (video.name, PurePosixPath(video.name).name, PurePosixPath(video.name).stem):
-            known[name] = video
+        parts = PurePosixPath(video.name).parts
+        for depth in range(1, len(parts) + 1):
+            whole = "/".join(parts[-depth:])
+            for name in {whole, whole.removesuffix(PurePosixPath(whole).suffix)}:
+                known[name].append(video)
     return known
 
 
-def _pair_of(row: Mapping[str, str], known: Mapping[str, Video], most: int | None) -> Pair | str:
+def _pair_of(row: Mapping[str, str], known: Mapping[str, list[Video]], most: int | None) -> Pair | str:
     """Return the pair of a line, or what it names that is not there."""
     places = {}
     for column in ("source", "driving", "best_frame"):
@@ -265,14 +295,17 @@ def _pair_of(row: Mapping[str, str], known: Mapping[str, Video], most: int | Non
     return Pair(first, driving[0].sample([numbers[0], *numbers]), start)
 
 
-def _place(value: str, known: Mapping[str, Video]) -> tuple[Video, int | None] | None:
+def _place(value: str, known: Mapping[str, list[Video]]) -> tuple[Video, int | None] | None:
     path = PurePosixPath(value)
     frame = _FRAME.fullmatch(path.name)
-    names = [str(path.parent), path.parent.name, path.parent.stem] if frame else [value, path.name, path.stem]
-    video = next((known[name] for name in names if name in known), None)
-    if video is None:
+    parts = (path.parent if frame else path).parts
+    ends = ["/".join(parts[-depth:]) for depth in range(len(parts), 0, -1)]
+    fitting = next((known[end] for end in ends if end in known), [])
+    if len(fitting) > 1:
+        raise DataError(f"--pairs: {value} may be {fitting[0].name} or {fitting[1].name}; name it by more of its path")
+    if not fitting:
         return None
     if frame is None:
-        return video, None
-    number = video.number(int(frame[1]))
-    return None if number is None else (video, number)
+        return fitting[0], None
+    number = fitting[0].number(int(frame[1]))
+    return None if number is None else (fitting[0], number)

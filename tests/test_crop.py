@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sfdkit.data.box import Box, overlap, union
-from sfdkit.data.crop import CropRule, Place, Refusal, crop_resize, face_square, union_square
+from sfdkit.data.crop import CropRule, FaceSettings, Place, Refusal, crop_resize, face_square, union_square
 from sfdkit.data.detect import CascadeDetector, Face, FaceWatcher, YuNetDetector, main_face, open_detector
 from sfdkit.errors import ConfigError
 from tests.written import puppet_frames
@@ -75,7 +75,7 @@ def test_square_is_moved_inwards_then_made_smaller_and_only_then_reaches_out() -
 def test_none_pads_and_centre_cuts() -> None:
     assert place(CropRule("none"), size=(100, 60)) == (0, -20, 100, 80)
     assert place(CropRule("centre"), size=(100, 60)) == (20, 0, 80, 60)
-    meta = CropRule("none").meta(Place(Box(0, -20, 100, 80)), "opencv-haar")
+    meta = CropRule("none").meta(Place(Box(0, -20, 100, 80)), "opencv-haar", 8)
     assert meta == {"method": "none", "box": [0, -20, 100, 80], "margin": 0.0, "detector": ""}
 
 
@@ -96,12 +96,12 @@ def test_union_is_the_square_of_the_first_order_motion_model() -> None:
 
 
 def test_union_refuses_small_faces_and_those_at_the_border() -> None:
-    small = CropRule("union", least=150).place(found(face(500, 500)), 1000, 1000)
+    small = CropRule("union", face=FaceSettings(least=150)).place(found(face(500, 500)), 1000, 1000)
     assert small == Refusal("too small", "the face measures 100 pixels, at least 150 are wanted")
     cut = CropRule("union").place(found(face(55, 500)), 1000, 1000)
     assert isinstance(cut, Refusal) and cut.reason == "at the border" and "0.05" in cut.detail
-    assert isinstance(CropRule("union", border=0.1).place(found(face(55, 500)), 1000, 1000), Place)
-    assert isinstance(CropRule("face", border=0.0).place(found(face(55, 55)), 110, 110), Refusal)
+    assert isinstance(CropRule("union", face=FaceSettings(border=0.1)).place(found(face(55, 500)), 1000, 1000), Place)
+    assert isinstance(CropRule("face", face=FaceSettings(border=0.0)).place(found(face(55, 55)), 110, 110), Refusal)
 
 
 def test_union_ends_a_clip_where_the_face_has_left_its_first_box() -> None:
@@ -129,7 +129,7 @@ def test_aligned_brings_the_eyes_to_the_same_place(turn: float) -> None:
     places = [np.argwhere(cut[..., channel] > 127).mean(0)[::-1] + 0.5 for channel in (0, 1)]
     assert places[0] == pytest.approx((58 - 20, 58 - 0.42 * 40), abs=1.2)
     assert places[1] == pytest.approx((58 + 20, 58 - 0.42 * 40), abs=1.2)
-    meta = CropRule("aligned").meta(made, "opencv-haar")
+    meta = CropRule("aligned").meta(made, "opencv-haar", 8)
     assert meta.get("turn", 0) == made.turn and meta["detector"] == "opencv-haar" and meta["every"] == 8
 
 

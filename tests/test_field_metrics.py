@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from scipy.linalg import sqrtm
 from scipy.ndimage import correlate1d
 from scipy.spatial.transform import Rotation
@@ -18,16 +16,13 @@ from torch import Tensor, nn
 from sfdkit.errors import ConfigError
 from sfdkit.metrics.faces import (
     angles_to_rotation,
-    expression_distance,
     eye_openness,
     identity_distance,
     mouth_openness,
-    pose_distance,
     rotation_distance,
 )
 from sfdkit.metrics.features import TimmFeatures, fid, kid, load_features
 from sfdkit.metrics.image import frame_l1, frame_ms_ssim, frame_psnr, frame_ssim
-from sfdkit.metrics.video import VideoMean
 
 
 def pictures(count: int, size: int) -> tuple[Tensor, Tensor]:
@@ -98,13 +93,11 @@ def test_rotations_are_those_of_scipy() -> None:
     wanted = torch.from_numpy(np.rad2deg((one.inv() * other).magnitude()))
     assert torch.allclose(rotation_distance(angles, others), wanted)
     assert float(rotation_distance(angles, angles).max()) < 1e-6
-    assert float(pose_distance(torch.tensor([[10.0, 0.0, 0.0]]), torch.tensor([[4.0, 3.0, 0.0]]))) == pytest.approx(3)
 
 
-def test_both_aed_by_hand() -> None:
+def test_aed_of_the_first_order_motion_model_by_hand() -> None:
     one, other = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 4.0], [0.0, 0.0]])
     assert identity_distance(one, other).tolist() == [5.0, 0.0]
-    assert expression_distance(one, other).tolist() == [1.5, 0.0]
 
 
 def test_openness_by_hand() -> None:
@@ -118,29 +111,6 @@ def test_openness_by_hand() -> None:
     assert mouth_openness(points).tolist() == pytest.approx([0.75])
     with pytest.raises(ConfigError, match="68 points of iBUG"):
         eye_openness(points[:, :5])
-
-
-def test_video_mean_is_over_frames_then_over_videos() -> None:
-    mean = VideoMean()
-    assert torch.isnan(mean.compute())
-    for values in ([1.0, 3.0], [10.0], [float("nan"), 6.0], [float("nan")]):
-        mean.update(torch.tensor(values))
-    assert float(mean.compute()) == pytest.approx((2 + 10 + 6) / 3)
-    assert (int(mean.videos), int(mean.frames), int(mean.unread)) == (3, 6, 2)
-
-
-def _one_of_two(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    mean = VideoMean()
-    for values in ([[1.0, 3.0], [10.0]], [[float("nan"), 6.0]])[rank]:
-        mean.update(torch.tensor(values))
-    torch.save([float(mean.compute()), int(mean.unread)], f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_video_mean_on_two_processes_is_that_of_one(tmp_path: Path) -> None:
-    mp.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
-    assert [torch.load(tmp_path / f"{rank}.pt")[0] for rank in range(2)] == pytest.approx([6.0, 6.0])
 
 
 class Means(nn.Module):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sfdkit.data import sources
 from sfdkit.data.box import Box
-from sfdkit.data.crop import CropRule
+from sfdkit.data.crop import CropRule, FaceSettings
 from sfdkit.data.detect import CascadeDetector, Face
 from sfdkit.data.identities import identity_of, read_manifest, split_identities
 from sfdkit.data.puppet_source import PuppetSource
@@ -38,6 +38,7 @@ def test_long_video_becomes_clips_and_a_short_rest_is_reported(tmp_path: Path) -
     assert [clip.meta["key"] for clip in clips] == ["key-0000", "key-0001", "key-0002"]
     assert [len(clip.frames) for clip in clips] == [8, 8, 8]
     assert clips[1].meta["times"] == [round(i / 25, 6) for i in range(8, 16)]
+    assert clips[1].meta["numbers"] == list(range(8, 16))
     assert clips[1].meta["fps"] == 25 and clips[1].meta["crop"]["box"] == [8, 0, 56, 48]
     assert all(frame.shape == (32, 32, 3) and frame.dtype == np.uint8 for clip in clips for frame in clip.frames)
     blue = [int(clip.frames[0][..., 2].mean()) for clip in clips]
@@ -53,6 +54,7 @@ def test_rate_is_brought_down_and_never_up(tmp_path: Path, rate: float, kept: in
     assert len(clips[0].frames) == pytest.approx(kept, abs=1)
     assert clips[0].meta["fps"] == pytest.approx(fps, abs=1)
     assert all(abs(time * rate - round(time * rate)) < 1e-3 for time in clips[0].meta["times"])
+    assert clips[0].meta["numbers"] == [round(time * rate) for time in clips[0].meta["times"]]
 
 
 def test_rounded_times_lose_no_frame(tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_reading_once_or_twice_gives_the_same(tmp_path: Path, monkeypatch: pytes
         return [] if 60 < blue < 100 else [Face(Box(10 + blue / 16, 12, 26 + blue / 16, 28), 1)]
 
     monkeypatch.setattr(CascadeDetector, "__call__", detector)
-    path, cut = write(tmp_path / "a.mp4", 31), Cut(32, CropRule(method, 0.1, every=3), 8, 4, 25.0)
+    path, cut = write(tmp_path / "a.mp4", 31), Cut(32, CropRule(method, 0.1, FaceSettings(every=3)), 8, 4, 25.0)
     once, skips = clips_of(path, cut)
     monkeypatch.setattr(sources, "_BUFFER", 0)
     twice, others = clips_of(path, cut)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from pathlib import Path
@@ -66,6 +67,28 @@ def test_clips_of_a_video_are_put_together_again(videos: list[Video]) -> None:
     assert numbers(sample) == [0, 3, 9, 19, 8] and sample.chosen == [0, 3, 9, 19, 8]
     assert len(sample.clip["meta"]["times"]) == 20
     assert videos[0].number(17) == 17 and videos[0].number(25) is None
+
+
+def test_frames_are_named_by_their_number_in_the_video(videos: list[Video]) -> None:
+    clips = copy.deepcopy(videos[0].clips)
+    for clip in clips:
+        clip["meta"]["numbers"] = [2 * number + 1 for number in clip["meta"]["numbers"]]
+    halved = videos[0]._replace(clips=clips)
+    assert halved.number(9) == 4 and halved.number(8) is None
+    del clips[1]["meta"]["numbers"]
+    with pytest.raises(DataError, match="does not say which frames of its video it holds"):
+        halved.number(9)
+
+
+def test_videos_of_one_name_are_told_apart_by_their_folders(videos: list[Video], tmp_path: Path) -> None:
+    alike = [videos[0]._replace(name="Ann/Image"), videos[3]._replace(name="Bob/Image")]
+    path = tmp_path / "list.csv"
+    path.write_text("source,driving\n/data/Bob/Image/3.jpg,/data/Ann/Image/5.jpg\n")
+    (pair,) = plan_protocol("pairs", alike, 0, 0, None, str(path)).cross
+    assert pair.source.identity == videos[3].identity and numbers(pair.driver)[1:] == [5]
+    path.write_text("source,driving\nImage/3.jpg,Ann/Image/5.jpg\n")
+    with pytest.raises(DataError, match=r"Image/3\.jpg may be Ann/Image or Bob/Image"):
+        plan_protocol("pairs", alike, 0, 0, None, str(path))
 
 
 def test_reconstruction_drives_frame_0_by_all(videos: list[Video]) -> None:
@@ -137,7 +160,7 @@ def test_pairs_come_from_lists_of_frames(videos: list[Video], tmp_path: Path) ->
 def test_relative_motion_starts_at_the_best_frame(videos: list[Video]) -> None:
     animator = lively_animator()
     (pair,) = plan_protocol("cross_best", videos, 1, 0, None, None).cross
-    (found,) = with_best_frames(animator, [pair], None)
+    (found,) = with_best_frames(animator, [pair], None, 3)
     frames = load_frames([found], torch.device("cpu"))
     assert frames.start is not None
     with torch.no_grad():

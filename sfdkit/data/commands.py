@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from sfdkit.data.check import FolderCheck, listing, shard_folders, verify
 from sfdkit.data.copy import copy_shards
-from sfdkit.data.crop import CropMethod, CropRule
-from sfdkit.data.detect import OPENCV, FaceChoice
+from sfdkit.data.crop import CropMethod, CropRule, FaceSettings
 from sfdkit.data.engines import EngineName
 from sfdkit.data.identities import IdentityRule, fingerprint, frame_sources, split_identities
 from sfdkit.data.index import load_index
@@ -25,6 +24,7 @@ from sfdkit.puppets.commands import require_pose
 from sfdkit.storage import Storage
 
 _PUPPETS_PER_SOURCE = 8
+_FACE = FaceSettings()
 
 
 def pack_videos(
@@ -33,11 +33,7 @@ def pack_videos(
     resolution: int = 256,
     crop: CropMethod = "face",
     margin: float | None = None,
-    detector: str = OPENCV,
-    detect_every: int = 8,
-    faces: FaceChoice = "largest",
-    min_face: int = 0,
-    max_border: float | None = None,
+    face: FaceSettings = _FACE,
     fps: float = 25.0,
     frames_per_clip: int = 32,
     min_frames: int = 8,
@@ -68,12 +64,7 @@ def pack_videos(
             square turned with the eyes, centre the largest square in the middle, none keeps the whole picture and pads
             it to a square by repeating its edge.
         margin: Share of the detected face's size that is added on each side; by default 0.4 for face, 0.1 for union.
-        detector: What finds faces: opencv (its cascades), or the ONNX file of YuNet.
-        detect_every: A face is looked for in each so manieth frame.
-        faces: Which of several faces is meant: largest or central.
-        min_face: Clips in which the face measures fewer pixels are left out.
-        max_border: Clips whose square reaches over the border by more than this share of the face's size are left out;
-            by default all of them for union, none for the others.
+        face: How faces are looked for, and which of them are cut.
         fps: At most so many frames of a second are kept.
         frames_per_clip: Long videos are cut into clips of so many frames.
         min_frames: Clips with fewer frames are left out.
@@ -95,7 +86,7 @@ def pack_videos(
     """
     cut = make_cut(
         resolution,
-        CropRule(crop, margin, detector, detect_every, faces, min_face, max_border),
+        CropRule(crop, margin, face),
         frames_per_clip,
         min_frames,
         fps,
@@ -112,11 +103,7 @@ def pack_images(
     resolution: int = 256,
     crop: CropMethod = "face",
     margin: float | None = None,
-    detector: str = OPENCV,
-    detect_every: int = 8,
-    faces: FaceChoice = "largest",
-    min_face: int = 0,
-    max_border: float | None = None,
+    face: FaceSettings = _FACE,
     fps: float = 25.0,
     frames_per_clip: int = 32,
     min_frames: int = 8,
@@ -147,12 +134,7 @@ def pack_images(
             square turned with the eyes, centre the largest square in the middle, none keeps the whole picture and pads
             it to a square by repeating its edge.
         margin: Share of the detected face's size that is added on each side; by default 0.4 for face, 0.1 for union.
-        detector: What finds faces: opencv (its cascades), or the ONNX file of YuNet.
-        detect_every: A face is looked for in each so manieth frame.
-        faces: Which of several faces is meant: largest or central.
-        min_face: Clips in which the face measures fewer pixels are left out.
-        max_border: Clips whose square reaches over the border by more than this share of the face's size are left out;
-            by default all of them for union, none for the others.
+        face: How faces are looked for, and which of them are cut.
         fps: Frames per second at which the pictures were taken.
         frames_per_clip: Long folders are cut into clips of so many frames.
         min_frames: Clips with fewer frames are left out.
@@ -174,7 +156,7 @@ def pack_images(
     """
     cut = make_cut(
         resolution,
-        CropRule(crop, margin, detector, detect_every, faces, min_face, max_border),
+        CropRule(crop, margin, face),
         frames_per_clip,
         min_frames,
         fps,

@@ -43,10 +43,8 @@ SAME = 0.25
 _RAISE = 0.1  # a face box ends above the hair line: the square is centred this share of the face size higher
 _LEAST_MARGIN = 0.15  # a square that the picture forces to shrink keeps at least this much around the face
 _SUPPORT = 1 / 3  # share of the looked-at pictures in which the face must be found
-_ALIGNED_SIDE, _ALIGNED_DROP = (
-    2.9,
-    0.42,
-)  # of an aligned square: its side, and its middle below the eyes, in eye distances
+_ALIGNED_SIDE = 2.9  # side of an aligned square, in distances between the eyes
+_ALIGNED_DROP = 0.42  # its middle below the eyes, in the same
 
 
 class Place(NamedTuple):
@@ -67,6 +65,26 @@ class Refusal(NamedTuple):
 
 
 @dataclass(frozen=True)
+class FaceSettings:
+    """How faces are looked for, and which of them are cut.
+
+    Args:
+        detector: What finds faces: opencv (its cascades), or the ONNX file of YuNet.
+        every: A face is looked for in each so manieth frame, and in each --min_frames-th at least.
+        which: Which of several faces is meant: largest or central.
+        least: Clips in which the face measures fewer pixels are left out.
+        border: Clips whose square reaches over the border by more than this share of the face's size are left out; by
+            default all that reach over it for union, none for the others.
+    """
+
+    detector: str = OPENCV
+    every: int = 8
+    which: FaceChoice = "largest"
+    least: int = 0
+    border: float | None = None
+
+
+@dataclass(frozen=True)
 class CropRule:
     """How faces are cut.
 
@@ -74,21 +92,17 @@ class CropRule:
         method: See :data:`CropMethod`.
         margin: Share of the face's size (``aligned``: of the square's) added on each side; by default that of
             :data:`MARGINS`.
-        detector: ``opencv`` for its cascades, or the ONNX file of YuNet.
-        every: A face is looked for in each so manieth frame.
-        faces: Which of several faces is meant.
-        least: Pixels that the face must measure through the clip.
-        border: Share of the face's size by which the square may reach over the border of the picture; by default 0 for
-            ``union``, and no limit for the others.
+        face: How faces are looked for, where they are.
     """
 
     method: DataCrop = "face"
     margin: float | None = None
-    detector: str = OPENCV
-    every: int = 8
-    faces: FaceChoice = "largest"
-    least: int = 0
-    border: float | None = None
+    face: FaceSettings = FaceSettings()
+
+    @classmethod
+    def of_user(cls, method: CropMethod, margin: float | None, detector: str) -> CropRule:
+        """Return the rule for a face that a user shows: it is cut wherever it is, and never left out."""
+        return cls(method, margin, FaceSettings(detector, border=math.inf))
 
     @property
     def looks(self) -> bool:
@@ -106,7 +120,7 @@ class CropRule:
         Raises:
             ConfigError: The detector cannot be had.
         """
-        return FaceWatcher(open_detector(self.detector, eyes=self.method == "aligned"), self.faces)
+        return FaceWatcher(open_detector(self.face.detector, eyes=self.method == "aligned"), self.face.which)
 
     def place(self, faces: Sequence[Face | None], width: int, height: int) -> Place | Refusal:
         """Return what to cut from a clip.
@@ -127,8 +141,8 @@ class CropRule:
             return Refusal("no face", few if seen else "no face was found")
         held = union([face.box for face in group])
         size = max(held.x1 - held.x0, held.y1 - held.y0)
-        if size < self.least:
-            return Refusal("too small", f"the face measures {size:.0f} pixels, at least {self.least} are wanted")
+        if size < self.face.least:
+            return Refusal("too small", f"the face measures {size:.0f} pixels, at least {self.face.least} are wanted")
         if self.method == "aligned":
             found = aligned_square(group, self.added)
             if found is None:
@@ -139,7 +153,7 @@ class CropRule:
         else:
             place = Place(face_square([face.box for face in group], width, height, self.added))
         outside = max(-place.box.x0, -place.box.y0, place.box.x1 - width, place.box.y1 - height) / size
-        limit = self.border if self.border is not None else 0.0 if self.method == "union" else math.inf
+        limit = self.face.border if self.face.border is not None else 0.0 if self.method == "union" else math.inf
         if outside > limit:
             return Refusal("at the border", f"the square reaches {outside:.2f} of the face's size over the border")
         return place
@@ -164,16 +178,21 @@ class CropRule:
                     agreed = number
         return first + most
 
-    def meta(self, place: Place, detector: str) -> CropMeta:
+    def last(self, stop: int) -> int:
+        """Return up to which frame looks count for a clip that ends before ``stop``: up to the next clip's first."""
+        return stop - 1 if self.method == "union" else stop
+
+    def meta(self, place: Place, detector: str, every: int) -> CropMeta:
         """Return what a clip's json says about its crop.
 
         Args:
             place: What was cut.
             detector: What found the face.
+            every: A face was looked for in each so manieth frame.
         """
         meta = CropMeta(method=self.method, box=list(place.box), margin=0.0, detector="")
         if self.looks:
-            meta |= {"margin": self.added, "detector": detector, "every": self.every, "faces": self.faces}
+            meta |= {"margin": self.added, "detector": detector, "every": every, "faces": self.face.which}
         if place.turn:
             meta["turn"] = place.turn
         return meta

@@ -157,11 +157,11 @@ class YuNetDetector:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise ConfigError(f"--detector {path} does not exist; give {OPENCV}, or the ONNX file of YuNet")
+            raise ConfigError(f"detector {path} does not exist; give {OPENCV}, or the ONNX file of YuNet")
         try:
             self._network = cv2.FaceDetectorYN.create(str(self.path), "", (_SIDE, _SIDE), _SURE)
         except cv2.error as error:
-            raise ConfigError(f"--detector {path}: OpenCV cannot read it as YuNet ({str(error).strip()})") from error
+            raise ConfigError(f"detector {path}: OpenCV cannot read it as YuNet ({str(error).strip()})") from error
 
     @property
     def name(self) -> str:
@@ -180,7 +180,7 @@ class YuNetDetector:
         try:
             _, rows = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         except cv2.error as error:
-            raise ConfigError(f"--detector {self.path} is no YuNet ({str(error).strip()})") from error
+            raise ConfigError(f"detector {self.path} is no YuNet ({str(error).strip()})") from error
         return [_face_of(row, scale) for row in (() if rows is None else rows)]
 
 

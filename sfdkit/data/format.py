@@ -61,6 +61,8 @@ class ClipMeta(TypedDict):
     crop: CropMeta
     groups: dict[str, str]
     """Group name to value, for results by group, for example ``{"skin": "dark", "glasses": "yes"}``."""
+    numbers: NotRequired[list[int]]
+    """Which frames of the original video they are, counted from 0; that of a list of pairs. Puppets keep all."""
     puppet: NotRequired[dict[str, Any]]
     """For puppets: ``identity`` (factor -> value) and ``motion`` (factor -> list of values, one per frame)."""
 

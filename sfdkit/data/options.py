@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfdkit.data.crop import CropRule
+from sfdkit.data.crop import LOOKING, CropRule, FaceSettings
 from sfdkit.data.engines import EngineName
 from sfdkit.data.pack import ShardOptions
 from sfdkit.data.packed import PackReport
@@ -48,12 +48,14 @@ def make_rule(rule: CropRule) -> CropRule:
     """
     if rule.margin is not None and not 0 <= rule.margin <= 2:
         raise ConfigError(f"--margin is {rule.margin}: give 0 to 2, a share of the face's size")
-    require("--detect_every", rule.every, 1)
-    require("--min_face", rule.least, 0)
-    if rule.border is not None and rule.border < 0:
-        raise ConfigError(f"--max_border is {rule.border}: give a share of the face's size from 0")
+    require("--face.every", rule.face.every, 1)
+    require("--face.least", rule.face.least, 0)
+    if rule.face.border is not None and rule.face.border < 0:
+        raise ConfigError(f"--face.border is {rule.face.border}: give a share of the face's size from 0")
     if rule.looks:
         rule.watcher()
+    elif rule.face != FaceSettings():
+        raise ConfigError(f"--face.* belongs to crops that look for faces ({', '.join(LOOKING)}), not to {rule.method}")
     return rule
 
 

@@ -10,8 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sfdkit.data.crop import CropRule, DataCrop
-from sfdkit.data.detect import OPENCV, FaceChoice
+from sfdkit.data.crop import CropRule, DataCrop, FaceSettings
 from sfdkit.data.engines import EngineName
 from sfdkit.data.identities import fingerprint, split_identities
 from sfdkit.data.layout import DataSet, Found, Stretch
@@ -22,6 +21,7 @@ from sfdkit.data.sources import Cut, FrameSource, clip_keys
 from sfdkit.errors import ConfigError, DataError
 
 _EXAMPLES = 3
+_FACE = FaceSettings()
 _PACKAGE = "datamodules"
 
 
@@ -45,11 +45,7 @@ def _command(data: DataSet) -> Callable[..., None]:
         resolution: int | None = None,
         crop: DataCrop | None = None,
         margin: float | None = None,
-        detector: str = OPENCV,
-        detect_every: int = 8,
-        faces: FaceChoice = "largest",
-        min_face: int = 0,
-        max_border: float | None = None,
+        face: FaceSettings = _FACE,
         fps: float | None = None,
         frames_per_clip: int = 32,
         min_frames: int = 8,
@@ -78,13 +74,9 @@ def _command(data: DataSet) -> Callable[..., None]:
                 keeps the whole picture; by default what suits the form it was found in.
             margin: Share of the detected face's size that is added on each side; by default 0.4 for face, 0.1 for
                 union.
-            detector: What finds faces: opencv (its cascades), or the ONNX file of YuNet.
-            detect_every: A face is looked for in each so manieth frame.
-            faces: Which of several faces is meant: largest or central.
-            min_face: Clips in which the face measures fewer pixels are left out.
-            max_border: Clips whose square reaches over the border by more than this share of the face's size are left
-                out; by default all of them for union, none for the others.
-            fps: At most so many frames of a second are kept; by default 25.
+            face: How faces are looked for, and which of them are cut.
+            fps: At most so many frames of a second are kept, by default 25; of folders of pictures, the rate at which
+                they were taken.
             frames_per_clip: Long stretches are cut into clips of so many frames.
             min_frames: Clips with fewer frames are left out.
             validation_share: Share of the identities for training that validation takes.
@@ -99,11 +91,11 @@ def _command(data: DataSet) -> Callable[..., None]:
             dry_run: Say what would be done, and do nothing.
         """
         found = data.find(Path(root))
-        rule = CropRule(crop or found.crop, margin, detector, detect_every, faces, min_face, max_border)
+        rule = CropRule(crop or found.crop, margin, face)
         cut = make_cut(resolution or data.resolution, rule, frames_per_clip, min_frames, fps or data.fps)
         options = make_options(data.name, cut.resolution, clips_per_shard, seed, workers, engine)
         shares = make_shares(validation_share, test_share)
-        _require_squares(found, cut)
+        _require_described(found, cut)
         members = plan_sources(data, found, cut, shares, seed)
         if dry_run:
             print(describe(data, found, members, cut, output))
@@ -125,7 +117,7 @@ def _command(data: DataSet) -> Callable[..., None]:
     return prepare_this
 
 
-def _require_squares(found: Found, cut: Cut) -> None:
+def _require_described(found: Found, cut: Cut) -> None:
     if cut.rule.method == "aligned" and (tracked := [s for s in found.stretches if s.track is not None]):
         raise ConfigError(
             f"--crop aligned: {found.layout} say where the face is and not where its eyes are, for example for "

@@ -11,15 +11,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from sfdkit.data.box import Box
-from sfdkit.data.crop import CropMethod, CropRule, Place, Refusal, crop_resize
-from sfdkit.data.detect import OPENCV, Face, FaceChoice
+from sfdkit.data.crop import CropMethod, CropRule, FaceSettings, Place, Refusal, crop_resize
+from sfdkit.data.detect import Face
 from sfdkit.data.identities import frame_sources
 from sfdkit.data.options import make_cut, require
 from sfdkit.data.picture import natural_key
 from sfdkit.data.sources import Cut, FrameSource, find_picture_folders, find_videos
 from sfdkit.errors import DataError
 
-_FACE, _CUT, _LOST = (255, 200, 0), (0, 220, 90), (230, 40, 40)
+_FOUND, _CUT, _LOST = (255, 200, 0), (0, 220, 90), (230, 40, 40)
+_FACE = FaceSettings()
 _LABEL = 15
 """Pixels of the words above each picture."""
 
@@ -40,13 +41,10 @@ def preview(
     output: str,
     crop: CropMethod = "face",
     margin: float | None = None,
-    detector: str = OPENCV,
-    detect_every: int = 8,
-    faces: FaceChoice = "largest",
-    min_face: int = 0,
-    max_border: float | None = None,
+    face: FaceSettings = _FACE,
     resolution: int = 256,
     frames_per_clip: int = 32,
+    min_frames: int = 8,
     fps: float = 25.0,
     videos: int = 48,
     columns: int = 8,
@@ -62,13 +60,10 @@ def preview(
         output: The picture to write, .png or .jpg.
         crop: As of sfdkit shards pack videos.
         margin: As of sfdkit shards pack videos.
-        detector: As of sfdkit shards pack videos.
-        detect_every: As of sfdkit shards pack videos.
-        faces: As of sfdkit shards pack videos.
-        min_face: As of sfdkit shards pack videos.
-        max_border: As of sfdkit shards pack videos.
+        face: As of sfdkit shards pack videos.
         resolution: Pixels of a side that clips would have.
         frames_per_clip: The most frames of a clip.
+        min_frames: The fewest.
         fps: At most so many frames of a second are looked at.
         videos: The most videos to show, spread over all there are.
         columns: Pictures beside each other.
@@ -76,8 +71,8 @@ def preview(
     """
     for name, value in (("--videos", videos), ("--columns", columns), ("--cell", cell)):
         require(name, value, 1)
-    rule = CropRule(crop, margin, detector, detect_every, faces, min_face, max_border)
-    cut = make_cut(resolution, rule, frames_per_clip, 2, fps)
+    rule = CropRule(crop, margin, face)
+    cut = make_cut(resolution, rule, frames_per_clip, min_frames, fps)
     sources = _sources(Path(root), cut)
     step = max(1, -(-len(sources) // videos))
     looked = [look(source) for source in tqdm(sources[::step], desc="look", unit="video")]
@@ -110,12 +105,12 @@ def look(source: FrameSource) -> Looked:
     found: dict[int, Face | None] = {}
     images: list[np.ndarray] = []
     try:
-        for index, (image, _) in enumerate(source.sampled()):
-            if index >= cut.frames_per_clip:
+        for index, frame in enumerate(source.sampled()):
+            if index > cut.frames_per_clip:
                 break
-            if watcher is not None and index % cut.rule.every == 0:
-                found[index] = watcher(image)
-            images.append(image)
+            if watcher is not None and index % cut.every == 0:
+                found[index] = watcher(frame.image)
+            images.append(frame.image)
     except DataError as error:
         if not images:
             return Looked(source.video, None, [], Refusal("unreadable", str(error)))
@@ -123,8 +118,10 @@ def look(source: FrameSource) -> Looked:
         return Looked(source.video, None, [], Refusal("unreadable", "it holds no frame"))
     stop = min(cut.rule.stop(found, 0, cut.frames_per_clip), len(images))
     image = images[stop // 2]
-    seen = [face for number, face in found.items() if number < stop]
-    place = cut.rule.place(seen, image.shape[1], image.shape[0])
+    seen = [face for number, face in found.items() if number <= cut.rule.last(stop)]
+    place: Place | Refusal = cut.rule.place(seen, image.shape[1], image.shape[0])
+    if stop < cut.min_frames:
+        place = Refusal("short", f"{stop} frames, at least {cut.min_frames} are wanted")
     return Looked(source.video, image, [face for face in seen if face is not None], place)
 
 
@@ -158,9 +155,9 @@ def _cell(one: Looked, width: int, height: int) -> np.ndarray:
     size = (max(1, round(wide * scale)), max(1, round(tall * scale)))
     shown = cv2.resize(one.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     for face in one.faces:
-        _outline(shown, face.box, 0.0, scale, _FACE, 1)
+        _outline(shown, face.box, 0.0, scale, _FOUND, 1)
         for x, y in face.eyes or ():
-            cv2.circle(shown, (round(x * scale), round(y * scale)), 2, _FACE, -1)
+            cv2.circle(shown, (round(x * scale), round(y * scale)), 2, _FOUND, -1)
     cell = np.full((height, width, 3), 235, np.uint8)
     if isinstance(one.place, Place):
         _outline(shown, one.place.box, one.place.turn, scale, _CUT, 2)

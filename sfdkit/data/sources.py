@@ -70,6 +70,22 @@ class Cut:
     fps: float
     """At most so many frames per second of a video are kept; the rate of a folder of pictures."""
 
+    @property
+    def every(self) -> int:
+        """In how many frames a face is looked for once: in the shortest clip, too."""
+        return min(self.rule.face.every, self.min_frames)
+
+
+class Sampled(NamedTuple):
+    """A frame that is used."""
+
+    image: np.ndarray
+    """H W 3 uint8 RGB."""
+    time: float
+    """Seconds after the first frame of the video."""
+    number: int
+    """Which one it is among all frames from the source's start on."""
+
 
 class _Ahead(NamedTuple):
     """What was found in a video before it is cut."""
@@ -93,12 +109,14 @@ class _Run:
     detector: str
     frames: list[np.ndarray] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
 
-    def add(self, image: np.ndarray, time: float, resolution: int) -> None:
+    def add(self, frame: Sampled, resolution: int) -> None:
         """Cut the next frame."""
-        self.times.append(time)
+        self.times.append(frame.time)
+        self.numbers.append(frame.number)
         if isinstance(self.place, Place):
-            self.frames.append(crop_resize(image, self.place, resolution))
+            self.frames.append(crop_resize(frame.image, self.place, resolution))
 
 
 def _size_changes(video: str, index: int, shape: tuple[int, ...], before: tuple[int, ...]) -> Skip:
@@ -151,7 +169,7 @@ class FrameSource:
                 skip(refusal)
             else:
                 assert isinstance(run.place, Place)
-                yield CutClip(run.frames, self._meta(number, run.place, run.times, run.detector))
+                yield CutClip(run.frames, self._meta(number, run, run.place))
         for problem in problems:
             skip(problem)
 
@@ -163,21 +181,21 @@ class FrameSource:
         shape: tuple[int, ...] | None = None
         index = -1
         try:
-            for index, (image, time) in enumerate(self.sampled()):
+            for index, frame in enumerate(self.sampled()):
                 if shape is None:
-                    shape = image.shape
-                    if rule.looks and most * image.nbytes <= _BUFFER:
+                    shape = frame.image.shape
+                    if rule.looks and most * frame.image.nbytes <= _BUFFER:
                         yield from self._buffered(problems)
                         return
                     ahead = self._looks() if rule.looks else None
-                elif image.shape != shape:
-                    problems.append(_size_changes(self.video, index, image.shape, shape))
+                elif frame.image.shape != shape:
+                    problems.append(_size_changes(self.video, index, frame.image.shape, shape))
                     break
                 if run is None or index == run.stop:
                     if run is not None:
                         yield run
-                    run = self._begin(image, index, ahead)
-                run.add(image, time, self.cut.resolution)
+                    run = self._begin(frame.image, index, ahead)
+                run.add(frame, self.cut.resolution)
         except DataError as error:
             problems.append(Skip(self.video, "damaged" if index >= 0 else "unreadable", str(error)))
         if run is not None:
@@ -190,13 +208,9 @@ class FrameSource:
         stop = self.cut.rule.stop(ahead.looks if ahead else {}, first, self.cut.frames_per_clip)
         if self.square is not None:
             return _Run(first, stop, Place(self.square.in_picture(width, height)), "")
-        last = stop if ahead is None else min(self._last(stop), ahead.length - 1)
+        last = stop if ahead is None else min(self.cut.rule.last(stop), ahead.length - 1)
         seen = [] if ahead is None else [ahead.looks[k] for k in range(first, last + 1) if k in ahead.looks]
         return _Run(first, stop, self.cut.rule.place(seen, width, height), ahead.detector if ahead else "")
-
-    def _last(self, stop: int) -> int:
-        """Return up to which frame looks count for a clip that ends before ``stop``: up to the next clip's first."""
-        return stop - 1 if self.cut.rule.method == "union" else stop
 
     def _buffered(self, problems: list[Skip]) -> Iterator[_Run]:
         """Look and cut in one reading of the video; memory holds the whole pictures of a clip."""
@@ -204,51 +218,50 @@ class FrameSource:
         watcher = rule.watcher() if self.track is None else None
         name = watcher.detector.name if watcher else "data set"
         looks: dict[int, Face | None] = {}
-        waiting: list[tuple[np.ndarray, float]] = []
+        waiting: list[Sampled] = []
         first, index = 0, -1
 
         def finish(stop: int) -> _Run:
-            seen = [looks[k] for k in range(first, self._last(stop) + 1) if k in looks]
-            run = _Run(first, stop, rule.place(seen, waiting[0][0].shape[1], waiting[0][0].shape[0]), name)
-            for image, time in waiting[: stop - first]:
-                run.add(image, time, self.cut.resolution)
+            seen = [looks[k] for k in range(first, rule.last(stop) + 1) if k in looks]
+            height, width = waiting[0].image.shape[:2]
+            run = _Run(first, stop, rule.place(seen, width, height), name)
+            for frame in waiting[: stop - first]:
+                run.add(frame, self.cut.resolution)
             return run
 
         try:
-            for index, (image, time) in enumerate(self.sampled()):
-                if waiting and image.shape != waiting[0][0].shape:
-                    problems.append(_size_changes(self.video, index, image.shape, waiting[0][0].shape))
+            for index, frame in enumerate(self.sampled()):
+                if waiting and frame.image.shape != waiting[0].image.shape:
+                    problems.append(_size_changes(self.video, index, frame.image.shape, waiting[0].image.shape))
                     break
-                if index % self._every == 0:
-                    looks[index] = watcher(image) if watcher else self._tracked(image, time)
+                if index % self.cut.every == 0:
+                    looks[index] = watcher(frame.image) if watcher else self._tracked(frame)
                 stop = rule.stop(looks, first, self.cut.frames_per_clip)
                 if waiting and index >= stop:
                     yield finish(stop)
                     first, waiting = stop, waiting[stop - first :]
                     looks = {k: face for k, face in looks.items() if k >= first}
-                waiting.append((image, time))
+                waiting.append(frame)
         except DataError as error:
             problems.append(Skip(self.video, "damaged" if index >= 0 else "unreadable", str(error)))
         if waiting:
             yield finish(first + len(waiting))
 
-    @property
-    def _every(self) -> int:
-        """In how many frames a face is looked for once: in the shortest clip, too."""
-        return min(self.cut.rule.every, self.cut.min_frames)
-
-    def sampled(self) -> Iterator[tuple[np.ndarray, float]]:
-        """Yield the frames that are used, with their time in seconds."""
+    def sampled(self) -> Iterator[Sampled]:
+        """Yield the frames that are used."""
         if self.path.is_dir():
             for index, picture in enumerate(list_pictures(self.path)):
-                yield read_picture(picture), index / self.cut.fps
+                yield Sampled(read_picture(picture), index / self.cut.fps, index)
             return
-        tick = 0
+        tick, number = 0, -1
         for image, time in read_frames(self.path, self.start):
             if self.stop is not None and time >= self.stop - _INSTANT:
                 return
-            if time >= self.start - _INSTANT and (time - self.start) * self.cut.fps >= tick - 0.25:
-                yield image, time
+            if time < self.start - _INSTANT:
+                continue
+            number += 1
+            if (time - self.start) * self.cut.fps >= tick - 0.25:
+                yield Sampled(image, time, number)
                 tick = max(tick, int((time - self.start) * self.cut.fps)) + 1
 
     def _looks(self) -> _Ahead:
@@ -257,17 +270,17 @@ class FrameSource:
         found: dict[int, Face | None] = {}
         length = 0
         try:
-            for index, (image, time) in enumerate(self.sampled()):
-                if index % self._every == 0:
-                    found[index] = watcher(image) if watcher else self._tracked(image, time)
+            for index, frame in enumerate(self.sampled()):
+                if index % self.cut.every == 0:
+                    found[index] = watcher(frame.image) if watcher else self._tracked(frame)
                 length = index + 1
         except DataError:
             pass  # the reading that cuts meets the same damage and reports it
         return _Ahead(found, length, watcher.detector.name if watcher else "data set")
 
-    def _tracked(self, image: np.ndarray, time: float) -> Face | None:
+    def _tracked(self, frame: Sampled) -> Face | None:
         assert self.track is not None
-        box = self.track.at(time, image.shape[1], image.shape[0])
+        box = self.track.at(frame.time, frame.image.shape[1], frame.image.shape[0])
         return None if box is None else Face(box, 1.0)
 
     def _refuse(self, run: _Run) -> Skip | None:
@@ -279,7 +292,8 @@ class FrameSource:
             return Skip(self.video, run.place.reason, f"{where}: {run.place.detail}")
         return None
 
-    def _meta(self, number: int, place: Place, times: list[float], detector: str) -> ClipMeta:
+    def _meta(self, number: int, run: _Run, place: Place) -> ClipMeta:
+        times = run.times
         span = times[-1] - times[0]
         return ClipMeta(
             key=f"{self.key}-{number:04d}",
@@ -290,8 +304,9 @@ class FrameSource:
             fps=round((len(times) - 1) / span, 3) if span > 0 else self.cut.fps,
             times=[round(time, 6) for time in times],
             resolution=self.cut.resolution,
-            crop=self.cut.rule.meta(place, detector),
+            crop=self.cut.rule.meta(place, run.detector, self.cut.every),
             groups=self.groups,
+            numbers=run.numbers,
         )
 
 

@@ -47,8 +47,8 @@ def pose_errors(one: Tensor, other: Tensor) -> dict[str, Tensor]:
         other: F 3, degrees.
 
     Returns:
-        ``pose_error``, the mean over yaw, pitch and roll, and ``yaw_error``, ``pitch_error``, ``roll_error``; F values
-        each.
+        ``pose_error``, the mean over yaw, pitch and roll (APD), and ``yaw_error``, ``pitch_error``, ``roll_error``; F
+        values each.
     """
     errors = ((one - other + 180.0) % 360.0 - 180.0).abs()
     return {"pose_error": errors.mean(1), **{f"{name}_error": errors[:, k] for k, name in enumerate(POSE)}}
@@ -63,7 +63,8 @@ def expression_errors(one: Tensor, other: Tensor, names: Sequence[str]) -> dict[
         names: E names.
 
     Returns:
-        ``expression_error``, the mean over all of them, and ``<name>_error`` for each; F values each.
+        ``expression_error``, the mean over all of them (what PIRenderer calls AED), and ``<name>_error`` for each; F
+        values each.
     """
     errors = (one - other).abs()
     return {"expression_error": errors.mean(1), **{f"{name}_error": errors[:, k] for k, name in enumerate(names)}}
@@ -73,24 +74,9 @@ def identity_distance(one: Tensor, other: Tensor) -> Tensor:
     """Return the squared Euclidean distance of embeddings, F Z each; F values.
 
     This is the average Euclidean distance (AED) of the First Order Motion Model, there of OpenFace embeddings.
-    PIRenderer calls another thing by the same letters: see :func:`expression_distance`.
+    PIRenderer calls the distance of expressions by the same letters: see :func:`expression_errors`.
     """
     return (one - other).square().sum(1)
-
-
-def expression_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Return the mean absolute difference of expression coefficients, F E each; F values.
-
-    This is the average expression distance (AED) of PIRenderer, there of a 3D morphable model's coefficients
-    (https://arxiv.org/abs/2109.08379). The First Order Motion Model calls another thing by the same letters: see
-    :func:`identity_distance`.
-    """
-    return (one - other).abs().mean(1)
-
-
-def pose_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Return the average pose distance (APD): mean absolute difference of yaw, pitch and roll, F 3 each; F values."""
-    return pose_errors(one, other)["pose_error"]
 
 
 def rotation_distance(one: Tensor, other: Tensor) -> Tensor:

@@ -100,25 +100,31 @@ class SetDistances:
     """
 
     def __init__(self, features: nn.Module, device: torch.device) -> None:
-        self.device = device
-        self.fid, self.kid = fid(features).to(device), kid(features, subset=KID_SUBSET).to(device)
+        self.features, self.device = features, device
+        self.metrics: tuple[FrechetInceptionDistance, KernelInceptionDistance] | None = None
         self.frames = 0
 
     def add(self, result: Tensor, wanted: Tensor) -> None:
         """Add K results and as many pictures that they are compared with, K 3 R R in [0, 1] each."""
         for pictures, real in ((wanted, True), (result, False)):
             for some in pictures.split(_BATCH):
-                self.fid.update(some.to(self.device), real=real)
-                self.kid.update(some.to(self.device), real=real)
+                with torch.no_grad():
+                    found = self.features(some.to(self.device))
+                if self.metrics is None:  # the network runs once for both: they see its features as they are
+                    as_they_are = nn.Identity()
+                    made = fid(as_they_are, tuple(found.shape[1:])), kid(as_they_are, KID_SUBSET)
+                    self.metrics = made[0].to(self.device), made[1].to(self.device)
+                for metric in self.metrics:
+                    metric.update(found, real=real)
         self.frames += len(result)
 
     def compute(self) -> dict[str, float]:
         """Return ``fid``, ``kid`` (a mean over subsets, where there are enough pictures) and ``fid_frames``."""
-        if self.frames < 2:
+        if self.metrics is None or self.frames < 2:
             return {}
-        values = {"fid": float(self.fid.compute()), "fid_frames": float(self.frames)}
+        values = {"fid": float(self.metrics[0].compute()), "fid_frames": float(self.frames)}
         if self.frames >= KID_SUBSET:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # KID draws subsets: the same pictures give the same figure
-                values["kid"] = float(self.kid.compute()[0])
+                values["kid"] = float(self.metrics[1].compute()[0])
         return values

@@ -33,6 +33,9 @@ _PIXELS = (
     ("L1 ↓", "l1", 4),
     ("PSNR ↑", "psnr", 2),
     ("SSIM ↑", "ssim", 3),
+    ("MS-SSIM ↑", "ms_ssim", 3),
+    ("FID ↓", "fid", 2),
+    ("KID ↓", "kid", 4),
     ("LPIPS ↓", "lpips", 3),
     ("face L1 ↓", "face_l1", 4),
     ("face PSNR ↑", "face_psnr", 2),
@@ -46,6 +49,10 @@ _READ = (
     ("yaw", "yaw_error", 2),
     ("pitch", "pitch_error", 2),
     ("roll", "roll_error", 2),
+    ("rotation, ° ↓", "rotation_error", 2),
+    ("eyes open ↓", "eye_openness_error", 3),
+    ("mouth open ↓", "mouth_openness_error", 3),
+    ("AED ↓", "aed", 3),
     ("expression ↓", "expression_error", 3),
 )
 
@@ -73,8 +80,9 @@ def headline_section(m: Mapping[str, Value]) -> str:
             total = show(number_of(m, f"{key}/factors"), 0)
             tiles.append(make_tile(f"{own:.0f} <small>of {total}</small>", f"motion factors {words}"))
     about = (
-        f"{m.get('evaluation/clips')} clips of {m.get('evaluation/frames_per_clip')} driven frames, "
-        f"{m.get('evaluation/pairs')} cross pairs with a true answer; data set {m.get('evaluation/dataset')}, split "
+        f"{m.get('evaluation/clips')} clips drive themselves, {m.get('evaluation/pairs')} cross pairs have a true "
+        f"answer, {m.get('evaluation/driven_frames')} driven frames, protocol {m.get('evaluation/protocol')}; data set "
+        f"{m.get('evaluation/dataset')}, split "
         f"{m.get('evaluation/split')}, {m.get('evaluation/resolution')} pixels."
     )
     return (
