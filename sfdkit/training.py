@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sfdkit.callbacks import (
     AtomicCheckpoints,
@@ -115,9 +117,12 @@ def _launch(args: Sequence[str], run: bool = True) -> AnimationCLI:
     Raises:
         SfdkitError: What a part of the experiment refused. The parser would report it with all values of that part,
             which may be the very secret that was refused.
+        SystemExit: SIGTERM ended a training, with the shell's status for that: Lightning's own would be 0, a success.
     """
     try:
         return AnimationCLI.launch(args, run)
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
     except (TypeError, ValueError) as error:
         refused = _refused(error)
         if refused is None or refused is error:

@@ -246,6 +246,22 @@ def test_a_run_that_fails_does_not_stop_the_others(
     assert good.state() == "done" and failing.state() == "cut"
 
 
+def test_a_training_that_is_terminated_has_failed_and_goes_on(finished: Finished, tmp_path: Path) -> None:
+    long = {"overrides": {"trainer.max_steps": 100_000}}
+    study, output, (job,) = finished.copy(tmp_path, runs={"long": long}, validations=None)
+    process = start(study, output)
+    wait_for(job.checkpoint, process)
+    children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "sfdkit fit"], capture_output=True, text=True)
+    os.kill(int(children.stdout), signal.SIGTERM)
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode == 1 and f"sfdkit fit ended with status {128 + signal.SIGTERM}" in printed
+    assert job.state() == "cut"
+    (job.folder / "trained.json").write_text("{}")
+    assert job.state() == "trained"
+    job.checkpoint.unlink()
+    assert job.state() == "new"
+
+
 def test_what_another_process_works_on_is_waited_for(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

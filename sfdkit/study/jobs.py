@@ -116,13 +116,16 @@ class Job:
             return "done" if done.get("fingerprint") == self.definition["fingerprint"] else "changed"
         if not self._begun():
             return "new"
-        if (self.folder / "trained.json").exists():
-            return "trained"
-        return "cut" if self.checkpoint.exists() else "new"
+        if not self.checkpoint.exists():
+            return "new"
+        return "trained" if self._trained() else "cut"
 
     def _begun(self) -> bool:
         """Whether the folder holds a training of this very definition."""
         return (read_json(self.folder / "definition.json") or {}).get("training") == self.training
+
+    def _trained(self) -> bool:
+        return (self.folder / "trained.json").exists()
 
     def changes(self) -> list[str]:
         """Return what has changed since the job was finished, as ``name: before -> now``."""
@@ -138,7 +141,7 @@ class Job:
         What another definition left is removed, but for a training whose evaluation alone has changed.
         """
         state = self.state()
-        if state == "changed" and self._begun() and (self.folder / "trained.json").exists():
+        if state == "changed" and self._begun() and self.checkpoint.exists() and self._trained():
             for name in ("done.json", "metrics.json", "sheet.png"):
                 (self.folder / name).unlink(missing_ok=True)
             state = "trained"
