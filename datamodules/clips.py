@@ -1,4 +1,4 @@
-"""Clips: your own videos, or those of any data set that ``sfdkit shards pack videos`` or ``images`` reads."""
+"""Clips: your own videos, or those of any data set that ``sfdkit prepare clips`` or ``shards pack images`` reads."""
 
 from __future__ import annotations
 

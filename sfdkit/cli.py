@@ -29,7 +29,7 @@ OWN_COMMANDS = {
     "motion": "a clip's motion in a file:  sfdkit motion extract --checkpoint C --driving D --output T.safetensors",
     "study": "run an experiment in variants and seeds, compare them:  sfdkit study run|report FOLDER",
     "evaluate": "figures, probes and report.html of a checkpoint on shards",
-    "prepare": "pack a published data set:  sfdkit prepare voxceleb|hdtf|celebv --root R --output S",
+    "prepare": "pack a published data set:  sfdkit prepare voxceleb|hdtf|celebv|clips --root R --output S",
     "crop": "see what would be cut:  sfdkit crop preview --root VIDEOS --output sheet.png",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
     "bench": "measure how fast shards are read, beside other loaders:  sfdkit bench stream --folder ADDRESS",
@@ -139,9 +139,10 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
 
         return {"train": train}
     if command == "prepare":
+        from sfdkit.data.commands import pack_videos
         from sfdkit.data.prepare import commands
 
-        return dict(commands())
+        return {**commands(), "clips": pack_videos}
     if command == "crop":
         from sfdkit.data.preview import preview
 

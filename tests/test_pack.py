@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pytest
 
+from sfdkit.cli import main
 from sfdkit.data import commands
 from sfdkit.data import pack as pack_module
 from sfdkit.data import spool as spool_module
@@ -145,6 +147,21 @@ def test_a_second_call_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
         pack_puppets(str(out), seed=1, **PUPPETS)
     pack_puppets(str(out), seed=1, overwrite=True, **PUPPETS)
     assert json.loads((out / "pack.json").read_text())["settings"]["seed"] == 1
+
+
+def test_a_dry_run_tells_what_would_be_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    write(root / "a.mp4", 6)
+    (tmp_path / "people.csv").write_text("file,identity\na.mp4,ann\ngone.mp4,bob\n")
+    words = ["prepare", "clips", f"--root={root}", f"--output={out}", f"--identities={tmp_path / 'people.csv'}"]
+    words += [f"--{name}={value}" for name, value in {**SMALL, "validation_share": 0, "test_share": 0}.items()]
+    assert main([*words, "--dry_run=true"]) == 0
+    printed = capsys.readouterr().out
+    assert "found     1 videos" in printed and re.search(r"train +1 stretches", printed)
+    assert "left out  missing: 1, such as gone.mp4" in printed and not out.exists()
+    assert main(words) == 0
+    assert load_index(out / "train")["identities"] == 1
 
 
 def test_new_videos_are_noticed(tmp_path: Path) -> None:

@@ -160,9 +160,16 @@ def test_manifest_is_looked_up_from_its_folder_and_from_root(tmp_path: Path) -> 
     manifest.write_text(
         "\ufefffile,identity,licence,group_age\nvideos/a.mp4,ann,CC0,old\nb.mp4,bob,,young\n", encoding="utf-8"
     )
-    people = read_manifest(manifest, root)
+    people, missing = read_manifest(manifest, root)
     assert people[root / "a.mp4"] == ("ann", "CC0", {"age": "old"})
     assert people[root / "b.mp4"] == ("bob", "", {"age": "young"})
+    assert [skip.file for skip in missing] == ["videos/a.mp4", "b.mp4"]
+    root.mkdir()
+    (root / "b.mp4").touch()
+    assert [skip.file for skip in read_manifest(manifest, root)[1]] == ["videos/a.mp4"]
+    manifest.write_text("file,identity\na,ann\nb\n")
+    with pytest.raises(DataError, match=r"people\.csv, line 3: give each file a path and an identity"):
+        read_manifest(manifest, root)
     manifest.write_text("file,identitie\na,b\n")
     with pytest.raises(DataError, match=r"no column 'identity'.*Did you mean 'identitie'"):
         read_manifest(manifest, root)

@@ -14,7 +14,16 @@ from sfdkit.data.crop import CropMethod, CropRule, FaceSettings
 from sfdkit.data.engines import EngineName
 from sfdkit.data.identities import IdentityRule, fingerprint, frame_sources, split_identities
 from sfdkit.data.index import load_index
-from sfdkit.data.options import make_cut, make_options, make_shares, require, require_fps, require_resolution, tell
+from sfdkit.data.options import (
+    make_cut,
+    make_options,
+    make_shares,
+    outline,
+    require,
+    require_fps,
+    require_resolution,
+    tell,
+)
 from sfdkit.data.pack import ShardOptions, pack
 from sfdkit.data.packed import SPLITS
 from sfdkit.data.puppet_source import PuppetSource
@@ -49,6 +58,7 @@ def pack_videos(
     engine: EngineName = "processes",
     scratch: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Pack a folder of videos into shards, split by identity.
 
@@ -83,6 +93,7 @@ def pack_videos(
         engine: processes works on this machine, ray on the cluster that RAY_ADDRESS names, else on a local one.
         scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
         overwrite: Replace what was packed into OUTPUT before.
+        dry_run: Say what would be done, and do nothing.
     """
     cut = make_cut(
         resolution,
@@ -94,7 +105,7 @@ def pack_videos(
     options = make_options(dataset, resolution, clips_per_shard, seed, workers, engine)
     shares = make_shares(validation_share, test_share)
     sources, skips = frame_sources(Path(root), find_videos(Path(root)), cut, identity, identities, dataset, licence)
-    _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch)
+    _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch, dry_run)
 
 
 def pack_images(
@@ -119,6 +130,7 @@ def pack_images(
     engine: EngineName = "processes",
     scratch: str | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Pack folders of pictures into shards, split by identity; each folder holds the frames of one video.
 
@@ -153,6 +165,7 @@ def pack_images(
         engine: processes works on this machine, ray on the cluster that RAY_ADDRESS names, else on a local one.
         scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
         overwrite: Replace what was packed into OUTPUT before.
+        dry_run: Say what would be done, and do nothing.
     """
     cut = make_cut(
         resolution,
@@ -165,7 +178,7 @@ def pack_images(
     shares = make_shares(validation_share, test_share)
     folders = find_picture_folders(Path(root))
     sources, skips = frame_sources(Path(root), folders, cut, identity, identities, dataset, licence)
-    _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch)
+    _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch, dry_run)
 
 
 def pack_puppets(
@@ -307,11 +320,15 @@ def _pack_frames(
     shares: tuple[float, float],
     overwrite: bool,
     scratch: str | None,
+    dry_run: bool,
 ) -> None:
     splits = split_identities((source.identity for source in sources), *shares, options.seed)
     members: dict[str, list[FrameSource]] = {split: [] for split in SPLITS}
     for source in sources:
         members[splits[source.identity]].append(replace(source, path=source.path.absolute()))  # wherever it is opened
+    if dry_run:
+        print("\n".join([f"found     {len(sources)} videos", *outline(members, skips, cut, output)]))
+        return
     settings = {
         "source": "files",
         "dataset": options.dataset,

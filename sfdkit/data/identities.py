@@ -55,7 +55,7 @@ def identity_of(path: Path, root: Path, rule: IdentityRule) -> str:
     return relative.with_suffix("").as_posix()
 
 
-def read_manifest(manifest: Path, root: Path) -> dict[Path, Person]:
+def read_manifest(manifest: Path, root: Path) -> tuple[dict[Path, Person], list[Skip]]:
     """Read a csv that names the person in each file.
 
     The columns ``file`` and ``identity`` are required; ``licence`` and ``group_NAME`` are kept with each clip; others
@@ -66,12 +66,13 @@ def read_manifest(manifest: Path, root: Path) -> dict[Path, Person]:
         root: The folder of the videos.
 
     Returns:
-        Resolved path to person.
+        Resolved path to person; and what the manifest lists that lies in neither folder.
 
     Raises:
-        DataError: The manifest is missing, is no csv, or lacks a column.
+        DataError: The manifest is missing, is no csv, lacks a column, or names nobody in a line.
     """
     people: dict[Path, Person] = {}
+    missing: list[Skip] = []
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -85,14 +86,20 @@ def read_manifest(manifest: Path, root: Path) -> dict[Path, Person]:
                     )
             for row in reader:
                 groups = {name.removeprefix("group_"): row[name] for name in columns if name.startswith("group_")}
+                if not row["file"] or not row["identity"]:
+                    raise DataError(
+                        f"--identities: {manifest}, line {reader.line_num}: give each file a path and an identity"
+                    )
                 person = Person(row["identity"], row.get("licence") or "", groups)
-                for base in (root, manifest.parent):
-                    people[(base / row["file"]).resolve()] = person
+                places = [(base / row["file"]).resolve() for base in (root, manifest.parent)]
+                people |= dict.fromkeys(places, person)
+                if not any(place.exists() for place in places):
+                    missing.append(Skip(row["file"], "missing", f"{manifest} lists it, and it is not there"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"--identities: cannot read {manifest} ({error}): give a csv with the columns file,identity"
         ) from error
-    return people
+    return people, missing
 
 
 def split_identities(
@@ -138,15 +145,15 @@ def frame_sources(
         licence: Where the manifest names none.
 
     Returns:
-        The sources, and those that the manifest does not list.
+        The sources; and what is left out, as the manifest does not list it or it is not there.
 
     Raises:
         DataError: The rule does not fit a path, or the manifest cannot be used or lists none of the paths.
     """
-    people = read_manifest(Path(manifest), root) if manifest else None
+    people, skips = read_manifest(Path(manifest), root) if manifest else (None, [])
     names = {path: path.relative_to(root).as_posix() for path in paths}
     keys = clip_keys(names.values())
-    sources, skips = [], []
+    sources = []
     for path, name in names.items():
         person = people.get(path.resolve()) if people is not None else Person(identity_of(path, root, rule), "", {})
         if person is None:
@@ -155,8 +162,9 @@ def frame_sources(
         owner = person.licence or licence
         sources.append(FrameSource(path, keys[name], name, person.identity, dataset, owner, cut, person.groups))
     if not sources:
+        example = next(iter(names.values()))
         raise DataError(
-            f"--identities: {manifest} lists none of the {len(paths)} files in {root}, for example {skips[0].file}: "
+            f"--identities: {manifest} lists none of the {len(paths)} files in {root}, for example {example}: "
             "its column file must give paths from its own folder or from --root"
         )
     return sources, skips

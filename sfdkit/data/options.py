@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
 from sfdkit.data.crop import LOOKING, CropRule, FaceSettings
 from sfdkit.data.engines import EngineName
 from sfdkit.data.pack import ShardOptions
 from sfdkit.data.packed import PackReport
-from sfdkit.data.sources import Cut
+from sfdkit.data.sources import Cut, FrameSource, Skip
 from sfdkit.errors import ConfigError
+
+_EXAMPLES = 3
 
 
 def require(option: str, value: int, least: int) -> None:
@@ -96,6 +101,21 @@ def make_shares(validation: float, test: float) -> tuple[float, float]:
             f"--validation_share is {validation} and --test_share {test}: give shares from 0 whose sum is below 1"
         )
     return validation, test
+
+
+def outline(members: Mapping[str, Sequence[FrameSource]], skips: Sequence[Skip], cut: Cut, output: str) -> list[str]:
+    """Return what packing would do, line by line: what ``--dry_run`` prints."""
+    lines = [
+        f"to do     clips of {cut.min_frames} to {cut.frames_per_clip} frames, {cut.fps:g} a second, "
+        f"{cut.resolution} x {cut.resolution} pixels, crop {cut.rule.method}, into {output}"
+    ]
+    for split, sources in members.items():
+        people = {source.identity for source in sources}
+        lines.append(f"  {split:12}{len(sources):7} stretches, {len(people)} people")
+    for reason, count in Counter(skip.reason for skip in skips).most_common():
+        some = [f"{skip.file} ({skip.detail})" for skip in skips if skip.reason == reason][:_EXAMPLES]
+        lines.append(f"left out  {reason}: {count}, such as {', '.join(some)}")
+    return lines
 
 
 def tell(report: PackReport) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +14,12 @@ from sfdkit.data.crop import CropRule, DataCrop, FaceSettings
 from sfdkit.data.engines import EngineName
 from sfdkit.data.identities import fingerprint, split_identities
 from sfdkit.data.layout import DataSet, Found, Stretch
-from sfdkit.data.options import make_cut, make_options, make_shares, tell
+from sfdkit.data.options import make_cut, make_options, make_shares, outline, tell
 from sfdkit.data.pack import pack
 from sfdkit.data.packed import SPLITS
 from sfdkit.data.sources import Cut, FrameSource, clip_keys
 from sfdkit.errors import ConfigError, DataError
 
-_EXAMPLES = 3
 _FACE = FaceSettings()
 _PACKAGE = "datamodules"
 
@@ -189,18 +188,12 @@ def _assign(stretches: Sequence[Stretch], shares: tuple[float, float], seed: int
 
 def describe(data: DataSet, found: Found, members: Mapping[str, Sequence[FrameSource]], cut: Cut, output: str) -> str:
     """Return what would be done, in words."""
-    lines = [
-        f"{data.title} ({data.address})",
-        f"licence   {data.licence}",
-        f"cite      {data.citation}",
-        f"found     {found.layout}: {len(found.stretches)} stretches",
-        f"to do     clips of {cut.min_frames} to {cut.frames_per_clip} frames, {cut.fps:g} a second, "
-        f"{cut.resolution} x {cut.resolution} pixels, crop {cut.rule.method}, into {output}",
-    ]
-    for split, sources in members.items():
-        people = {source.identity for source in sources}
-        lines.append(f"  {split:12}{len(sources):7} stretches, {len(people)} people")
-    for reason, count in Counter(skip.reason for skip in found.skips).most_common():
-        some = [f"{skip.file} ({skip.detail})" for skip in found.skips if skip.reason == reason][:_EXAMPLES]
-        lines.append(f"left out  {reason}: {count}, such as {', '.join(some)}")
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"{data.title} ({data.address})",
+            f"licence   {data.licence}",
+            f"cite      {data.citation}",
+            f"found     {found.layout}: {len(found.stretches)} stretches",
+            *outline(members, found.skips, cut, output),
+        ]
+    )

@@ -58,9 +58,9 @@ def preview(
     Args:
         root: Folder that is searched for videos, or for folders of pictures where it holds no video.
         output: The picture to write, .png or .jpg.
-        crop: As of sfdkit shards pack videos.
-        margin: As of sfdkit shards pack videos.
-        face: As of sfdkit shards pack videos.
+        crop: As of sfdkit prepare clips.
+        margin: As of sfdkit prepare clips.
+        face: As of sfdkit prepare clips.
         resolution: Pixels of a side that clips would have.
         frames_per_clip: The most frames of a clip.
         min_frames: The fewest.
