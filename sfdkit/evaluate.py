@@ -118,6 +118,7 @@ from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import gmac_per_driven_frame, parameters
 from sfdkit.page import About, Pictures, write_page
 from sfdkit.protocols import ProtocolName, plan_protocol, read_videos, with_best_frames
+from sfdkit.ranks import join_ranks
 from sfdkit.reenact import READABLE, Follow, reenact
 from sfdkit.report import Value, distance_table, make_folder, write_metrics, write_picture
 from sfdkit.rows import by_group, choose_groups, means, write_pairs
@@ -163,6 +164,7 @@ def evaluate(
 
     Writes metrics.json, pairs.csv, axes.json, sheet.png, traversal.png and report.html. Puppets have a true answer for
     one face driven by another, and known factors; what has no answer in other data is left out, and the report says so.
+    ``torchrun --nproc_per_node 4 -m sfdkit evaluate ...`` shares the pairs out over four processes and GPUs.
 
     Args:
         checkpoint: A checkpoint that sfdkit fit wrote.
@@ -185,7 +187,7 @@ def evaluate(
         keep: Keep the results beside what they should be, as videos or frames.
 
     Returns:
-        What metrics.json holds.
+        What metrics.json holds; of several processes the first alone writes, and others return the distances.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged, of another model, or its results are not finite.
@@ -204,6 +206,7 @@ def evaluate(
     if cross_pairs < 0:
         raise ConfigError(f"cross_pairs: {cross_pairs} is not possible; give 0 for none, or more")
     began = time.perf_counter()
+    where = join_ranks()
     index = load_index(shards)
     folder = make_folder(Path(output))
     loaded = load_animator(checkpoint, choose_device(device), trust or ())
@@ -232,7 +235,10 @@ def evaluate(
             f"protocol: {protocol} drives one real face by another, so there is no truth, and nothing is to be kept "
             "or measured; give --keep, --measure.features or another network of --measure"
         )
-    collected = {kind: Collector(folder, keep, kind, opened.features, place) for kind in ("self", "cross")}
+    collected = {
+        kind: Collector(folder, keep, kind, opened.features, place, pairs)
+        for kind, pairs in (("self", own), ("cross", shown_pairs))
+    }
     by_self = reenact(animator, own, batch_size, opened.gauges, "self", collected["self"].sink)
     by_cross = reenact(animator, shown_pairs, batch_size, opened.gauges, "cross", collected["cross"].sink)
     measured = means(by_self.rows, "self") | means(by_cross.rows, "cross")
@@ -241,6 +247,8 @@ def evaluate(
     if not true_pairs and "self/copy_l1" in measured:
         measured |= {f"copy/{name}": measured[f"self/copy_{name}"] for name in ("l1", "psnr", "ssim")}
     _require_finite(measured, checkpoint)
+    if not where.leads:
+        return dict(measured)
 
     metrics: dict[str, Value] = {**measured, **opened.about, **_about(loaded, index)}
     read_well = {name: columns.read_well() for name, columns in by_self.follow.items()}

@@ -8,6 +8,7 @@ https://github.com/AliaksandrSiarohin/pose-evaluation reads.
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -35,12 +36,19 @@ class Collector:
         kind: ``self`` or ``cross``.
         features: By which they are compared; None compares nothing.
         device: Where they are compared.
+        pairs: All that will come, of which other processes may take some.
     """
 
     def __init__(
-        self, folder: Path, form: Keep | None, kind: str, features: nn.Module | None, device: torch.device
+        self,
+        folder: Path,
+        form: Keep | None,
+        kind: str,
+        features: nn.Module | None,
+        device: torch.device,
+        pairs: Sequence[Pair],
     ) -> None:
-        self._keeper = None if form is None else Keeper(folder, form, kind)
+        self._keeper = None if form is None else Keeper(folder, form, kind, pairs)
         self._sets = None if features is None else SetDistances(features, device)
 
     @property
@@ -55,7 +63,7 @@ class Collector:
             self._sets.add(result, driving if truth is None else truth)
 
     def distances(self) -> dict[str, float]:
-        """Return the distances of the sets, by name."""
+        """Return the distances of the sets, by name, over all processes."""
         return {} if self._sets is None else self._sets.compute()
 
 
@@ -66,22 +74,27 @@ class Keeper:
         folder: Of the evaluation.
         form: ``videos`` or ``frames``.
         kind: ``self`` or ``cross``.
+        pairs: All that will come: their names are told apart, the same way in every process.
     """
 
-    def __init__(self, folder: Path, form: Keep, kind: str) -> None:
+    def __init__(self, folder: Path, form: Keep, kind: str, pairs: Sequence[Pair]) -> None:
         self.folder, self.form = folder / "results" / kind, form
-        self._names: set[str] = set()
+        self._names: dict[int, str] = {}
+        taken: set[str] = set()
+        for pair in pairs:
+            name = self._names[id(pair)] = _name(pair, taken)
+            taken.add(name)
 
     def __call__(self, pair: Pair, result: Tensor, driving: Tensor, truth: Tensor | None) -> None:
         """Write one pair.
 
         Args:
-            pair: The pair.
+            pair: One of those that were to come.
             result: K 3 R R in [0, 1].
             driving: K 3 R R.
             truth: K 3 R R; None where it is not known.
         """
-        name = self._name(pair)
+        name = self._names[id(pair)]
         rate = float(pair.driver.clip["meta"]["fps"])
         sides = {"generated": result, "driving" if truth is None else "truth": driving if truth is None else truth}
         for side, pictures in sides.items():
@@ -94,15 +107,15 @@ class Keeper:
                 for number, frame in enumerate(frames):
                     Image.fromarray(frame).save(place / f"{number:07d}.png")
 
-    def _name(self, pair: Pair) -> str:
-        parts = [pair.source.clip["key"]] + ([] if pair.source is pair.driver else [pair.driver.clip["key"]])
-        plain = "--".join(re.sub(r"\.\w{1,5}$", "", part).replace("/", "_") for part in parts)
-        name, number = plain, 1
-        while name in self._names:
-            number += 1
-            name = f"{plain}-{number}"
-        self._names.add(name)
-        return name
+
+def _name(pair: Pair, taken: Container[str]) -> str:
+    parts = [pair.source.clip["key"]] + ([] if pair.source is pair.driver else [pair.driver.clip["key"]])
+    plain = "--".join(re.sub(r"\.\w{1,5}$", "", part).replace("/", "_") for part in parts)
+    name, number = plain, 1
+    while name in taken:
+        number += 1
+        name = f"{plain}-{number}"
+    return name
 
 
 def _write_video(path: Path, frames: list[np.ndarray], rate: float) -> None:

@@ -37,6 +37,7 @@ from sfdkit.measure.types import FaceMeasurer
 from sfdkit.metrics.faces import rotation_distance
 from sfdkit.metrics.protocol import cross_pairs
 from sfdkit.model.animator import FaceAnimator
+from sfdkit.ranks import ranks
 from sfdkit.samples import Pair, Sample, load_frames
 from sfdkit.storage import Storage
 from sfdkit.types import Clip
@@ -113,7 +114,7 @@ def read_videos(folder: str | Path | Storage, index: ShardIndex, most: int | Non
     require_shards(storage, index)
     found: dict[tuple[str, str], list[Clip]] = defaultdict(list)
     total = sum(entry["clips"] for entry in index["shards"])
-    with tqdm(total=total, desc="read", unit="clip") as bar:
+    with tqdm(total=total, desc="read", unit="clip", disable=not ranks().leads) as bar:
         for entry in index["shards"]:
             for clip in read_good_clips(storage, entry, 0, entry["clips"]):
                 found[clip["meta"]["identity"], clip["meta"]["video"]].append(clip)
@@ -137,13 +138,19 @@ def with_best_frames(
         measurer: Reads faces.
         batch_size: Driving frames per step.
     """
-    found = []
-    for pair in tqdm(pairs, desc="best frame", unit="pair"):
+    where = ranks()
+    bests: dict[int, int] = {}
+    for number, pair in enumerate(tqdm(pairs, desc="best frame", unit="pair", disable=not where.leads)):
+        if not where.mine(number):
+            continue
         frames = range(len(pair.driver.chosen) - 1)
         parts = [frames[at : at + batch_size] for at in range(0, len(frames), batch_size)]
         away = torch.cat([_away(animator, pair.part(part), measurer) for part in parts], 1)
         turned, moved = away[0].nan_to_num(torch.inf), away[1]
-        best = pair.driver.part([int((turned if turned.isfinite().any() else moved).argmin())])
+        bests[number] = int((turned if turned.isfinite().any() else moved).argmin())
+    found = []
+    for pair, frame in zip(pairs, where.gather(bests), strict=True):
+        best = pair.driver.part([frame])
         start = frame_bytes(best.clip["frames"], 1)
         clip = Clip(key=best.clip["key"], meta=best.clip["meta"], frames=pack_frames([start, start]))
         found.append(pair._replace(start=Sample(clip, [best.chosen[1]] * 2)))

@@ -5,13 +5,14 @@ Legend: ``G`` pairs of one batch, ``K`` driving frames of each, ``R`` resolution
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sfdkit.errors import ConfigError
 from sfdkit.measure.types import FaceMeasurer, Measured
 from sfdkit.metrics.faces import (
     correlation,
@@ -25,6 +26,7 @@ from sfdkit.metrics.image import LEAST_MS_SSIM, frame_l1, frame_ms_ssim, frame_p
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.puppets.factors import MotionFactors
 from sfdkit.puppets.landmarks import LANDMARKS
+from sfdkit.ranks import ranks
 from sfdkit.samples import Frames, Pair, load_frames, render_truth, true_landmarks
 from sfdkit.types import Generated
 
@@ -129,11 +131,28 @@ def reenact(
         gauges: What measures besides the distances of pixels.
         what: Names the progress bar.
         sink: Takes the pictures of each pair, for example to keep them.
+
+    Under ``torchrun`` each process measures its share of the pairs, hands those alone to its sink, and returns all.
+
+    Raises:
+        ConfigError: There are more processes than batches.
     """
+    where = ranks()
+    batches = _batches(pairs, batch_size)
+    if 0 < len(batches) < where.world:
+        raise ConfigError(
+            f"{what}-reenactment: its {len(pairs)} pairs make {len(batches)} batches, too few for {where.world} "
+            "processes; start fewer, or lower --batch_size"
+        )
+    made: dict[int, _Batch] = {}
+    with tqdm(total=len(pairs), desc=what, unit="clip", disable=not where.leads) as bar:
+        for number, part in enumerate(batches):
+            if where.mine(number):
+                made[number] = _measure_long(animator, part, batch_size, gauges, sink)
+            bar.update(len(part))
     rows: list[Scored] = []
     followed: dict[str, list[tuple[Tensor, ...]]] = {}
-    for part in _batches(pairs, batch_size, what):
-        measured = _measure_long(animator, part, batch_size, gauges, sink)
+    for part, measured in zip(batches, where.gather(made), strict=True):
         rows += [Scored(pair, _row(measured.values, at)) for at, pair in enumerate(part)]
         for name, columns in measured.follow.items():
             followed.setdefault(name, []).append(columns)
@@ -342,8 +361,8 @@ def _row(values: Mapping[str, Tensor], at: int) -> dict[str, float]:
 _PIXELS = ("l1", "psnr", "ssim", "lpips")  # and ms_ssim
 
 
-def _batches(pairs: Sequence[Pair], batch_size: int, what: str) -> Iterator[Sequence[Pair]]:
-    """Yield groups of pairs whose driven frames make about one batch, and that are of one kind.
+def _batches(pairs: Sequence[Pair], batch_size: int) -> list[Sequence[Pair]]:
+    """Return groups of pairs whose driven frames make about one batch, and that are of one kind.
 
     Pairs of a group have the same number of frames, all a rendered truth or none, and are all absolute or none.
     """
@@ -351,10 +370,8 @@ def _batches(pairs: Sequence[Pair], batch_size: int, what: str) -> Iterator[Sequ
     for pair in pairs:
         kind = (not pair.has_truth, pair.start is not None, pair.source is pair.driver, len(pair.driver.chosen))
         kinds.setdefault(kind, []).append(pair)
-    with tqdm(total=len(pairs), desc=what, unit="clip") as bar:
-        for kind in sorted(kinds):
-            step = max(1, batch_size // (kind[-1] - 1))
-            for at in range(0, len(kinds[kind]), step):
-                part = kinds[kind][at : at + step]
-                yield part
-                bar.update(len(part))
+    batches: list[Sequence[Pair]] = []
+    for kind in sorted(kinds):
+        step = max(1, batch_size // (kind[-1] - 1))
+        batches += [kinds[kind][at : at + step] for at in range(0, len(kinds[kind]), step)]
+    return batches

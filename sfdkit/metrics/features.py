@@ -16,6 +16,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from sfdkit.measure.files import Convention, NetworkFile
 from sfdkit.model.encoders import PooledTimm
+from sfdkit.ranks import ranks
 
 _TIMM = "timm:"
 _BATCH = 64
@@ -119,11 +120,18 @@ class SetDistances:
         self.frames += len(result)
 
     def compute(self) -> dict[str, float]:
-        """Return ``fid``, ``kid`` (a mean over subsets, where there are enough pictures) and ``fid_frames``."""
-        if self.metrics is None or self.frames < 2:
+        """Return ``fid``, ``kid`` (a mean over subsets, where there are enough pictures) and ``fid_frames``.
+
+        Over the pictures of all processes, of which each has some or none has any.
+        """
+        if self.metrics is None:
             return {}
-        values = {"fid": float(self.metrics[0].compute()), "fid_frames": float(self.frames)}
-        if self.frames >= KID_SUBSET:
+        where = ranks()
+        frames = sum(where.gather({where.rank: self.frames}))
+        if frames < 2:
+            return {}
+        values = {"fid": float(self.metrics[0].compute()), "fid_frames": float(frames)}
+        if frames >= KID_SUBSET:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # KID draws subsets: the same pictures give the same figure
                 values["kid"] = float(self.metrics[1].compute()[0])
