@@ -205,8 +205,13 @@ def test_train_identities(root: Path) -> None:
 def test_a_missing_split_names_what_is_there_and_the_remedy(tmp_path: Path) -> None:
     make_shards(tmp_path, "train", [1], frames=2, resolution=16)
     data = make_module(tmp_path, resolution=16)
-    with pytest.raises(ShardError, match=r"no folder 'validation' \(it has: train\).*sfdkit shards pack.*data.root"):
+    with pytest.raises(
+        ShardError, match=r"no folder 'validation' \(it has: train\).*sfdkit shards pack.*limit_val_batches 0"
+    ):
         data.setup("fit")
+    data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, limit_val_batches=0)
+    data.setup("fit")
+    data.trainer = None
     with pytest.raises(ShardError, match=r"no folder 'train' \(it has: none\)"):
         make_module(tmp_path / "nothing").setup("fit")
     (tmp_path / "validation").mkdir()

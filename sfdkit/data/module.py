@@ -126,6 +126,7 @@ class FramesDataModule(pl.LightningDataModule):
             raise ShardError(
                 f"data.root {root.show()!r} has no folder {split!r} (it has: {', '.join(present) or 'none'}). "
                 f"Pack that split with `sfdkit shards pack ...`, or set data.root."
+                + (" To train without: --trainer.limit_val_batches 0" if split == "validation" else "")
             )
         index, folder = load_index(storage, fill=False), storage.show()
         if self.dataset is not None and index["dataset"] != self.dataset:
@@ -151,14 +152,15 @@ class FramesDataModule(pl.LightningDataModule):
         return sum(folder.index["identities"] for folder in self.shards("train").folders)
 
     def setup(self, stage: str) -> None:
-        """Check the splits that a stage reads.
+        """Check the splits that a stage reads; a training without validation batches reads no validation split.
 
         Raises:
             ShardError: See :meth:`shards`.
             ConfigError: See :meth:`shards`.
         """
         for split in _STAGES[stage]:
-            self.shards(split)
+            if split != "validation" or self.trainer is None or self.trainer.limit_val_batches:
+                self.shards(split)
 
     def train_dataloader(self) -> EpochLoader:
         """Return the loader of ``train``: shuffled, equal numbers of full batches on all ranks."""
