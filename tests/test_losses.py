@@ -96,6 +96,21 @@ def test_leakage_equals_brute_force_and_is_unbiased_in_small_batches() -> None:
     assert abs(mean) < 0.03  # centring on the batch costs 1/48
 
 
+def test_total_leakage_counts_each_coefficient_by_its_variance() -> None:
+    torch.manual_seed(0)
+    motion = torch.randn(6, 3, 2) * torch.tensor([3.0, 0.5]) + torch.randn(6, 1, 2)
+    each = torch.stack([Leakage()(motion[..., k : k + 1]) for k in range(2)])
+    variance = motion.flatten(0, 1).var(0, correction=0)
+    expected = (each * variance).sum() / variance.sum()
+    assert Leakage(together=True)(motion) == pytest.approx(expected.item(), abs=1e-5)
+    assert abs(Leakage()(motion) - expected) > 0.05
+    silent = torch.cat([motion, torch.zeros(6, 3, 30)], 2)
+    assert Leakage(together=True)(silent) == pytest.approx(expected.item(), abs=1e-5)
+    picture = torch.zeros(6, 3, 8, 8)
+    total, values = Objective({"total_leakage": 2.0})(made(picture, picture, motion=motion))
+    assert values["total_leakage"] == pytest.approx(expected.item(), abs=1e-5) and total == 2 * values["total_leakage"]
+
+
 def test_squared_term_weighs_large_errors() -> None:
     target = torch.zeros(1, 3, 8, 8)
     spread, peak = torch.full_like(target, 0.1), torch.zeros_like(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -69,6 +70,7 @@ TERMS: dict[str, Term] = {
     "rate": Term(Rate, lambda step: (step.motion, step.log_noise), "noise"),
     "sparsity": Term(Sparsity, lambda step: (step.motion,)),
     "leakage": Term(Leakage, lambda step: (step.motion,)),
+    "total_leakage": Term(partial(Leakage, together=True), lambda step: (step.motion,)),
     "consistency": Term(Consistency, lambda step: (step.identity, step.people), "identity"),
     "reencode": Term(Reencode, _reread, "crossed"),
     "identity": Term(IdentityTerm, _people),

@@ -17,10 +17,20 @@ class Leakage(nn.Module):
     the term has little variance to divide by, its gradient drowns the others and training diverges: it did so with a
     weight of 0.05 on short clips of real talking faces at 25 frames per second. Use it on clips in which people move
     much, and watch the reconstruction terms.
+
+    Args:
+        together: Take the share of all coefficients' variance together instead of the mean of each one's share. Under a
+            price on information (:class:`sfdkit.losses.rate.Rate`) coefficients that say nothing have no variance, so
+            that those count which move the face. Without that price a coefficient that the generator does not heed
+            could hide the others' leakage by its own variance.
     """
 
+    def __init__(self, together: bool = False) -> None:
+        super().__init__()
+        self.together = together
+
     def forward(self, motion: Tensor) -> Tensor:
-        """Return the mean share over coefficients: up to 1, and 0 where people do not differ.
+        """Return the share: up to 1, and 0 where people do not differ.
 
         It falls below 0 where movements swing around a middle within short clips: -0.13 for the true factors of puppets
         in clips of 8 frames at 2 per second.
@@ -35,4 +45,7 @@ class Leakage(nn.Module):
         centred = motion.float() - motion.float().mean((0, 1))
         squares = centred.square()
         between = (centred.sum(1).square() - squares.sum(1)).mean(0) / (frames * (frames - 1))
-        return (between / (squares.mean((0, 1)) + 1e-6)).mean()
+        total = squares.mean((0, 1))
+        if self.together:
+            return between.sum() / (total.sum() + 1e-6)
+        return (between / (total + 1e-6)).mean()
