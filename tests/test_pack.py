@@ -76,7 +76,8 @@ def test_videos_are_split_by_identity_and_every_clip_is_there_once(tmp_path: Pat
     assert sorted(keys) == sorted(f"id{n}_talk-{c:04d}" for n in range(10) for c in range(3))
     assert json.loads((out / "pack.json").read_text())["splits"]["train"]["clips"] == 21
     assert (out / "skipped.csv").read_text() == "file,reason,detail\n"
-    assert sorted(path.name for path in out.iterdir()) == ["pack.json", "skipped.csv", "test", "train", "validation"]
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["pack.json", "skipped.csv", "sources.json", "test", "train", "validation"]
 
 
 def test_index_promises_what_the_tars_hold_and_shards_mix_identities(tmp_path: Path, videos: Path) -> None:
@@ -173,6 +174,36 @@ def test_new_videos_are_noticed(tmp_path: Path) -> None:
     write(root / "b.mp4", 4)
     with pytest.raises(DataError, match=r"files: 1 there, 2 now"):
         pack_videos(str(root), str(out), **shares)
+
+
+def test_the_rest_of_a_download_is_added_without_encoding_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    write(root / "a.mp4", 9)
+    write(root / "b.mp4", 4)
+    shares: dict[str, Any] = {"validation_share": 0, "test_share": 0, **SMALL}
+    pack_videos(str(root), str(out), **shares)
+    for name in ("c", "d"):
+        write(root / f"{name}.mp4", 6)
+    with pytest.raises(DataError, match="--overwrite true, which takes over the clips of videos that did not change"):
+        pack_videos(str(root), str(out), **shares)
+    pack_videos(str(root), str(tmp_path / "anew"), **shares)
+    encode, made = spool_module._encode, []
+    monkeypatch.setattr(spool_module, "_encode", lambda s, p, f: (made.append(s.name), encode(s, p, f))[1])
+    capsys.readouterr()
+    pack_videos(str(root), str(out), overwrite=True, **shares)
+    assert sorted(made) == ["c.mp4", "d.mp4"] and contents(out) == contents(tmp_path / "anew")
+    assert "2 videos did not change since they were packed" in capsys.readouterr().out
+    (root / "b.mp4").unlink()  # and a video that changed, and damage in what would be taken over
+    write(root / "a.mp4", 8)
+    shard = next((out / "train").glob("*.tar"))
+    shard.write_bytes(shard.read_bytes().replace(b"c.mp4", b"x.mp4"))
+    made.clear()
+    pack_videos(str(root), str(out), overwrite=True, **shares)
+    assert sorted(made) == ["a.mp4", "c.mp4"]
+    assert {clip["meta"]["video"] for clip in clips_in(out / "train")} == {"a.mp4", "c.mp4", "d.mp4"}
 
 
 def test_a_lost_shard_is_noticed_on_the_second_call(tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def tell(report: PackReport) -> None:
     """Print what was packed."""
     if report.found:
         print(f"{report.output} is complete with these settings already: nothing was done")
+    if report.reused:
+        print(f"{report.reused} videos did not change since they were packed: their clips were taken over")
     print(report.table())
     for name, split in report.splits.items():
         if not split.clips:

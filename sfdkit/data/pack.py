@@ -23,7 +23,8 @@ from sfdkit import __version__
 from sfdkit.data.engines import Engine, EngineName, engine
 from sfdkit.data.format import SCHEMA, ShardEntry, ShardIndex
 from sfdkit.data.index import describe_shard
-from sfdkit.data.packed import PackReport, SplitReport, find_packed
+from sfdkit.data.packed import Made, PackReport, SplitReport, find_packed
+from sfdkit.data.reuse import Reuse, print_of
 from sfdkit.data.sources import ClipSource, Skip
 from sfdkit.data.spool import Spooled, SpooledClip, find_spooled, read_spooled, spool_clips
 from sfdkit.data.target import Target, target_of
@@ -51,20 +52,35 @@ class ShardOptions:
 
 
 class _Spool:
-    """The encoded clips of one split, source by source: from an earlier call where it has them."""
+    """The encoded clips of one split, source by source: from an earlier call where it has them, or earlier shards."""
 
-    def __init__(self, folder: Path, sources: Sequence[ClipSource], encode: Engine) -> None:
-        self._folder, self._sources, self._encode = folder, sources, encode
+    def __init__(self, folder: Path, sources: Sequence[ClipSource], encode: Engine, reuse: Reuse) -> None:
+        self._folder, self._sources, self._encode, self._reuse = folder, sources, encode, reuse
+        self.prints = [print_of(source) for source in sources]
+        self.reused = 0
 
     def results(self) -> Iterator[Spooled]:
         """Yield the clips of each source, in order."""
         numbers = range(len(self._sources))
         known = [find_spooled(number, self._folder) is not None for number in numbers]
-        missing = ((number, self._sources[number]) for number in numbers if not known[number])
+        ready = [not known[number] and self.prints[number] in self._reuse for number in numbers]
+        missing = ((number, self._sources[number]) for number in numbers if not known[number] and not ready[number])
         fresh = self._encode(missing, self._folder)
         for number in numbers:
-            found = find_spooled(number, self._folder) if known[number] else None
-            yield found or next(fresh)
+            if ready[number]:
+                yield self._take_over(number)
+            else:
+                found = find_spooled(number, self._folder) if known[number] else None
+                yield found or next(fresh)
+
+    def _take_over(self, number: int) -> Spooled:
+        name = self.prints[number]
+        assert name is not None
+        found = self._reuse.spool(name, number, self._folder)
+        if found is None:
+            return spool_clips((number, self._sources[number]), self._folder)
+        self.reused += 1
+        return found
 
     def restore(self, clips: Sequence[SpooledClip]) -> None:
         """Encode the sources again whose spool files are gone and among whose clips are these.
@@ -108,6 +124,8 @@ class _SplitWriter:
         self._waiting: list[SpooledClip] = []
         self._spools: set[Path] = set()
         self._identities: set[str] = set()
+        self.places: dict[int, list[tuple[str, str, int]]] = {}
+        """Of each source with clips: the split, the shard and the number of each of its clips."""
         self.entries: list[ShardEntry] = []
 
     def add(self, clips: Sequence[SpooledClip]) -> None:
@@ -141,6 +159,8 @@ class _SplitWriter:
             entry = describe_shard(path)
             self._target.store(self._split, entry)
         self.entries.append(entry)
+        for position, clip in enumerate(clips):
+            self.places.setdefault(clip.source, []).append((self._split, name, position))
 
     def _write_shard(self, path: Path, clips: Sequence[SpooledClip]) -> None:
         with path.open("wb") as stream, webdataset.TarWriter(stream, user="", group="", encoder=False, mtime=0) as tar:
@@ -177,24 +197,30 @@ class _SplitWriter:
 
 
 def _pack_split(
-    target: Target, split: str, sources: Sequence[ClipSource], options: ShardOptions, encode: Engine
-) -> tuple[SplitReport, list[Skip]]:
-    """Make one split; one without clips leaves nothing behind."""
+    target: Target, split: str, sources: Sequence[ClipSource], options: ShardOptions, encode: Engine, report: PackReport
+) -> None:
+    """Make one split and report it; one without clips leaves nothing behind."""
     shuffle = random.Random(f"{options.seed}/{split}")
     ordered = shuffle.sample(sources, len(sources))
-    spool = _Spool(target.spool(split), ordered, encode)
+    spool = _Spool(target.spool(split), ordered, encode, Reuse(target.storage))
     writer = _SplitWriter(target, split, options.clips_per_shard, shuffle, spool)
-    skips: list[Skip] = []
-    clips = 0
+    skips: dict[int, list[Skip]] = {}
+    clips = left_out = 0
     with tqdm(spool.results(), total=len(ordered), desc=split, unit="source") as bar:
-        for result in bar:
+        for number, result in enumerate(bar):
             writer.add(result.clips)
-            skips += result.skips
+            skips[number] = result.skips
             clips += len(result.clips)
-            bar.set_postfix(clips=clips, left_out=len(skips), refresh=False)
-    if not clips:
-        return SplitReport(clips=0, frames=0, identities=0, shards=0, bytes=0), skips
-    return writer.finish(options.dataset, options.resolution), skips
+            left_out += len(result.skips)
+            bar.set_postfix(clips=clips, left_out=left_out, refresh=False)
+    report.skips += [skip for some in skips.values() for skip in some]
+    report.reused += spool.reused
+    report.splits[split] = SplitReport(clips=0, frames=0, identities=0, shards=0, bytes=0)
+    if clips:
+        report.splits[split] = writer.finish(options.dataset, options.resolution)
+    for number, name in enumerate(spool.prints):
+        if name is not None:
+            report.made[name] = Made(writer.places.get(number, []), skips[number])
 
 
 def pack(
@@ -217,7 +243,8 @@ def pack(
         output: The folder to fill: a local path or an address.
         settings: All that the result depends on, as json values: a folder that has them already is kept.
         options: How clips become shards.
-        overwrite: Replace what was packed there before.
+        overwrite: Replace what was packed there before; clips of sources that did not change are taken over from a
+            local folder.
         skips: What was left out before, to be reported with the rest.
         scratch: Folder for what is on its way to an output that is not local.
 
@@ -245,8 +272,7 @@ def pack(
         with engine(options.engine, options.workers) as encode:
             for split, members in sources.items():
                 if members:
-                    report.splits[split], more = _pack_split(target, split, members, options, encode)
-                    report.skips += more
+                    _pack_split(target, split, members, options, encode, report)
         if not any(split.clips for split in report.splits.values()):
             target.abandon()
             raise DataError(f"no clip is left to pack into {report.output}: {report.failure()}")

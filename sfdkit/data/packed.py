@@ -2,6 +2,7 @@
 
 OUTPUT/pack.json            settings and counts; written last, so a folder that has it is complete
 OUTPUT/skipped.csv          file, reason, detail of what was left out
+OUTPUT/sources.json         which clips came from which video, see sfdkit.data.reuse
 OUTPUT/SPLIT/index.json     see sfdkit.data.format
 OUTPUT/SPLIT/SPLIT-00000.tar ...
 """
@@ -14,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sfdkit.data.format import SCHEMA
 from sfdkit.data.index import load_index, require_shards
@@ -24,7 +25,16 @@ from sfdkit.storage import Storage
 
 PACK_NAME = "pack.json"
 SKIPPED_NAME = "skipped.csv"
+SOURCES_NAME = "sources.json"
 SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+
+
+class Made(NamedTuple):
+    """What became of one source."""
+
+    clips: list[tuple[str, str, int]]
+    """Of each clip the split, the shard, and its number in it."""
+    skips: list[Skip]
 
 
 @dataclass
@@ -48,6 +58,10 @@ class PackReport:
     skips: list[Skip] = field(default_factory=list)
     found: bool = False
     """Whether the folder was already complete with the same settings, so that nothing was done."""
+    made: dict[str, Made] = field(default_factory=dict)
+    """By the print of the source, see :func:`sfdkit.data.reuse.print_of`."""
+    reused: int = 0
+    """Sources whose clips were taken over from what was there before."""
 
     def table(self) -> str:
         """Return the counts of each split and what was left out, as text."""
@@ -105,6 +119,7 @@ def find_packed(output: Storage, settings: Mapping[str, Any]) -> PackReport | No
         changes = ", ".join(f"{key}: {before.get(key)!r} there, {wanted.get(key)!r} now" for key in changed)
         raise DataError(
             f"{output.show()} was packed with other settings ({changes}): choose another --output, or --overwrite true"
+            ", which takes over the clips of videos that did not change"
         )
     for name in (name for name, split in splits.items() if split.clips):
         require_shards(output.child(name), load_index(output.child(name)))
@@ -118,9 +133,24 @@ def write_report(output: Storage, report: PackReport, settings: Mapping[str, Any
     writer.writerow(Skip._fields)
     writer.writerows(report.skips)
     output.write(SKIPPED_NAME, table.getvalue().encode())
+    made = {name: {"clips": one.clips, "skips": one.skips} for name, one in report.made.items()}
+    if made:
+        output.write(SOURCES_NAME, json.dumps(made, ensure_ascii=False).encode())
     splits = {name: asdict(split) for name, split in report.splits.items()}
     pack = {"schema": SCHEMA, "settings": dict(settings), "splits": splits}
     output.write(PACK_NAME, (json.dumps(pack, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_made(output: Storage) -> dict[str, Made]:
+    """Return what became of each source, by its print; empty where that is not known."""
+    try:
+        known = json.loads(output.read(SOURCES_NAME))
+        return {
+            name: Made([(split, shard, int(k)) for split, shard, k in one["clips"]], [Skip(*s) for s in one["skips"]])
+            for name, one in known.items()
+        }
+    except (MissingError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _read_skips(output: Storage) -> list[Skip]:

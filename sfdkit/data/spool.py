@@ -13,6 +13,7 @@ import io
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -120,17 +121,40 @@ def spool_encoded(number: int, encoded: EncodedSource, folder: Path) -> Spooled:
     return encoded.spooled
 
 
+def spool_ready(number: int, clips: Sequence[tuple[bytes, bytes]], skips: Sequence[Skip], folder: Path) -> Spooled:
+    """Write clips of a source that are encoded already.
+
+    Args:
+        number: Of the source.
+        clips: Json and frames of each.
+        skips: What was left out.
+        folder: Where the spool file is to be.
+    """
+    path = spool_path(folder, number)
+    spooled = Spooled([], list(skips))
+    with path.open("wb") as file:
+        for text, blob in clips:
+            spooled.clips.append(_write(file, path, text, blob))
+    _save_record(spooled, path)
+    return spooled
+
+
 def _encode(source: ClipSource, path: Path, file: BinaryIO) -> Spooled:
     spooled = Spooled([], [])
     for frames, meta in source.clips(spooled.skips.append):
         text = json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
         blob = pack_frames([encode_jpeg(frame) for frame in frames])
-        checksum = zlib.crc32(blob, zlib.crc32(text))
-        clip = SpooledClip(path, file.tell(), len(text), len(blob), checksum, meta["key"], meta["identity"])
-        spooled.clips.append(clip)
-        file.write(text)
-        file.write(blob)
+        spooled.clips.append(_write(file, path, text, blob))
     return spooled
+
+
+def _write(file: BinaryIO, path: Path, text: bytes, blob: bytes) -> SpooledClip:
+    meta = json.loads(text)
+    checksum = zlib.crc32(blob, zlib.crc32(text))
+    clip = SpooledClip(path, file.tell(), len(text), len(blob), checksum, meta["key"], meta["identity"])
+    file.write(text)
+    file.write(blob)
+    return clip
 
 
 def _save_record(spooled: Spooled, path: Path) -> None:

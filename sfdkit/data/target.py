@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from sfdkit.data.format import INDEX_NAME, ShardEntry, ShardIndex
 from sfdkit.data.index import save_index
-from sfdkit.data.packed import PACK_NAME, SKIPPED_NAME, SPLITS, PackReport, write_report
+from sfdkit.data.packed import PACK_NAME, SKIPPED_NAME, SOURCES_NAME, SPLITS, PackReport, write_report
 from sfdkit.data.work import cache_folder, clear, working_in
 from sfdkit.errors import ConfigError, DataError, MissingError, StorageError
 from sfdkit.storage import Storage
@@ -276,7 +276,7 @@ class _LocalTarget(Target):
 
 
 def _packed_before(path: Path) -> bool:
-    if path.name in (PACK_NAME, SKIPPED_NAME):
+    if path.name in (PACK_NAME, SKIPPED_NAME, SOURCES_NAME):
         return True
     if path.name not in SPLITS or not path.is_dir():
         return False
@@ -322,7 +322,7 @@ class _RemoteTarget(Target):
         files = {"": [name for name in there if name != _MARK]}
         for split in SPLITS:
             files[split] = self._splits[split].names()
-        foreign = [name for name in files[""] if name not in (PACK_NAME, SKIPPED_NAME)]
+        foreign = [name for name in files[""] if name not in (PACK_NAME, SKIPPED_NAME, SOURCES_NAME)]
         foreign += [f"{s}/{name}" for s in SPLITS for name in files[s] if not _is_shard_file(name)]
         if not foreign and not overwrite and mark is not None and mark.get("id") != saved.get("id"):
             raise DataError(
