@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -20,6 +19,7 @@ from sfdkit.callbacks import (
     Pictures,
     PredictionWriter,
     RandomState,
+    RunCheckpoints,
     TrainingProgress,
     TrainingStatistics,
     WeightAverage,
@@ -57,7 +57,7 @@ class AnimationCLI(LightningCLI):
         parser.add_lightning_class_args(WeightAverage, "average")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.filename": "step{step:06d}",

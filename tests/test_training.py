@@ -3,15 +3,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sfdkit.checkpoint import load_animator
@@ -134,6 +137,36 @@ def test_resume_equals_uninterrupted(cut: int, data: Path, whole: Path, tmp_path
         assert one[part].keys() == other[part].keys()
         for key, value in one[part].items():
             assert torch.equal(value, other[part][key]), f"{part}: {key}"
+
+
+def test_the_end_is_saved_whatever_the_interval(data: Path, tmp_path: Path) -> None:
+    last = fit(data, tmp_path, "--checkpoint.every_n_train_steps=2", steps=3)
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SIGTERMException])
+def test_an_interruption_is_saved_and_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
+) -> None:
+    step = AnimationTask.training_step
+    handler = signal.getsignal(signal.SIGINT)
+
+    def interrupted(task: AnimationTask, batch: Any, number: int) -> Any:
+        if task.global_step == 3:
+            raise interruption
+        return step(task, batch, number)
+
+    rare = [*EACH_STEP, "--checkpoint.every_n_train_steps=50"]
+    with monkeypatch.context() as patch:
+        patch.setattr(AnimationTask, "training_step", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            fit(data, tmp_path / "cut", *rare, steps=2 * EPOCH)
+    signal.signal(signal.SIGINT, handler)  # Lightning has switched it off
+    assert ended.value.code == (1 if interruption is KeyboardInterrupt else 128 + signal.SIGTERM)
+    last = tmp_path / "cut/checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+    resumed = fit(data, tmp_path / "on", *rare, f"--ckpt_path={last}", steps=2 * EPOCH)
+    assert torch.load(resumed, weights_only=True)["global_step"] == 2 * EPOCH
 
 
 def test_configured_rate_wins_over_the_checkpoints(data: Path, run: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from sfdkit.callbacks.pictures import Pictures
 from sfdkit.callbacks.predictions import PredictionWriter
 from sfdkit.callbacks.progress_file import ProgressFile
 from sfdkit.callbacks.random_state import RandomState
+from sfdkit.callbacks.run_checkpoints import RunCheckpoints
 from sfdkit.callbacks.statistics import TrainingProgress, TrainingStatistics
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "PredictionWriter",
     "ProgressFile",
     "RandomState",
+    "RunCheckpoints",
     "TrainingProgress",
     "TrainingStatistics",
     "WeightAverage",

@@ -1,0 +1,31 @@
+"""The checkpoints of a training."""
+
+from __future__ import annotations
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+
+class RunCheckpoints(ModelCheckpoint):
+    """Lightning's checkpoints, with ``last.ckpt`` as the state at the end, however the training ended.
+
+    Lightning leaves the end out where it saves by steps, and whatever came after the last save where Ctrl-C or SIGTERM
+    ends one process; the batch that was in work then is not seen again. With several processes an interruption keeps the last save, since the others may not have been
+    interrupted and would be waited for.
+    """
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the end, unless that has just been done."""
+        self._save_end(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Save what was reached before an interruption."""
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.world_size == 1:
+            self._save_end(trainer)
+        else:
+            super().on_exception(trainer, pl_module, exception)
+
+    def _save_end(self, trainer: L.Trainer) -> None:
+        if self.save_last and trainer.global_step not in (0, self._last_global_step_saved):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
