@@ -11,8 +11,8 @@ class RunCheckpoints(ModelCheckpoint):
     """Lightning's checkpoints, with ``last.ckpt`` as the state at the end, however the training ended.
 
     Lightning leaves the end out where it saves by steps, and whatever came after the last save where Ctrl-C or SIGTERM
-    ends one process; the batch that was in work then is not seen again. With several processes an interruption keeps the last save, since the others may not have been
-    interrupted and would be waited for.
+    ends one process; the batch that was in work then is not seen again. With several processes an interruption keeps
+    the last save, since the others may not have been interrupted and would be waited for.
     """
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
