@@ -287,8 +287,10 @@ def evaluate(
     missing = opened.missing | _missing(true_pairs, drawn, protocol == "reconstruction", no_probes, chosen)
     about = About(checkpoint, _command(asked), missing, chosen, opened.about)
     write_page(folder / "report.html", metrics, vectors, effects, Pictures(sheet, traversal), about)
-    print(distance_table(metrics, _TABLE))
-    print(f"{len(own)} clips, {len(true_pairs)} pairs with truth; wrote {', '.join(_FILES)} to {folder}")
+    if measured:
+        print(distance_table(metrics, _TABLE))
+    without = f", {len(shown_pairs)} without" if shown_pairs and not true_pairs else ""
+    print(f"{len(own)} clips, {len(true_pairs)} pairs with truth{without}; wrote {', '.join(_FILES)} to {folder}")
     return metrics
 
 

@@ -201,11 +201,15 @@ def test_evaluate_follows_a_protocol_and_keeps_results(folder: Path, tmp_path: P
         assert round(seen(np.asarray(Image.open(pictures[-1])))[2]) == 19
 
 
-def test_cross_results_of_real_faces_are_kept_beside_their_driver(folder: Path, tmp_path: Path) -> None:
+def test_cross_results_of_real_faces_are_kept_beside_their_driver(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = {"device": "cpu", "measure": NOTHING, "sheet_rows": 1, "cross_pairs": 2, "frames": 3}
     model, shards = str(folder / "model.ckpt"), str(folder / "shards/test")
     metrics = evaluate(model, shards, str(tmp_path), protocol="cross_best", keep="frames", **arguments)
     assert metrics["evaluation/protocol"] == "cross_best"
+    printed = capsys.readouterr().out
+    assert "0 clips, 0 pairs with truth, 2 without; wrote report.html" in printed and "PSNR" not in printed
     assert sorted(p.name for p in (tmp_path / "results/cross").iterdir()) == ["driving", "generated"]
     assert len(list((tmp_path / "results/cross/generated").iterdir())) == 2
 
