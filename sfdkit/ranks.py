@@ -41,9 +41,9 @@ class Ranks(NamedTuple):
 def join_ranks() -> Ranks:
     """Meet the other processes that ``torchrun`` started, each on the GPU of its own number; alone, there is one."""
     if dist.is_torchelastic_launched() and not dist.is_initialized():
-        backend = "gloo"
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend, local = "gloo", int(os.environ["LOCAL_RANK"])
+        if local < torch.cuda.device_count():
+            torch.cuda.set_device(local)
             backend = "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend)
     return ranks()

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sfdkit.errors import ConfigError
 from sfdkit.measure.types import FaceMeasurer, Measured
 from sfdkit.metrics.faces import (
     correlation,
@@ -133,17 +132,9 @@ def reenact(
         sink: Takes the pictures of each pair, for example to keep them.
 
     Under ``torchrun`` each process measures its share of the pairs, hands those alone to its sink, and returns all.
-
-    Raises:
-        ConfigError: There are more processes than batches.
     """
     where = ranks()
     batches = _batches(pairs, batch_size)
-    if 0 < len(batches) < where.world:
-        raise ConfigError(
-            f"{what}-reenactment: its {len(pairs)} pairs make {len(batches)} batches, too few for {where.world} "
-            "processes; start fewer, or lower --batch_size"
-        )
     made: dict[int, _Batch] = {}
     with tqdm(total=len(pairs), desc=what, unit="clip", disable=not where.leads) as bar:
         for number, part in enumerate(batches):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -195,14 +196,18 @@ def test_the_rest_of_a_download_is_added_without_encoding_again(
     capsys.readouterr()
     pack_videos(str(root), str(out), overwrite=True, **shares)
     assert sorted(made) == ["c.mp4", "d.mp4"] and contents(out) == contents(tmp_path / "anew")
-    assert "2 videos did not change since they were packed" in capsys.readouterr().out
-    (root / "b.mp4").unlink()  # and a video that changed, and damage in what would be taken over
+    assert "2 sources did not change since they were packed" in capsys.readouterr().out
+    (root / "b.mp4").unlink()  # and a video that changed, and a shard that did
     write(root / "a.mp4", 8)
     shard = next((out / "train").glob("*.tar"))
-    shard.write_bytes(shard.read_bytes().replace(b"c.mp4", b"x.mp4"))
+    shard.write_bytes(shard.read_bytes() + b"more")
     made.clear()
     pack_videos(str(root), str(out), overwrite=True, **shares)
-    assert sorted(made) == ["a.mp4", "c.mp4"]
+    assert sorted(made) == ["a.mp4", "c.mp4", "d.mp4"]  # a changed, and shards that changed are not trusted at all
+    made.clear()
+    os.utime(root / "c.mp4", (1, 1))
+    pack_videos(str(root), str(out), overwrite=True, **shares)
+    assert made == ["c.mp4"]
     assert {clip["meta"]["video"] for clip in clips_in(out / "train")} == {"a.mp4", "c.mp4", "d.mp4"}
 
 

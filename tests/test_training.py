@@ -139,9 +139,28 @@ def test_resume_equals_uninterrupted(cut: int, data: Path, whole: Path, tmp_path
             assert torch.equal(value, other[part][key]), f"{part}: {key}"
 
 
-def test_the_end_is_saved_whatever_the_interval(data: Path, tmp_path: Path) -> None:
-    last = fit(data, tmp_path, "--checkpoint.every_n_train_steps=2", steps=3)
-    assert torch.load(last, weights_only=True)["global_step"] == 3
+def test_the_end_is_saved_whatever_the_interval(data: Path, whole: Path, tmp_path: Path) -> None:
+    rare = [*EACH_STEP, "--checkpoint.every_n_train_steps=50"]
+    last = fit(data, tmp_path / "short", *rare, steps=EPOCH)
+    assert torch.load(last, weights_only=True)["global_step"] == EPOCH
+    resumed = fit(data, tmp_path / "on", *rare, f"--ckpt_path={last}", steps=2 * EPOCH)
+    one, other = (torch.load(path, weights_only=True) for path in (whole / "checkpoints/last.ckpt", resumed))
+    assert one["epoch"] == other["epoch"] and one["global_step"] == other["global_step"]
+    assert one["sfdkit"]["train"]["frames"] == other["sfdkit"]["train"]["frames"]
+
+
+def test_an_interrupted_validation_saves_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The average stands in the weights' place then."""
+    handler = signal.getsignal(signal.SIGINT)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AnimationTask, "validation_step", interrupted)
+    with pytest.raises(SystemExit):
+        fit(data, tmp_path, *EACH_STEP, "--checkpoint.every_n_train_steps=50", steps=2 * EPOCH)
+    signal.signal(signal.SIGINT, handler)
+    assert not (tmp_path / "checkpoints/last.ckpt").exists()
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SIGTERMException])

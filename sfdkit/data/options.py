@@ -123,7 +123,7 @@ def tell(report: PackReport) -> None:
     if report.found:
         print(f"{report.output} is complete with these settings already: nothing was done")
     if report.reused:
-        print(f"{report.reused} videos did not change since they were packed: their clips were taken over")
+        print(f"{report.reused} sources did not change since they were packed: their clips were taken over")
     print(report.table())
     for name, split in report.splits.items():
         if not split.clips:

@@ -218,6 +218,7 @@ def _pack_split(
     report.splits[split] = SplitReport(clips=0, frames=0, identities=0, shards=0, bytes=0)
     if clips:
         report.splits[split] = writer.finish(options.dataset, options.resolution)
+        report.shards |= {f"{split}/{entry['name']}": entry["sha256"] for entry in writer.entries}
     for number, name in enumerate(spool.prints):
         if name is not None:
             report.made[name] = Made(writer.places.get(number, []), skips[number])

@@ -29,6 +29,10 @@ SOURCES_NAME = "sources.json"
 SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 
 
+_WHAT_AND_WHERE = {"input", "files", "seed", "clips_per_shard", "validation_share", "test_share"}
+"""Settings that say which clips there are and where they go, and nothing of how a clip is made."""
+
+
 class Made(NamedTuple):
     """What became of one source."""
 
@@ -60,6 +64,8 @@ class PackReport:
     """Whether the folder was already complete with the same settings, so that nothing was done."""
     made: dict[str, Made] = field(default_factory=dict)
     """By the print of the source, see :func:`sfdkit.data.reuse.print_of`."""
+    shards: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each shard, by split and name."""
     reused: int = 0
     """Sources whose clips were taken over from what was there before."""
 
@@ -117,9 +123,10 @@ def find_packed(output: Storage, settings: Mapping[str, Any]) -> PackReport | No
     changed = [key for key in {**before, **wanted} if before.get(key) != wanted.get(key)]
     if changed:
         changes = ", ".join(f"{key}: {before.get(key)!r} there, {wanted.get(key)!r} now" for key in changed)
+        kept = output.is_local and set(changed) <= _WHAT_AND_WHERE
         raise DataError(
             f"{output.show()} was packed with other settings ({changes}): choose another --output, or --overwrite true"
-            ", which takes over the clips of videos that did not change"
+            + (", which takes over the clips of videos that did not change" if kept else "")
         )
     for name in (name for name, split in splits.items() if split.clips):
         require_shards(output.child(name), load_index(output.child(name)))
@@ -133,24 +140,26 @@ def write_report(output: Storage, report: PackReport, settings: Mapping[str, Any
     writer.writerow(Skip._fields)
     writer.writerows(report.skips)
     output.write(SKIPPED_NAME, table.getvalue().encode())
-    made = {name: {"clips": one.clips, "skips": one.skips} for name, one in report.made.items()}
-    if made:
-        output.write(SOURCES_NAME, json.dumps(made, ensure_ascii=False).encode())
+    if report.made:
+        made = {name: {"clips": one.clips, "skips": one.skips} for name, one in report.made.items()}
+        known = {"shards": report.shards, "sources": made}
+        output.write(SOURCES_NAME, json.dumps(known, ensure_ascii=False).encode())
     splits = {name: asdict(split) for name, split in report.splits.items()}
     pack = {"schema": SCHEMA, "settings": dict(settings), "splits": splits}
     output.write(PACK_NAME, (json.dumps(pack, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_made(output: Storage) -> dict[str, Made]:
-    """Return what became of each source, by its print; empty where that is not known."""
+def read_made(output: Storage) -> tuple[dict[str, Made], dict[str, str]]:
+    """Return what became of each source, by its print, and each shard's checksum; empty where that is not known."""
     try:
         known = json.loads(output.read(SOURCES_NAME))
-        return {
+        made = {
             name: Made([(split, shard, int(k)) for split, shard, k in one["clips"]], [Skip(*s) for s in one["skips"]])
-            for name, one in known.items()
+            for name, one in known["sources"].items()
         }
+        return made, dict(known["shards"])
     except (MissingError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        return {}, {}
 
 
 def _read_skips(output: Storage) -> list[Skip]:

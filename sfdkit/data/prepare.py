@@ -86,7 +86,7 @@ def _command(data: DataSet) -> Callable[..., None]:
                 with --engine ray 0 takes the whole cluster.
             engine: processes works on this machine, ray on the cluster that RAY_ADDRESS names, else on a local one.
             scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
-            overwrite: Replace what was packed into OUTPUT before.
+            overwrite: Replace what was packed into OUTPUT before; a local one gives the clips of unchanged files.
             dry_run: Say what would be done, and do nothing.
         """
         found = data.find(Path(root))

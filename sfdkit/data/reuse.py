@@ -12,12 +12,16 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import av
+import cv2
+
 from sfdkit import __version__
 from sfdkit.data.access import Damage, read_range
 from sfdkit.data.format import ShardEntry
 from sfdkit.data.identities import fingerprint
-from sfdkit.data.index import load_index
+from sfdkit.data.index import load_index, require_shards
 from sfdkit.data.packed import Made, read_made
+from sfdkit.data.picture import list_pictures
 from sfdkit.data.reader import ClipError
 from sfdkit.data.sources import ClipSource, FrameSource
 from sfdkit.data.spool import QUALITY, Spooled, spool_ready
@@ -26,10 +30,22 @@ from sfdkit.storage import Storage
 
 
 def print_of(source: ClipSource) -> str | None:
-    """Return a hash over all that the clips of a source depend on; None for sources that are made and not read."""
+    """Return a hash over what the clips of a source depend on; None for sources that are not read from files there are.
+
+    Files count by name, size and time of change, and so does a detector's file; with them go the libraries' versions.
+    """
     if not isinstance(source, FrameSource):
         return None
-    about = [__version__, QUALITY, source.key, source.dataset, asdict(source.cut), fingerprint([source])]
+    try:
+        files = list_pictures(source.path) if source.path.is_dir() else [source.path]
+        detector = Path(source.cut.rule.face.detector)
+        if detector.is_file():
+            files = [*files, detector]
+        times = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        what = [source.key, source.dataset, asdict(source.cut), fingerprint([source]), times]
+    except OSError:
+        return None
+    about = [__version__, cv2.__version__, av.__version__, QUALITY, *what]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
 
 
@@ -46,13 +62,17 @@ class Reuse:
         self._entries: dict[tuple[str, str], ShardEntry] = {}
         if not output.is_local:
             return
+        made, shards = read_made(output)
         try:
-            self._made = read_made(output)
-            for split in {split for made in self._made.values() for split, _, _ in made.clips}:
-                for entry in load_index(output.child(split))["shards"]:
-                    self._entries[split, entry["name"]] = entry
+            for split in {name.partition("/")[0] for name in shards}:
+                index = load_index(output.child(split))
+                require_shards(output.child(split), index)
+                self._entries |= {(split, entry["name"]): entry for entry in index["shards"]}
         except SfdkitError:
-            self._made = {}
+            return
+        if shards == {f"{split}/{name}": entry["sha256"] for (split, name), entry in self._entries.items()}:
+            passing = ("unreadable", "damaged")  # what may be mended by now
+            self._made = {n: one for n, one in made.items() if not any(s.reason in passing for s in one.skips)}
 
     def __contains__(self, name: str | None) -> bool:
         """Whether the source of this print was packed before."""

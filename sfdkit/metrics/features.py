@@ -104,6 +104,7 @@ class SetDistances:
         self.features, self.device = features, device
         self.metrics: tuple[FrechetInceptionDistance, KernelInceptionDistance] | None = None
         self.frames = 0
+        self.width: tuple[int, ...] | None = None
 
     def add(self, result: Tensor, wanted: Tensor) -> None:
         """Add K results and as many pictures that they are compared with, K 3 R R in [0, 1] each."""
@@ -111,28 +112,36 @@ class SetDistances:
             for some in pictures.split(_BATCH):
                 with torch.no_grad():
                     found = self.features(some.to(self.device))
-                if self.metrics is None:  # the network runs once for both: they see its features as they are
-                    as_they_are = nn.Identity()
-                    made = fid(as_they_are, tuple(found.shape[1:])), kid(as_they_are, KID_SUBSET)
-                    self.metrics = made[0].to(self.device), made[1].to(self.device)
+                if self.metrics is None:
+                    self.width = tuple(found.shape[1:])
+                    self.metrics = self._make(self.width, found.device)
                 for metric in self.metrics:
                     metric.update(found, real=real)
         self.frames += len(result)
 
+    @staticmethod
+    def _make(width: tuple[int, ...], device: torch.device) -> tuple[FrechetInceptionDistance, KernelInceptionDistance]:
+        as_they_are = nn.Identity()  # the network runs once for both: they see its features as they are
+        return fid(as_they_are, width).to(device), kid(as_they_are, KID_SUBSET).to(device)
+
     def compute(self) -> dict[str, float]:
         """Return ``fid``, ``kid`` (a mean over subsets, where there are enough pictures) and ``fid_frames``.
 
-        Over the pictures of all processes, of which each has some or none has any.
+        Over the pictures of all processes, all of which have to call it.
         """
-        if self.metrics is None:
-            return {}
         where = ranks()
-        frames = sum(where.gather({where.rank: self.frames}))
-        if frames < 2:
+        everybody = where.gather({where.rank: (self.frames, self.width)})
+        frames = sum(count for count, _ in everybody)
+        width = next((width for _, width in everybody if width), None)
+        if width is None or frames < 2:
             return {}
-        values = {"fid": float(self.metrics[0].compute()), "fid_frames": float(frames)}
+        metrics = self.metrics or self._make(width, self.device)
+        values = {"fid": float(metrics[0].compute()), "fid_frames": float(frames)}
         if frames >= KID_SUBSET:
+            for side in ("real_features", "fake_features"):  # one tensor a process: they are gathered one by one
+                parts = getattr(metrics[1], side) or [torch.zeros(0, *width, device=self.device)]
+                setattr(metrics[1], side, [torch.cat(parts)])
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # KID draws subsets: the same pictures give the same figure
-                values["kid"] = float(self.metrics[1].compute()[0])
+                values["kid"] = float(metrics[1].compute()[0])
         return values
