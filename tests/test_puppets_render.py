@@ -1,5 +1,4 @@
 import dataclasses
-import time
 
 import numpy as np
 import pytest
@@ -169,11 +168,3 @@ def test_rows_must_fit() -> None:
         render(person().expand(2), sample_motion(0, "test", 0, 3), 32)
     with pytest.raises(ValueError, match="resolution"):
         render(person(), still(), 0)
-
-
-def test_rendering_is_fast() -> None:
-    motion = sample_motion(0, "test", 0, 64)
-    render(person(), motion[:8], 64)
-    start = time.process_time()
-    render(person(), motion, 64)
-    assert time.process_time() - start < 5, "0.5 s on one idle core"
