@@ -197,12 +197,18 @@ class _SplitWriter:
 
 
 def _pack_split(
-    target: Target, split: str, sources: Sequence[ClipSource], options: ShardOptions, encode: Engine, report: PackReport
+    target: Target,
+    split: str,
+    sources: Sequence[ClipSource],
+    options: ShardOptions,
+    encode: Engine,
+    reuse: Reuse,
+    report: PackReport,
 ) -> None:
     """Make one split and report it; one without clips leaves nothing behind."""
     shuffle = random.Random(f"{options.seed}/{split}")
     ordered = shuffle.sample(sources, len(sources))
-    spool = _Spool(target.spool(split), ordered, encode, Reuse(target.storage))
+    spool = _Spool(target.spool(split), ordered, encode, reuse)
     writer = _SplitWriter(target, split, options.clips_per_shard, shuffle, spool)
     skips: dict[int, list[Skip]] = {}
     clips = left_out = 0
@@ -270,10 +276,11 @@ def pack(
             found = find_packed(target.storage, settings) or report
             found.found = False
             return found
+        reuse = Reuse(target.storage)
         with engine(options.engine, options.workers) as encode:
             for split, members in sources.items():
                 if members:
-                    _pack_split(target, split, members, options, encode, report)
+                    _pack_split(target, split, members, options, encode, reuse, report)
         if not any(split.clips for split in report.splits.values()):
             target.abandon()
             raise DataError(f"no clip is left to pack into {report.output}: {report.failure()}")

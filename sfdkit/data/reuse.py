@@ -25,7 +25,7 @@ from sfdkit.data.picture import list_pictures
 from sfdkit.data.reader import ClipError
 from sfdkit.data.sources import ClipSource, FrameSource
 from sfdkit.data.spool import QUALITY, Spooled, spool_ready
-from sfdkit.errors import SfdkitError
+from sfdkit.errors import SfdkitError, ShardError
 from sfdkit.storage import Storage
 
 
@@ -41,7 +41,7 @@ def print_of(source: ClipSource) -> str | None:
         detector = Path(source.cut.rule.face.detector)
         if detector.is_file():
             files = [*files, detector]
-        times = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        times = [file.stat().st_mtime_ns for file in files]
         what = [source.key, source.dataset, asdict(source.cut), fingerprint([source]), times]
     except OSError:
         return None
@@ -89,17 +89,22 @@ class Reuse:
         Returns:
             As of :func:`sfdkit.data.spool.spool_clips`; None where the clips are damaged or not there any more.
         """
-        clips = []
-        for split, shard, position in self._made[name].clips:
-            entry = self._entries.get((split, shard))
-            if entry is None:
-                return None
-            try:
-                (item,) = read_range(self._output.child(split), entry, position, position + 1)
-                if isinstance(item, Damage):
-                    return None
-                raw = item.raw()
-            except (ClipError, SfdkitError):
-                return None
-            clips.append((raw.json, raw.frames))
-        return spool_ready(number, clips, self._made[name].skips, folder)
+        made = self._made[name]
+        try:
+            return spool_ready(number, map(self._read, made.clips), made.skips, folder)
+        except (ClipError, SfdkitError):
+            return None
+
+    def _read(self, place: tuple[str, str, int]) -> tuple[bytes, bytes]:
+        """Return the json and the frames of a clip.
+
+        Raises:
+            ClipError: The bytes are not those of a clip.
+            SfdkitError: They are not what the index says.
+        """
+        split, shard, position = place
+        (item,) = read_range(self._output.child(split), self._entries[split, shard], position, position + 1)
+        if isinstance(item, Damage):
+            raise ShardError(item.message)
+        raw = item.raw()
+        return raw.json, raw.frames

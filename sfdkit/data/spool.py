@@ -13,7 +13,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -121,8 +121,8 @@ def spool_encoded(number: int, encoded: EncodedSource, folder: Path) -> Spooled:
     return encoded.spooled
 
 
-def spool_ready(number: int, clips: Sequence[tuple[bytes, bytes]], skips: Sequence[Skip], folder: Path) -> Spooled:
-    """Write clips of a source that are encoded already.
+def spool_ready(number: int, clips: Iterable[tuple[bytes, bytes]], skips: Sequence[Skip], folder: Path) -> Spooled:
+    """Write clips of a source that are encoded already; memory holds one.
 
     Args:
         number: Of the source.
