@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SFDKIT := $(VENV)/bin/sfdkit
 STAMP := $(VENV)/.sfdkit-installed
+TESTERS ?= 2
 RUN := runs/quickstart
 SHARDS := shards/puppets64
 # bfloat16 pays on processors that compute in it; others emulate it slowly
@@ -34,8 +35,8 @@ demo: $(STAMP)  ## pack puppets, train experiments/quickstart.yaml, evaluate it,
 	@echo; echo "made in $(RUN):"; ls $(RUN)
 	@echo "look at $(RUN)/animation.gif and $(RUN)/sheet.png; figures are in $(RUN)/metrics.json"
 
-test: $(STAMP)  ## run the tests
-	$(VENV)/bin/python -m pytest
+test: $(STAMP)  ## run the tests, in TESTERS processes
+	$(VENV)/bin/python -m pytest --numprocesses $(TESTERS) --dist loadfile
 
 lint: $(STAMP)  ## ruff (style, docstrings) and mypy (types)
 	$(VENV)/bin/ruff check .

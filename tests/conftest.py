@@ -6,6 +6,10 @@ import pytest
 import torch
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # processes that share the machine, and so do theirs
+    threads = max(1, torch.get_num_threads() // int(workers))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
