@@ -14,8 +14,9 @@ from torch.utils.tensorboard import SummaryWriter
 from sfdkit.cli import main
 from sfdkit.errors import DataError
 from sfdkit.study.compare import Spread, difference, incomplete_beta, spread, two_sided
-from sfdkit.study.curves import Point, bands, read_curves
+from sfdkit.study.curves import Band, Point, bands, read_curves
 from sfdkit.study.jobs import Job, plan, write_json
+from sfdkit.study.plot import Dots, dot_plot, line_plot
 from sfdkit.study.report import Results, write_report
 from sfdkit.study.spec import load_study
 from tests.test_study_spec import write
@@ -179,3 +180,15 @@ def test_another_definition_failure_and_half_done_are_named(tmp_path: Path) -> N
 def test_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no run of the study has given anything in .*out; call sfdkit study run"):
         Results(load_study(write(tmp_path)), plan(load_study(tmp_path), tmp_path / "out"))
+
+
+def test_plots_have_room_for_long_names() -> None:
+    name = "a_name_of_fifty_characters_that_says_all_of_the_run"
+    lines = line_plot({name: [Band(1.0, 2.0, None), Band(2.0, 3.0, None)]}, "steps", "psnr")
+    dots = dot_plot([Dots(name, [1.0, 2.0], 1.5)], "psnr", None)
+    for svg, end in ((lines, False), (dots, True)):
+        root = ElementTree.fromstring(svg)
+        (label,) = [text for text in root.findall("{http://www.w3.org/2000/svg}text") if text.text == name]
+        at, width = float(label.attrib["x"]), float(root.attrib["width"])
+        assert (label.attrib.get("text-anchor") == "end") == end
+        assert (at if end else width - at) > 7.5 * len(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -43,8 +43,8 @@ def line_plot(series: Mapping[str, Sequence[Band]], across: str, up: str) -> str
         up: Words for the y axis.
     """
     drawn = {name: points for name, points in series.items() if points}
-    width, height, left, top, legend = 760, 380, 80, 14, 190
-    right, bottom = width - legend, height - 46
+    height, left, top, right = 380, 80, 14, 570
+    width, bottom = right + max(190, 44 + _room(drawn)), height - 46
     spans = [(p.mean - (p.deviation or 0), p.mean + (p.deviation or 0)) for points in drawn.values() for p in points]
     xs = [p.x for points in drawn.values() for p in points]
     x = _Axis(0.0, max(xs, default=1.0), left, right)
@@ -76,8 +76,9 @@ def line_plot(series: Mapping[str, Sequence[Band]], across: str, up: str) -> str
 
 def dot_plot(rows: Sequence[Dots], across: str, reference: float | None) -> str:
     """Draw a row of dots for each run, one for each seed, a bar at the mean, and a line at the reference's mean."""
-    width, left, top = 720, 190, 8
-    right, bottom = width - 20, top + 24 * len(rows)
+    left, top = max(190, 10 + _room(row.name for row in rows)), 8
+    width, bottom = left + 530, top + 24 * len(rows)
+    right = width - 20
     values = [value for row in rows for value in row.values]
     x = _Axis(min(values, default=0.0), max(values, default=1.0), left, right)
     parts = []
@@ -141,6 +142,11 @@ def _grid(x: _Axis, y: _Axis, left: int, right: int, top: int, bottom: int) -> l
 
 def _path(points: Sequence[tuple[float, float]], x: _Axis, y: _Axis) -> str:
     return " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
+
+
+def _room(names: Iterable[str]) -> int:
+    """Return pixels that hold the longest of the names, in whatever font the reader has."""
+    return 10 + 8 * max((len(name) for name in names), default=0)
 
 
 def _svg(width: float, height: float, parts: Sequence[str]) -> str:
