@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 from torch import distributed as dist
 
 Value = TypeVar("Value")
@@ -52,3 +53,12 @@ def join_ranks() -> Ranks:
 def ranks() -> Ranks:
     """Return where this process stands among those that it has met."""
     return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks()
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Return the mean over all processes of a tensor of the same shape on each; all have to call it."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    value = value / dist.get_world_size()
+    dist.all_reduce(value)
+    return value

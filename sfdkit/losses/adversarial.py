@@ -15,14 +15,16 @@ AdversarialKind = Literal["nonsaturating", "hinge"]
 
 def generator_loss(fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
     """Return the generator's loss for the discriminator's logits of its pictures (B)."""
-    return F.softplus(-fake_logits).mean() if kind == "nonsaturating" else -fake_logits.mean()
+    fake = fake_logits.float()
+    return F.softplus(-fake).mean() if kind == "nonsaturating" else -fake.mean()
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
     """Return the discriminator's loss for logits of real and of rendered pictures (B each)."""
+    real, fake = real_logits.float(), fake_logits.float()
     if kind == "nonsaturating":
-        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from sfdkit.losses.term import LossTerm
 
 
-class Consistency(nn.Module):
+class Consistency(LossTerm):
     """Contrast of identity coefficients: frames of a clip agree, frames of other people differ.
 
     Agreement alone is reached by coefficients that never change; the contrast is the normalised temperature-scaled
@@ -28,7 +30,7 @@ class Consistency(nn.Module):
             identity: B 2 N, of two frames of each clip.
             people: B numbers; rows of the same person have the same one.
         """
-        first, second = F.normalize(identity.float(), dim=2).unbind(1)
+        first, second = F.normalize(identity, dim=2).unbind(1)
         logits = first @ second.T / self.temperature
         same = (people[:, None] == people[None]) & ~torch.eye(len(people), dtype=torch.bool, device=people.device)
         logits = logits.masked_fill(same, -torch.inf)

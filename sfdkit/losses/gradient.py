@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from sfdkit.losses.term import LossTerm
 
 
-class GradientLoss(nn.Module):
+class GradientLoss(LossTerm):
     """Mean absolute difference of horizontal and vertical finite differences: asks for sharp edges in their place."""
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from sfdkit.losses.term import LossTerm
 from sfdkit.measure.embedder import load_embedder
-from sfdkit.model.blocks import full_precision
 
 
-class IdentityTerm(nn.Module):
+class IdentityTerm(LossTerm):
     """One minus the cosine of face recognition embeddings.
 
     The network serves training alone: it stays in eval mode, learns nothing and is not saved in checkpoints.
@@ -41,10 +41,9 @@ class IdentityTerm(nn.Module):
             prediction: B 3 H W in [0, 1]; gradients go to it.
             source: B 3 H W in [0, 1]: who it should be.
         """
-        with full_precision(prediction):
-            with torch.no_grad():
-                wanted = self.embedder(source.float())
-            return 1 - (self.embedder(prediction.float()) * wanted).sum(1).mean()
+        with torch.no_grad():
+            wanted = self.embedder(source)
+        return 1 - (self.embedder(prediction) * wanted).sum(1).mean()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.embedder._apply(fn)

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torchvision.models import VGG19_Weights, vgg19
 
 from sfdkit.errors import ConfigError
+from sfdkit.losses.term import LossTerm
 
 LAYERS = (2, 7, 12, 21, 30)
 """Ends of relu1_1 (index 1) … relu5_1 (index 29) in torchvision's VGG19, exclusive."""
 WEIGHTS_VARIABLE = "SFDKIT_VGG19"
 
 
-class PerceptualLoss(nn.Module):
+class PerceptualLoss(LossTerm):
     """L1 between VGG19 features of five depths at several scales.
 
     After https://arxiv.org/abs/1603.08155; the pyramid is as in FOMM and LIA. The weights come from the file that the

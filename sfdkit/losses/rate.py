@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from sfdkit.losses.term import LossTerm
 
 
-class Rate(nn.Module):
+class Rate(LossTerm):
     """Information that goes through the noisy motion coefficients: the divergence from a standard normal, in nats.
 
     Who the driver is need not be sent, since the source shows it; so identity is the first thing that a price on
@@ -21,5 +23,5 @@ class Rate(nn.Module):
             motion: ... M, coefficients without noise.
             log_noise: M, logarithm of the noise's standard deviation.
         """
-        energy = motion.float().square().flatten(0, -2).mean(0)
+        energy = motion.square().flatten(0, -2).mean(0)
         return 0.5 * (energy + (2 * log_noise).exp() - 1 - 2 * log_noise).sum()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from sfdkit.losses.term import LossTerm
 
 
-class MultiScaleL1(nn.Module):
+class MultiScaleL1(LossTerm):
     """Mean absolute difference, averaged over the picture and its halvings.
 
     Args:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from sfdkit.losses.term import LossTerm
 
 
-class Reencode(nn.Module):
+class Reencode(LossTerm):
     """The source's identity and the driver's motion come back from the result.
 
     Identity by its direction, since only that is contrasted between people; motion coefficient by coefficient, each as
@@ -25,6 +27,6 @@ class Reencode(nn.Module):
             driver_motion: C M.
             log_noise: M, logarithm of the standard deviation of the coefficients' noise.
         """
-        who = 1 - F.cosine_similarity(identity.float(), source_identity.float(), dim=1).mean()
+        who = 1 - F.cosine_similarity(identity, source_identity, dim=1).mean()
         weight = (1 - (2 * log_noise.detach()).exp()).clamp(min=0)
-        return who + 0.5 * (weight * (motion.float() - driver_motion.float()).square()).mean()
+        return who + 0.5 * (weight * (motion - driver_motion).square()).mean()

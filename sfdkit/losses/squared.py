@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from sfdkit.losses.term import LossTerm
 
 
-class SquaredError(nn.Module):
+class SquaredError(LossTerm):
     """Mean squared difference: it weighs large errors, a head in the wrong place, more than L1 does."""
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from sfdkit.losses.term import LossTerm
 
-class StructureLoss(nn.Module):
+
+class StructureLoss(LossTerm):
     """``1 - SSIM`` with a Gaussian window of 11 pixels (https://doi.org/10.1109/TIP.2003.819861), by torchmetrics."""
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
