@@ -88,6 +88,7 @@ def test_model_files_are_torch_only() -> None:
         "typing",
         "collections",
         "contextlib",
+        "functools",
         "pathlib",
         "pickle",
         "__future__",

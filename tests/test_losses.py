@@ -8,7 +8,7 @@ import torch
 from torchvision.models import vgg19
 
 from sfdkit.errors import ConfigError
-from sfdkit.losses import RAMP, Crossed, Objective, Step
+from sfdkit.losses import OF_NETWORKS, RAMP, TERMS, Crossed, Objective, Step
 from sfdkit.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from sfdkit.losses.consistency import Consistency
 from sfdkit.losses.field import Painting, Smoothness
@@ -19,7 +19,10 @@ from sfdkit.losses.rate import Rate
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.reencode import Reencode
 from sfdkit.losses.sparsity import Sparsity
+from sfdkit.losses.structure import StructureLoss
+from sfdkit.metrics.image import frame_ssim
 from sfdkit.schedule import cosine_with_warmup
+from tests.networks import save_script
 
 
 def made(image: torch.Tensor, target: torch.Tensor, **fields: object) -> Step:
@@ -277,3 +280,81 @@ def test_schedule_rises_then_falls() -> None:
     assert factors[0] == pytest.approx(0.1, rel=0.01) and max(factors) == factors[9]
     assert factors[100] == pytest.approx(0.01) and factors[50] == pytest.approx(0.505, abs=1e-6)
     assert all(math.isfinite(f) for f in factors)
+
+
+PICTURES = {"flat": torch.full((4, 3, 64, 64), 0.85), "textured": torch.rand(4, 3, 64, 64)}
+
+
+@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("picture", PICTURES)
+def test_every_term_is_the_same_under_autocast(
+    name: str, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "perceptual":
+        torch.save(vgg19().state_dict(), tmp_path / "vgg.pth")
+        monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "vgg.pth"))
+    image, draws = PICTURES[picture], torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draws)
+
+    who, what = (random(2, 6), random(2, 6)), (random(2, 4), random(2, 4))
+    crossed = Crossed(image[:2], who[0], what[0], who[1], what[1], image[:2], image[2:], image[:2])
+    step = made(
+        image,
+        (image + 0.02 * random(4, 3, 64, 64)).clamp(0, 1) if picture == "textured" else image.clone(),
+        motion=random(4, 3, 4),
+        flow=random(4, 2, 64, 64),
+        mask=torch.rand(4, 1, 64, 64, generator=draws),
+        warped=image.clone(),
+        identity=random(4, 2, 6),
+        people=torch.arange(4),
+        crossed=crossed,
+    )
+    files = {}
+    if name in OF_NETWORKS:
+        layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=4), torch.nn.Flatten())
+        files = {name: str(save_script(tmp_path / "network.pt", layers, 112))}
+    objective = Objective({name: 1.0}, None, files).eval()
+    total, _ = objective(step)
+    with torch.autocast("cpu", torch.bfloat16):
+        under, values = objective(step)
+    assert under.dtype == torch.float32
+    assert under == pytest.approx(total.item(), abs=1e-3) and set(values) == {name}
+
+
+def test_equal_flat_pictures_are_equal_in_structure_under_autocast() -> None:
+    for mean in (0.3, 0.6, 0.85):
+        flat = torch.full((2, 3, 64, 64), mean)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert StructureLoss()(flat, flat) == pytest.approx(0, abs=1e-3)
+            torch.testing.assert_close(frame_ssim(flat, flat), torch.ones(2), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["nonsaturating", "hinge"])
+def test_adversarial_losses_take_logits_of_half_precision(kind: str) -> None:
+    real, fake = torch.randn(8).bfloat16(), torch.randn(8).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = (generator_loss(fake, kind), discriminator_loss(real, fake, kind))  # type: ignore[arg-type]
+    full = (generator_loss(fake.float(), kind), discriminator_loss(real.float(), fake.float(), kind))  # type: ignore
+    torch.testing.assert_close(half, full)
+
+
+def test_leakage_has_a_floor_that_follows_what_is_usual() -> None:
+    """A batch in which next to nothing moves must not drown the other terms."""
+    term = Leakage()
+    for _ in range(50):
+        term(torch.randn(16, 3, 4))
+    assert term.usual == pytest.approx(1, abs=0.1)
+    still = (1e-3 * torch.randn(16, 1, 4)).expand(-1, 3, -1).clone().requires_grad_(True)
+    term(still).backward()
+    assert still.grad is not None and still.grad.norm() < 0.01
+    bare = Leakage().eval()
+    free = still.detach().clone().requires_grad_(True)
+    bare(free).backward()
+    assert free.grad is not None and free.grad.norm() > 1e3 * still.grad.norm()
+    kept = float(term.usual)
+    term(torch.full((4, 2, 4), float("nan")))
+    assert term.usual == kept
+    term.eval()(10 * torch.randn(16, 3, 4))
+    assert term.usual == kept

@@ -8,23 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfdkit.model.blocks import full_precision
+from sfdkit.model.blocks import full_precision, in_float32
 
 AdversarialKind = Literal["nonsaturating", "hinge"]
 
 
+@in_float32
 def generator_loss(fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
     """Return the generator's loss for the discriminator's logits of its pictures (B)."""
-    fake = fake_logits.float()
-    return F.softplus(-fake).mean() if kind == "nonsaturating" else -fake.mean()
+    return F.softplus(-fake_logits).mean() if kind == "nonsaturating" else -fake_logits.mean()
 
 
+@in_float32
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
     """Return the discriminator's loss for logits of real and of rendered pictures (B each)."""
-    real, fake = real_logits.float(), fake_logits.float()
     if kind == "nonsaturating":
-        return F.softplus(-real).mean() + F.softplus(fake).mean()
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
 
 
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:

@@ -15,11 +15,13 @@ from torchmetrics.functional.image import (
 )
 
 from sfdkit.errors import ConfigError
+from sfdkit.model.blocks import in_float32
 
 PSNR_LIMIT = 100.0
 """Decibel given to (nearly) equal pictures, whose PSNR would be infinite and spoil every mean."""
 
 
+@in_float32
 def frame_l1(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the mean absolute error of each frame.
 
@@ -34,6 +36,7 @@ def frame_l1(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> 
     return _mean((prediction - target).abs(), mask)
 
 
+@in_float32
 def frame_psnr(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the peak signal-to-noise ratio of each frame, from the error of that frame alone.
 
@@ -52,6 +55,7 @@ def frame_psnr(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -
     return -10.0 * error.clamp(min=10.0 ** (-PSNR_LIMIT / 10.0)).log10()
 
 
+@in_float32
 def frame_ssim(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the structural similarity of each frame.
 
@@ -79,6 +83,7 @@ LEAST_MS_SSIM = 161
 """Pixels of a side below which the window of MS-SSIM does not fit into its fifth scale."""
 
 
+@in_float32
 def frame_ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the structural similarity of each frame over five scales.
 

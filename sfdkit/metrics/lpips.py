@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights, alexnet
 
 from sfdkit.errors import ConfigError
+from sfdkit.model.blocks import in_float32
 
 _ENDS = (2, 5, 8, 10, 12)
 """Ends of relu1 … relu5 in torchvision's AlexNet, exclusive."""
@@ -48,6 +49,7 @@ class FrameLpips(nn.Module):
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
+    @in_float32
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the distance of each frame.
 
@@ -58,7 +60,7 @@ class FrameLpips(nn.Module):
         Returns:
             F values; 0 is best.
         """
-        x, y = ((2 * image.float() - 1 - self.mean) / self.std for image in (prediction, target))
+        x, y = ((2 * image - 1 - self.mean) / self.std for image in (prediction, target))
         total = x.new_zeros(len(x))
         for depth, part in enumerate(self.slices):
             x, y = part(x), part(y)

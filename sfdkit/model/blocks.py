@@ -5,8 +5,10 @@ Legend: ``B`` batch, ``C H W`` feature map, ``S`` style dimensions, ``P`` points
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,31 @@ from torch import Tensor, nn
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """Return a context without autocast on the tensor's device; the meta device knows no autocast."""
     return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
+
+
+Result = TypeVar("Result")
+
+
+def in_float32(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Decorate what must compute in float32 under any autocast: losses, metrics.
+
+    Autocast would run convolutions and matrix products in bfloat16. The structural similarity of two equal flat
+    pictures is then off by up to 2, as the variances in it are small differences of large numbers.
+
+    Returns:
+        The function, called without autocast and with floating positional tensors in float32.
+    """
+
+    @wraps(function)
+    def run(*arguments: Any, **options: Any) -> Result:
+        tensors = [value for value in arguments if isinstance(value, Tensor)]
+        floats = (
+            value.float() if isinstance(value, Tensor) and value.is_floating_point() else value for value in arguments
+        )
+        with full_precision(tensors[0]) if tensors else nullcontext():
+            return function(*floats, **options)
+
+    return run
 
 
 def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
