@@ -18,6 +18,9 @@ from sfdkit.model.animator import FaceAnimator
 KEY = "sfdkit"
 AVERAGE_KEY = "animator_average"
 SCHEMA = 1
+NO_NOISE = -20.0
+"""Logarithm of the motion coefficients' noise where it is none: without a price on information."""
+NOISE = "motion_head.log_noise"
 
 
 class LoadedAnimator(NamedTuple):
@@ -84,7 +87,8 @@ def adopt_weights(animator: FaceAnimator, path: str | Path) -> Adopted:
     """Begin with what a checkpoint of a similar model has learned, for example one of half the resolution.
 
     Args:
-        animator: Weights of the same name and shape are replaced.
+        animator: Weights of the same name and shape are replaced. The noise of the motion coefficients is one of them
+            where both models have a price on information: without one there is none, and none cannot be paid for.
         path: A checkpoint that ``sfdkit fit`` wrote.
 
     Raises:
@@ -92,6 +96,8 @@ def adopt_weights(animator: FaceAnimator, path: str | Path) -> Adopted:
     """
     weights, own = animator_weights(read_checkpoint(Path(path))), animator.state_dict()
     taken = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
+    if NOISE in taken and min(float(weights[NOISE].max()), float(own[NOISE].max())) <= NO_NOISE:
+        taken.remove(NOISE)
     learned = {name for name, _ in animator.named_parameters()}
     if not learned & set(taken):
         raise CheckpointError(

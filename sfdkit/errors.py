@@ -38,6 +38,10 @@ class CheckpointError(SfdkitError):
     """A checkpoint that is missing, damaged, or belongs to another model."""
 
 
+class TrainingError(SfdkitError):
+    """A training that cannot go on: says since when, what is kept, and how to go on."""
+
+
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Return a hint such as ``" Did you mean 'resnet18'?"``, or an empty string when nothing is near.
 

@@ -102,8 +102,8 @@ def drive(animator: FaceAnimator, frames: Frames, batch_size: int) -> Generated:
                 motion = motion + offset[:, None]
             made = animator.generate(state.expand(width), motion.flatten(0, 1))
             parts.append([t.float().unflatten(0, (count, width)) for t in made])
-    image, flow, mask = (torch.cat(column, dim=1).flatten(0, 1) for column in zip(*parts, strict=True))
-    return Generated(image.clamp(0.0, 1.0), flow, mask)
+    image, *rest = (torch.cat(column, dim=1).flatten(0, 1) for column in zip(*parts, strict=True))
+    return Generated(image.clamp(0.0, 1.0), *rest)
 
 
 Sink = Callable[[Pair, Tensor, Tensor, Tensor | None], None]

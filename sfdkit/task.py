@@ -5,8 +5,10 @@ Legend: ``B`` sources, ``K`` driving frames per source, ``R`` resolution.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -15,33 +17,32 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from sfdkit.checkpoint import adopt_weights
-from sfdkit.errors import CheckpointError, ConfigError
+from sfdkit.checkpoint import NO_NOISE, adopt_weights
+from sfdkit.errors import CheckpointError, ConfigError, TrainingError
+from sfdkit.gradients import BatchStatistics, GradientGuard, prepare_step
 from sfdkit.losses import Crossed, Objective, Step
 from sfdkit.losses.adversarial import AdversarialKind, discriminator_loss, generator_loss, r1_penalty
 from sfdkit.model.animator import FaceAnimator, SourceState
-from sfdkit.model.blocks import warp
+from sfdkit.model.blocks import in_float32
 from sfdkit.model.discriminator import Discriminator
 from sfdkit.schedule import cosine_with_warmup
 from sfdkit.types import FrameBatch, Generated
 
-USUAL_SHARE = 0.02
-"""Share of a step in the running mean of the gradient's norm."""
 NOISE_RATE = 5.0
 """Factor on the learning rate of the logarithm of the motion coefficients' noise, which has some units to go."""
-
-NO_NOISE = -20.0
-"""Logarithm of a noise that is none."""
+CLOCK_EVERY = 10
+"""Steps between two looks of the processes at the first one's clock."""
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
-    """Return the default optimiser: Adam, learning rate 1e-3, betas 0.5 and 0.99."""
-    return torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.99))
+    """Return the default optimiser: fused Adam, learning rate 1e-3, betas 0.5 and 0.99."""
+    return torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.99), fused=True)
 
 
 class AnimationTask(L.LightningModule):
@@ -72,6 +73,8 @@ class AnimationTask(L.LightningModule):
         gradient_surge: Largest norm of the gradient as a multiple of its running mean; 0 for no limit. Adam divides by
             what gradients were like lately: one that is many times larger moves every weight by many times the learning
             rate, after which a model may not come back.
+        max_skipped: A step whose gradient is not finite is left out, counted and logged; after so many in a row the
+            training ends with an error.
         accumulate: Batches per step.
         start_from: A checkpoint whose weights a new training begins with, where this model has weights of the same name
             and shape, for example one of half the resolution and twice the width; the others stay random.
@@ -79,9 +82,6 @@ class AnimationTask(L.LightningModule):
     Raises:
         ConfigError: A weight for an unknown term, or an adversarial weight without a discriminator.
     """
-
-    usual_gradient: Tensor
-    """2: running mean of the gradient's norm, of animator and discriminator."""
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class AnimationTask(L.LightningModule):
         warmup_steps: NonNegativeInt = 100,
         gradient_clip: float = 1.0,
         gradient_surge: float = 2.0,
+        max_skipped: PositiveInt = 20,
         accumulate: PositiveInt = 1,
         start_from: str | None = None,
     ) -> None:
@@ -120,14 +121,19 @@ class AnimationTask(L.LightningModule):
         self.discriminator_optimizer = discriminator_optimizer
         self.basis_rate = basis_rate
         self.warmup_steps = warmup_steps
-        self.gradient_clip = gradient_clip
-        self.gradient_surge = gradient_surge
-        self.register_buffer("usual_gradient", torch.zeros(2))
+        self.guard = GradientGuard(gradient_clip, gradient_surge)
+        self.discriminator_guard = GradientGuard(gradient_clip, gradient_surge)
+        self.statistics = BatchStatistics(self.animator)
+        self.max_skipped = max_skipped
         self.accumulate = accumulate
+        self.summed_batches = 0
         self.start_from = start_from
         self.experiment: dict[str, Any] = {}
         self.base_rates: list[float] = []
         self.total_steps = float("inf")
+        self.time_share = 0.0
+        self.clocked = False
+        self.told_skipped = 0
         self.last_motion: Tensor | None = None
         for stage in ("val", "test"):
             metrics: dict[str, Metric | MetricCollection] = {
@@ -170,17 +176,30 @@ class AnimationTask(L.LightningModule):
         """Animate B 3 R R sources with B 3 R R driving frames."""
         return self.animator(source, driving)
 
-    def on_fit_start(self) -> None:
-        """Refuse a precision that two optimisers cannot share, and take over the weights of ``start_from``.
+    def setup(self, stage: str) -> None:
+        """Refuse a precision in which the method does not work.
 
         Raises:
-            ConfigError: ``precision: 16-mixed``.
-            CheckpointError: ``start_from`` cannot be read, or nothing in it fits.
+            ConfigError: Weights in half or double precision; in training ``16-mixed`` as well.
         """
-        if str(self.trainer.precision) == "16-mixed":
+        precision = str(self.trainer.precision)
+        if precision not in PRECISIONS:
+            raise ConfigError(
+                f"trainer.precision: {precision} keeps weights, bases and coordinates in another type than the float32 "
+                "that they need; use bf16-mixed or 32-true"
+            )
+        if precision == "16-mixed" and stage == "fit":
             raise ConfigError(
                 "trainer.precision: 16-mixed needs loss scaling, which two optimisers cannot share; use bf16-mixed"
             )
+
+    def on_fit_start(self) -> None:
+        """Take over the weights of ``start_from``.
+
+        Raises:
+            CheckpointError: ``start_from`` cannot be read, or nothing in it fits.
+        """
+        self.summed_batches = 0
         if self.start_from is not None and self.trainer.ckpt_path is None:
             adopted = adopt_weights(self.animator, self.start_from)
             rank_zero_info(
@@ -190,19 +209,69 @@ class AnimationTask(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Note the length of the training, which the schedule needs."""
-        self.total_steps = float(self.trainer.estimated_stepping_batches)
+        steps = float(self.trainer.estimated_stepping_batches)  # the trainer knows nothing of accumulation
+        batches, epochs = self.trainer.num_training_batches, self.trainer.max_epochs
+        if self.trainer.max_steps == -1 and epochs is not None and epochs > 0:
+            steps = float(math.ceil(batches / self.accumulate) * epochs)
+        self.total_steps, self.clocked = steps, False
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> None:
-        """One batch: generator phase, then discriminator phase; both optimisers step together."""
+        """One batch: generator phase, then discriminator phase; both optimisers step together.
+
+        Raises:
+            TrainingError: Too many steps in a row had to be left out.
+        """
         optimizers = self._optimizers()
         stepping = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
         self._set_rates(optimizers)
-        made = self.take_step(batch)
-        loss, values = self.objective(made, self.global_step)
-        self._generator_phase(made, loss, values, optimizers[0], stepping)
-        if self.discriminating:
-            self._discriminator_phase(made.image.detach(), made.target, optimizers[1], stepping)
+        if not self.summed_batches:
+            self.statistics.keep()
+        self.summed_batches += 1
+        with nullcontext() if stepping else self._no_reduction():
+            made = self.take_step(batch, self._noise_draws())
+            loss, values = self.objective(made, self.global_step)
+            self._generator_phase(made, loss, values, optimizers[0], stepping)
+            if self.discriminating:
+                self._discriminator_phase(made.image.detach(), made.target, optimizers[1], stepping)
         self.last_motion = made.motion.detach()
+        if stepping:
+            self.summed_batches = 0
+            self._give_up_in_time()
+
+    def _no_reduction(self) -> AbstractContextManager[None]:
+        """Return a context in which processes do not exchange gradients: they do so at the last batch of a step."""
+        return getattr(self.trainer.strategy, "block_backward_sync", nullcontext)()
+
+    def _noise_draws(self) -> torch.Generator:
+        """Return what draws the noise: other numbers on each process and in each batch, the same after a resume."""
+        seed = f"{self.experiment.get('seed')}/{self.global_rank}/{self.trainer.fit_loop.total_batch_idx}"
+        return torch.Generator(self.device).manual_seed(random.Random(seed).getrandbits(63))
+
+    @property
+    def logs_now(self) -> bool:
+        """Whether this batch's values are logged; asking a GPU for them makes it wait."""
+        return (self.trainer.fit_loop.total_batch_idx + 1) % max(1, self.trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+
+    def _give_up_in_time(self) -> None:
+        """End a training that does not come back.
+
+        Raises:
+            TrainingError: Too many steps in a row had to be left out.
+        """
+        if self.device.type == "cpu" or self.logs_now:
+            guards = (self.guard, self.discriminator_guard)
+            skipped, in_a_row = sum(int(g.skipped) for g in guards), max(int(g.in_a_row) for g in guards)
+            if skipped > self.told_skipped:
+                rank_zero_warn(
+                    f"step {self.global_step}: the gradient was not finite; steps left out so far: {skipped}"
+                )
+            self.told_skipped = skipped
+            if in_a_row >= self.max_skipped:
+                raise TrainingError(
+                    f"the gradient was not finite in the last {in_a_row} steps before step {self.global_step}; they "
+                    "were left out, so the checkpoints hold good weights. Go on from the last one with --ckpt_path and "
+                    "a lower learning rate, or look for broken pictures in the data"
+                )
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
@@ -233,20 +302,28 @@ class AnimationTask(L.LightningModule):
         result = self.animator.generate(state.expand(driving.shape[1]), motion[:, 1:].flatten(0, 1))
         return result, motion, driving.flatten(0, 1)
 
-    def take_step(self, batch: FrameBatch) -> Step:
-        """Render a batch for training, with all that the loss terms of this step want to judge."""
+    def take_step(self, batch: FrameBatch, draws: torch.Generator | None = None) -> Step:
+        """Render a batch for training, with all that the loss terms of this step want to judge.
+
+        Args:
+            batch: With ``driving_view``, where the motion branch sees another view.
+            draws: What draws the noise of the motion coefficients.
+        """
+        with self.animator.descriptors.kept():
+            return self._take_step(batch, draws)
+
+    def _take_step(self, batch: FrameBatch, draws: torch.Generator | None) -> Step:
         source, driving = batch["source"], batch["driving"]
         frames, now = driving.shape[1], self.global_step
         motion, state = self.read(batch)
         sent = motion[:, 1:].flatten(0, 1)
         if self.objective.needs("noise", now):
-            sent = self.animator.motion_head.noisy(sent)
+            sent = self.animator.motion_head.noisy(sent, self.objective.share("rate", now), draws)
         result = self.animator.generate(state.expand(frames), sent)
-        warped = warp(source.repeat_interleave(frames, 0), result.flow) if self.objective.needs("warped", now) else None
         people, numbers = None, {name: number for number, name in enumerate(batch["identity"])}
         identity: Tensor | None = None
         if self.objective.needs("identity", now):
-            people = torch.tensor([numbers[name] for name in batch["identity"]], device=source.device)
+            people = to_device([numbers[name] for name in batch["identity"]], source.device)
             other = self.animator.identity(driving[:, -1])
             identity = torch.stack([state.descriptors.identity, other], 1)
         crossed: Crossed | None = None
@@ -260,18 +337,18 @@ class AnimationTask(L.LightningModule):
             log_noise=self.animator.motion_head.log_noise,
             flow=result.flow,
             mask=result.mask,
-            warped=warped,
+            warped=result.warped,
             identity=identity,
             people=people,
             crossed=crossed,
         )
 
     def _cross(self, batch: FrameBatch, motion: Tensor, state: SourceState) -> Crossed | None:
-        """Drive rows by another person's first driving frame and read the results; the encoders themselves stay put."""
+        """Drive rows by another person's first driving frame and read the results; that teaches the readers nothing."""
         pairs = cross_rows(batch["identity"], self.cross_share)
         if not pairs:
             return None
-        who, whose = (torch.tensor(rows, device=motion.device) for rows in zip(*pairs, strict=True))
+        who, whose = (to_device(rows, motion.device) for rows in zip(*pairs, strict=True))
         driver_motion = motion[whose, 1].detach()
         image = self.animator.generate(state.rows(who), driver_motion).image
         with frozen(self.animator.reading_parts()):
@@ -303,14 +380,17 @@ class AnimationTask(L.LightningModule):
             self.discriminator.requires_grad_(False)
             values["adversarial"] = generator_loss(self.discriminator(made.image), self.adversarial)
             loss = loss + self.adversarial_weight * values["adversarial"]
-        self.manual_backward(loss / self.accumulate)
+        self.manual_backward(loss)
         values["mask"] = made.mask.mean()
-        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True, on_epoch=False)
-        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
         if stepping:
-            self.log("train/gradient", self._clip(self.animator, self.usual_gradient[0]), on_step=True, on_epoch=False)
+            values["gradient_norm"], finite = self.guard.limit(self.animator, self.summed_batches)
+            values["skipped_steps"] = self.guard.skipped.float()
+            self.statistics.settle(finite)
+            prepare_step(optimizer.optimizer, finite)
             optimizer.step()
             optimizer.zero_grad()
+        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True, on_epoch=False)
+        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
 
     def _discriminator_phase(self, fake: Tensor, real: Tensor, optimizer: LightningOptimizer, stepping: bool) -> None:
         assert self.discriminator is not None
@@ -321,44 +401,41 @@ class AnimationTask(L.LightningModule):
             penalty = r1_penalty(self.discriminator, real)
             loss = loss + self.r1_weight * self.r1_every * penalty
             self.log("train/r1", penalty.detach(), on_step=True, on_epoch=False)
-        self.manual_backward(loss / self.accumulate)
+        self.manual_backward(loss)
         if stepping:
-            self._clip(self.discriminator, self.usual_gradient[1])
+            _, finite = self.discriminator_guard.limit(self.discriminator, self.summed_batches)
+            prepare_step(optimizer.optimizer, finite)
             optimizer.optimizer.step()  # the bare optimiser: Lightning would count this step as well
             optimizer.optimizer.zero_grad()
-
-    def _clip(self, module: torch.nn.Module, usual: Tensor) -> Tensor:
-        """Limit the norm of the gradient, and follow its running mean in ``usual``; returns what the norm was."""
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        limit = torch.full_like(norm, self.gradient_clip or float("inf"))
-        if self.gradient_surge:
-            known = torch.where(usual > 0, usual, norm)
-            limit = torch.minimum(limit, self.gradient_surge * known)
-            usual.copy_(torch.lerp(known, torch.minimum(norm, limit), USUAL_SHARE))
-        share = (limit / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, share)
-        return norm
 
     def _set_rates(self, optimizers: list[LightningOptimizer]) -> None:
         factor = cosine_with_warmup(self.global_step, self.warmup_steps, self.progress())
         for optimizer, rate in zip(optimizers, self.base_rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor * group.get("scale", 1.0)
-        self.log("train/learning_rate", self.base_rates[0] * factor, on_step=True, on_epoch=False)
+        if self.logs_now:
+            self.log("train/learning_rate", self.base_rates[0] * factor, on_step=True, on_epoch=False)
 
     def progress(self) -> float:
-        """Return the share of the training that is done, 0 … 1, by steps or by time, whichever is further."""
-        shares = [self.global_step / self.total_steps]
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Timer) and (left := callback.time_remaining("train")) is not None:
-                spent = callback.time_elapsed("train")
-                shares.append(spent / max(1e-6, spent + left))
-        return max(shares)
+        """Return the share of the training that is done, 0 … 1, by steps or by time, whichever is further.
+
+        The time is the first process's: with clocks of their own the processes would learn at different rates, and
+        their weights would part.
+        """
+        by_steps = self.global_step / self.total_steps
+        timers = [c for c in self.trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+        left = timers[0].time_remaining("train") if timers else None
+        if left is None:
+            return by_steps
+        if self.trainer.world_size == 1 or self.trainer.fit_loop.total_batch_idx % CLOCK_EVERY == 0 or not self.clocked:
+            spent = timers[0].time_elapsed("train")
+            self.time_share = self.trainer.strategy.broadcast(spent / max(1e-6, spent + left))
+            self.clocked = True
+        return max(by_steps, self.time_share)
 
     def _evaluate(self, batch: FrameBatch, metrics: MetricCollection) -> None:
         result, _, target = self.render(batch)
-        metrics.update(result.image.float().clamp(0, 1), target.float())
+        in_float32(metrics.update)(result.image.clamp(0, 1), target)
 
     def validation_step(self, batch: FrameBatch, batch_idx: int) -> None:
         """Self-reenactment: driving frames of the source's own clip."""
@@ -401,14 +478,29 @@ def cross_rows(identities: Sequence[str], share: float) -> list[tuple[int, int]]
     return pairs
 
 
+def to_device(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Return whole numbers as a tensor on a device that is not waited for."""
+    made = torch.tensor(numbers)
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+
+
 @contextmanager
-def frozen(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
-    """Leave the parameters of modules out of what is computed inside; gradients pass through to the inputs."""
+def frozen(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Use modules as they are: what is done inside changes neither parameters nor batch statistics.
+
+    Gradients pass through to the inputs; batch normalisation takes its running statistics, as it will when the model
+    is used, so that a single row can be read as well.
+    """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    training = [part for module in modules for part in module.modules() if part.training]
     for parameter in parameters:
         parameter.requires_grad_(False)
+    for part in training:
+        part.training = False
     try:
         yield
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+        for part in training:
+            part.training = True

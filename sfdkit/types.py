@@ -92,3 +92,5 @@ class Generated(NamedTuple):
     """B 2 H W: where each output pixel looks in the source, as an offset in normalised [-1, 1] units (x, y)."""
     mask: Tensor
     """B 1 H W in [0, 1]: 1 where the warped source shows, 0 where the generator paints."""
+    warped: Tensor
+    """B 3 H W in [0, 1]: the source under the flow, nothing painted."""

@@ -36,9 +36,23 @@ def test_twice_the_resolution_takes_over_all_but_the_finest_level(first: Path) -
     adopted = adopt_weights(target, first)
     own, weights = target.state_dict(), source.state_dict()
     assert all(torch.equal(own[name], weights[name]) for name in adopted.taken)
-    assert {name.split(".")[0] for name in adopted.left} == {"adapter", "generator"}
-    assert {".".join(n.split(".")[:3]) for n in adopted.left if "levels" in n} == {"generator.levels.2"}
+    left = [name for name in adopted.left if name != "motion_head.log_noise"]  # the source was trained without it
+    assert {name.split(".")[0] for name in left} == {"adapter", "generator"}
+    assert {".".join(n.split(".")[:3]) for n in left if "levels" in n} == {"generator.levels.2"}
     assert len(adopted.taken) > 5 * len(adopted.left)
+
+
+@pytest.mark.parametrize(("before", "now", "begins"), [(-20.0, -1.6, -1.6), (-0.5, -1.6, -0.5), (-0.5, -20.0, -20.0)])
+def test_noise_is_taken_over_where_both_pay_for_information(
+    before: float, now: float, begins: float, tmp_path: Path
+) -> None:
+    """A noise of exp(-20) costs 19.5 nats for each coefficient."""
+    source, target = tiny_animator(32), tiny_animator(32, seed=1)
+    torch.nn.init.constant_(source.motion_head.log_noise, before)
+    torch.nn.init.constant_(target.motion_head.log_noise, now)
+    adopt_weights(target, write_checkpoint(tmp_path / "model.ckpt", source))
+    assert torch.equal(target.motion_head.log_noise, torch.full((4,), begins))
+    assert torch.equal(target.motion_head.turn.weight, source.motion_head.turn.weight)
 
 
 def test_a_checkpoint_that_is_not_there_or_unlike_is_refused(tmp_path: Path) -> None:
@@ -57,3 +71,5 @@ def test_training_begins_there(first: Path, tmp_path: Path) -> None:
     second = fit(data, tmp_path / "second", f"--model.start_from={first}", "--model.optimizer.init_args.lr=0", steps=2)
     weights = dict(load_animator(first).animator.named_parameters())
     assert all(torch.equal(weights[n], value) for n, value in load_animator(second).animator.named_parameters())
+    priced = fit(data, tmp_path / "priced", f"--model.start_from={first}", "--model.weights.rate=1e-4", steps=1)
+    assert load_animator(priced).animator.motion_head.log_noise.exp().min() > 0.15

@@ -1,14 +1,29 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
-from sfdkit.task import USUAL_SHARE, AnimationTask, cross_rows, frozen
+from sfdkit.model import blocks, generator
+from sfdkit.task import AnimationTask, cross_rows, frozen
 from tests.tiny import tiny_animator
+
+BATCH = {
+    "source": torch.rand(4, 3, 32, 32),
+    "driving": torch.rand(4, 2, 3, 32, 32),
+    "key": list("abcd"),
+    "identity": ["x", "x", "y", "z"],
+}
 
 
 def task(**options: object) -> AnimationTask:
     return AnimationTask(tiny_animator(), {"l1": 1.0, **options.pop("weights", {})}, **options)  # type: ignore
+
+
+def at_step(made: AnimationTask, step: int) -> None:
+    made._trainer = SimpleNamespace(global_step=step)  # type: ignore[assignment]
 
 
 def test_rows_are_crossed_with_other_people_only() -> None:
@@ -28,25 +43,6 @@ def test_frozen_parts_pass_gradients_on_and_learn_nothing() -> None:
     assert layer.weight.grad is None and layer.weight.requires_grad and not kept.bias.requires_grad
 
 
-def test_a_surge_of_the_gradient_is_limited_to_a_multiple_of_what_is_usual() -> None:
-    made = task(gradient_clip=0.0, gradient_surge=2.0)
-    layer, usual = torch.nn.Linear(1, 1, bias=False), made.usual_gradient[0]
-
-    def clip(gradient: float) -> float:
-        layer.weight.grad = torch.tensor([[gradient]])
-        assert made._clip(layer, usual) == pytest.approx(gradient)
-        return float(layer.weight.grad)
-
-    assert clip(0.5) == pytest.approx(0.5) and usual == pytest.approx(0.5)
-    assert clip(0.6) == pytest.approx(0.6) and usual == pytest.approx(0.5 + 0.1 * USUAL_SHARE)
-    assert clip(50.0) == pytest.approx(2 * 0.502, rel=1e-3)
-    assert usual == pytest.approx(0.502 + 0.502 * USUAL_SHARE, rel=1e-3)
-    made.gradient_surge = 0.0
-    assert clip(50.0) == 50.0
-    made.gradient_clip = 0.1
-    assert clip(50.0) == pytest.approx(0.1)
-
-
 def test_without_a_price_there_is_no_noise() -> None:
     motion = torch.rand(3, 4)
     torch.testing.assert_close(task().animator.motion_head.noisy(motion), motion)
@@ -55,13 +51,8 @@ def test_without_a_price_there_is_no_noise() -> None:
 
 def test_crossed_rows_are_who_they_should_be() -> None:
     made = task(weights={"reencode": 1.0, "cycle": 1.0, "consistency": 1.0, "rate": 1e-4}, cross_share=0.5)
-    made._trainer = type("Trainer", (), {"global_step": 0})()  # type: ignore[assignment]
-    batch = {
-        "source": torch.rand(4, 3, 32, 32),
-        "driving": torch.rand(4, 2, 3, 32, 32),
-        "key": list("abcd"),
-        "identity": ["x", "x", "y", "z"],
-    }
+    at_step(made, 0)
+    batch = BATCH
     step = made.take_step(batch)  # type: ignore[arg-type]
     assert step.crossed is not None and step.identity is not None and step.people is not None
     torch.testing.assert_close(step.crossed.source, batch["source"][[0, 1]])
@@ -74,3 +65,75 @@ def test_crossed_rows_are_who_they_should_be() -> None:
     assert set(values) == {"l1", "reencode", "cycle", "consistency", "rate"}
     total.backward()
     assert made.animator.motion_head.log_noise.grad is not None
+
+
+def test_a_step_orthogonalises_once_and_warps_each_picture_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = task(weights={"warp": 1.0, "reencode": 1.0, "cycle": 1.0}, cross_share=0.5)
+    at_step(made, 0)
+    count = {"qr": 0, "warps": 0}
+    qr, warp = torch.linalg.qr, generator.warp
+
+    def counted_qr(*arguments: object) -> object:
+        count["qr"] += 1
+        return qr(*arguments)  # type: ignore[arg-type]
+
+    def counted_warp(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+        count["warps"] += image.shape[1] == 3
+        return warp(image, flow)
+
+    monkeypatch.setattr(torch.linalg, "qr", counted_qr)
+    monkeypatch.setattr(generator, "warp", counted_warp)
+    monkeypatch.setattr(blocks, "warp", counted_warp)
+    step = made.take_step(BATCH)  # type: ignore[arg-type]
+    assert step.crossed is not None and step.crossed.restored is not None
+    assert count == {"qr": 1, "warps": 3}, "the batch, the crossed rows and those restored"
+    made.objective(step)[0].backward()
+    weight = made.animator.descriptors.weight
+    assert weight.grad is not None and weight.grad.abs().sum() > 0
+    made.animator.generate(made.animator.source_state(BATCH["source"]), torch.rand(4, 4))  # type: ignore[arg-type]
+    assert count["qr"] == 2
+
+
+def test_noise_of_a_term_that_starts_late_grows_with_its_weight() -> None:
+    made = task(weights={"rate": 1e-4}, starts={"rate": 1000})
+    sent = []
+    monitored = made.animator.generate
+
+    def generate(state: object, motion: torch.Tensor) -> object:
+        sent.append(motion)
+        return monitored(state, motion)  # type: ignore[arg-type]
+
+    made.animator.generate = generate  # type: ignore[method-assign, assignment]
+    for step in (999, 1000, 1099, 1199, 5000):
+        at_step(made, step)
+        made.take_step(BATCH, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    noise = [(motion - sent[0]).std().item() for motion in sent]
+    assert noise[0] == 0 and noise[3] == pytest.approx(noise[4], rel=1e-4) and noise[3] > 0.1
+    assert noise[1] == pytest.approx(noise[3] / 200, rel=0.01) and noise[2] == pytest.approx(noise[3] / 2, rel=0.01)
+
+
+def test_results_that_are_read_again_move_no_batch_statistics() -> None:
+    made = task(weights={"reencode": 1.0}, cross_share=0.25)  # a single row is read
+    at_step(made, 0)
+    made.take_step(BATCH)  # type: ignore[arg-type]
+    with_crossing = [b.clone() for b in norms(made)]
+    plain = task()
+    at_step(plain, 0)
+    plain.take_step(BATCH)  # type: ignore[arg-type]
+    assert len(with_crossing) > 4
+    for one, other in zip(with_crossing, norms(plain), strict=True):
+        torch.testing.assert_close(one, other)
+    assert made.animator.encoder.training
+
+
+def norms(made: AnimationTask) -> list[torch.Tensor]:
+    parts = [m for m in made.animator.modules() if isinstance(m, nn.BatchNorm2d)]
+    return [b for m in parts for b in (m.running_mean, m.running_var) if b is not None]
+
+
+def test_heads_take_a_single_row() -> None:
+    animator = tiny_animator().train()
+    descriptors = animator.describe(torch.rand(1, 3, 32, 32))
+    assert descriptors.identity.shape == (1, 12) and descriptors.motion.isfinite().all()
+    heads = [*animator.identity_head.modules(), *animator.motion_head.modules()]
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in heads)

@@ -109,6 +109,8 @@ def test_run_writes_config_scalars_histograms_and_pictures(run: Path) -> None:
 EPOCH = 5
 """Batches of an epoch: nine clips, one row each, in full batches of two."""
 EACH_STEP = (
+    "--model.weights.rate=1e-4",  # draws noise
+    "--model.weights.leakage=0.05",  # remembers a variance
     "--checkpoint.every_n_train_steps=1",
     "--checkpoint.save_top_k=-1",
     "--data.init_args.rows_per_clip=1",
@@ -205,14 +207,21 @@ def test_precisions_and_accumulation(precision: str, data: Path, tmp_path: Path)
     assert (basis.T @ basis - torch.eye(basis.shape[1])).abs().max() < 1e-5
 
 
-def test_half_precision_is_refused() -> None:
+def test_precisions_that_the_method_cannot_take_are_refused_by_name() -> None:
     task = AnimationTask(tiny_animator(), {"l1": 1.0})
-    for precision in ("bf16-mixed", "16-mixed"):  # a stand-in for a trainer on a GPU: on a CPU Lightning takes bf16
+
+    def begin(precision: str, stage: str) -> None:
         task._trainer = SimpleNamespace(precision=precision)  # type: ignore[assignment]
-        if precision == "bf16-mixed":
-            task.on_fit_start()
-    with pytest.raises(ConfigError, match="use bf16-mixed"):
-        task.on_fit_start()
+        task.setup(stage)
+
+    for precision in ("32-true", "bf16-mixed"):
+        begin(precision, "fit")
+    begin("16-mixed", "validate")
+    with pytest.raises(ConfigError, match="16-mixed needs loss scaling.*use bf16-mixed"):
+        begin("16-mixed", "fit")
+    for precision in ("bf16-true", "16-true", "64-true"):
+        with pytest.raises(ConfigError, match=f"trainer.precision: {precision} .* use bf16-mixed or 32-true"):
+            begin(precision, "validate")
 
 
 @pytest.mark.parametrize("shown", [True, False])

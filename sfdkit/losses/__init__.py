@@ -64,7 +64,7 @@ TERMS: dict[str, Term] = {
     "gradient": Term(GradientLoss, _pictures),
     "ssim": Term(StructureLoss, _pictures),
     "perceptual": Term(PerceptualLoss, _pictures),
-    "warp": Term(MultiScaleL1, lambda step: (step.warped, step.target), "warped"),
+    "warp": Term(MultiScaleL1, lambda step: (step.warped, step.target)),
     "smoothness": Term(Smoothness, lambda step: (step.flow,)),
     "painting": Term(Painting, lambda step: (step.mask,)),
     "rate": Term(Rate, lambda step: (step.motion, step.log_noise), "noise"),

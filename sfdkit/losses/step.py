@@ -49,7 +49,7 @@ class Step(NamedTuple):
     """B*K 2 R R."""
     mask: Tensor
     """B*K 1 R R."""
-    warped: Tensor | None = None
+    warped: Tensor
     """B*K 3 R R: the warped sources, nothing painted."""
     identity: Tensor | None = None
     """B 2 N: identity coefficients of the source and of another frame of its clip."""

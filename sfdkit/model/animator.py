@@ -62,7 +62,7 @@ class SourceState(NamedTuple):
 
 def _read_out(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
     layers = nn.Sequential(
-        nn.BatchNorm1d(inputs), nn.Linear(inputs, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, outputs)
+        nn.LayerNorm(inputs), nn.Linear(inputs, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, outputs)
     )
     for layer in layers:
         if isinstance(layer, nn.Linear):
@@ -135,9 +135,16 @@ class MotionHead(nn.Module):
         with full_precision(read):
             return self.turn(REACH * torch.tanh(read / REACH))
 
-    def noisy(self, motion: Tensor) -> Tensor:
-        """Return coefficients, ... M, with the noise of training added."""
-        return motion + self.log_noise.exp() * torch.randn_like(motion)
+    def noisy(self, motion: Tensor, share: float = 1.0, draws: torch.Generator | None = None) -> Tensor:
+        """Return coefficients with the noise of training added.
+
+        Args:
+            motion: ... M.
+            share: Factor on the noise's standard deviation.
+            draws: On the device of ``motion``; None: torch's own.
+        """
+        noise = torch.randn(motion.shape, generator=draws, device=motion.device)
+        return motion + share * self.log_noise.exp() * noise
 
 
 class FaceAnimator(nn.Module):
@@ -248,8 +255,9 @@ class FaceAnimator(nn.Module):
         """Render the sources of ``state`` (B rows) under ``motion`` (B M)."""
         if len(state.image) != len(motion):
             raise ValueError(f"{len(state.image)} sources and {len(motion)} motions; use state.expand(k)")
-        latent = self.recombine(state.descriptors.identity, motion)
-        own = self.recombine(*state.descriptors)
+        with self.descriptors.kept():
+            latent = self.recombine(state.descriptors.identity, motion)
+            own = self.recombine(*state.descriptors)
         return self.generator(latent, own, state.features, state.image)
 
     def forward(self, source: Tensor, driving: Tensor) -> Generated:

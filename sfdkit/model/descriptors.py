@@ -11,6 +11,9 @@ residual code is the setting of "Latent Image Animator", https://arxiv.org/abs/2
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -37,9 +40,9 @@ def orthonormalise(weight: Tensor) -> Tensor:
 class DescriptorLayer(nn.Module):
     """Turns identity and motion coefficients into a latent code and reads them back by projection.
 
-    The raw matrix ``W`` is stored and orthogonalised in float32 in every training step: an average of orthonormal
-    matrices is not orthonormal, an average of ``W`` stays a valid ``W``. In eval mode the basis is computed once and
-    kept until ``W`` changes.
+    The raw matrix ``W`` is stored and orthogonalised in float32 in every training step, once for all that is done
+    inside :meth:`kept`: an average of orthonormal matrices is not orthonormal, an average of ``W`` stays a valid ``W``.
+    In eval mode the basis is computed once and kept until ``W`` changes.
 
     Args:
         identity_size: ``N``, number of identity vectors. Ignored when ``identity_basis`` is off.
@@ -83,6 +86,7 @@ class DescriptorLayer(nn.Module):
         self.orthogonal = orthogonal
         self.weight = nn.Parameter(torch.empty(self.latent_size, columns))
         nn.init.orthogonal_(self.weight)
+        self._kept: Tensor | None = None
         self._cached: Tensor | None = None
         self._cached_for: tuple[int, int] = (-1, -1)
 
@@ -93,12 +97,23 @@ class DescriptorLayer(nn.Module):
 
     def basis(self) -> Tensor:
         """Return ``[U | V]``, D (N + M) float32: identity columns first (without an identity basis ``V`` alone)."""
+        if self._kept is not None:
+            return self._kept
         if self.training or torch.is_grad_enabled() or self.weight.is_meta:
             return self._compute()
         now = (self.weight._version, self.weight.data_ptr())
         if self._cached is None or self._cached_for != now:
             self._cached, self._cached_for = self._compute(), now
         return self._cached
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Compute the basis once, with its gradient, for all that is done inside, such as one training step."""
+        outer, self._kept = self._kept, self.basis()
+        try:
+            yield
+        finally:
+            self._kept = outer
 
     def _compute(self) -> Tensor:
         if self.orthogonal:

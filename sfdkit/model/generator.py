@@ -257,4 +257,4 @@ class Generator(nn.Module):
         last = self.last(F.leaky_relu(self.touch(seen), 0.2)).float()
         painted = torch.sigmoid(F.pixel_shuffle(last[:, :12], 2))
         mask = torch.sigmoid(resize(last[:, 12:], self.resolution))
-        return Generated(mask * warped + (1 - mask) * painted, flow, mask)
+        return Generated(mask * warped + (1 - mask) * painted, flow, mask, warped)

@@ -1,0 +1,112 @@
+"""That a training learns at all: what many small faults leave undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sfdkit.errors import TrainingError
+from sfdkit.losses.reconstruction import MultiScaleL1
+from sfdkit.puppets.clips import make_clip
+from sfdkit.task import AnimationTask
+from sfdkit.types import FrameBatch
+from tests.tiny import tiny_animator
+
+WEIGHTS = {"l1": 1.0, "l2": 2.0, "warp": 0.3, "rate": 1e-5, "leakage": 0.01, "consistency": 0.01}
+
+
+def puppets(rows: int = 6) -> FrameBatch:
+    """A source and two driving frames of each of some people, 32 pixels."""
+    clips = [make_clip(number, "train", 0, 3, 32, fps=1.0)[0].float() / 255 for number in range(rows)]
+    frames = torch.stack(clips)
+    names = [str(row) for row in range(rows)]
+    return FrameBatch(source=frames[:, 0], driving=frames[:, 1:], key=names, identity=names)
+
+
+def train(task: AnimationTask, batches: list[FrameBatch], steps: int, *callbacks: L.Callback, **options: Any) -> None:
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+        **options,
+    )
+    trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+
+
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=3e-3, betas=(0.9, 0.99), fused=True)
+
+
+def test_sixty_steps_on_one_batch_halve_the_loss_and_follow_the_motion() -> None:
+    batch, distance = puppets(), MultiScaleL1()
+    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=5)
+
+    def rendered() -> Tensor:
+        with torch.no_grad():
+            image = task.eval().render(batch)[0].image
+        task.train()
+        return image.unflatten(0, (-1, 2))
+
+    before = distance(rendered(), batch["driving"])
+    train(task, [batch], 60)
+    after = rendered()
+    assert distance(after, batch["driving"]) < 0.5 * before
+    crossed = distance(after, batch["driving"].flip(1))
+    assert distance(after, batch["driving"]) < 0.75 * crossed, "each result must be nearer to its own driver"
+
+
+def bad(batch: FrameBatch) -> FrameBatch:
+    spoilt = batch.copy()
+    spoilt["driving"] = torch.full_like(batch["driving"], float("nan"))
+    return spoilt
+
+
+def test_a_bad_batch_is_left_out_and_the_training_goes_on() -> None:
+    good = puppets(2)
+    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1)
+    with pytest.warns(UserWarning, match=r"step 3: the gradient was not finite; steps left out so far: 1"):
+        train(task, [good, good, bad(good), good], 6)
+    assert task.guard.skipped == 1 and task.guard.in_a_row == 0
+    assert all(value.isfinite().all() for value in task.state_dict().values())
+
+
+def test_many_bad_batches_in_a_row_end_the_training_with_good_weights() -> None:
+    good = puppets(2)
+    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, max_skipped=3)
+    with pytest.raises(TrainingError, match=r"not finite in the last 3 steps before step 5;.*--ckpt_path"):
+        train(task, [good, good, bad(good), bad(good), bad(good), bad(good)], 20)
+    assert all(value.isfinite().all() for value in task.state_dict().values())
+
+
+@pytest.mark.parametrize(("batches", "accumulate", "epochs", "steps"), [(5, 2, 3, 9), (4, 4, 2, 2), (3, 1, 2, 6)])
+def test_the_schedule_ends_with_the_last_epoch(batches: int, accumulate: int, epochs: int, steps: int) -> None:
+    class Progress(L.Callback):
+        last = 0.0
+
+        def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+            assert isinstance(trainer.lightning_module, AnimationTask)
+            self.last = trainer.lightning_module.progress()
+
+    task, progress = AnimationTask(tiny_animator(), {"l1": 1.0}, accumulate=accumulate), Progress()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[progress],
+    )
+    trainer.fit(task, DataLoader([puppets(2)] * batches, batch_size=None))  # type: ignore[arg-type]
+    assert task.total_steps == trainer.global_step == steps
+    assert progress.last == pytest.approx((steps - 1) / steps)
