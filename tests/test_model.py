@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -284,3 +286,13 @@ def test_base_and_small_models_keep_their_budget_at_256() -> None:
     for width, limit in ((56, 6.0), (28, 2.0)):
         animator = FaceAnimator(encoder, DescriptorLayer(), Generator(256, width=width), driving)
         assert gmac_per_driven_frame(animator) <= limit
+
+
+def test_pretrained_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"weights of test_resnet cannot be had .*set pretrained: false"):
+        TimmEncoder("test_resnet", 32, pretrained=True, max_stride=16)
+    with pytest.warns(UserWarning, match=r"weights of test_resnet cannot be had .*begins with random weights"):
+        encoder = TimmEncoder("test_resnet", 32, pretrained="auto", max_stride=16)
+    assert len(encoder(torch.rand(1, 3, 32, 32))) == len(encoder.channels)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -32,13 +33,18 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
+class NoWeightsError(ConfigError):
+    """The weights of a timm model are not in its cache and cannot be downloaded."""
+
+
 class TimmEncoder(Encoder):
     """Any timm backbone that can return feature maps, at any resolution that the backbone can take.
 
     Args:
         name: timm model name, for example ``resnet18``.
         resolution: Height and width of the pictures it reads.
-        pretrained: Start from timm's weights (a download at the first use).
+        pretrained: Start from timm's weights (a download at the first use). ``auto`` starts from them where they can be
+            had, and else at random with a warning.
         weights: Local weight file (safetensors or a state dict) instead of a download.
         max_stride: Feature maps coarser than this are cut off, and with them their layers.
 
@@ -53,7 +59,7 @@ class TimmEncoder(Encoder):
         self,
         name: str,
         resolution: int = 256,
-        pretrained: bool = False,
+        pretrained: bool | Literal["auto"] = False,
         weights: str | None = None,
         max_stride: int = 32,
     ) -> None:
@@ -64,7 +70,7 @@ class TimmEncoder(Encoder):
             raise ConfigError(f"encoder: weights file {weights} does not exist; give a file, or leave weights out")
         self.name = name
         self.resolution = resolution
-        self.backbone = _create(name, resolution, pretrained, max_stride)
+        self.backbone = _create(name, resolution, pretrained if weights is None else False, max_stride)
         if weights is not None:
             _load_local(self.backbone, name, weights)
         data = timm.data.resolve_model_data_config(self.backbone)
@@ -100,8 +106,14 @@ class TimmEncoder(Encoder):
         return maps
 
 
-def _create(name: str, resolution: int, pretrained: bool, max_stride: int) -> nn.Module:
+def _create(name: str, resolution: int, pretrained: bool | Literal["auto"], max_stride: int) -> nn.Module:
     """Build the feature extractor; transformers need the picture's size, most convolutional nets refuse to take it."""
+    if pretrained == "auto":
+        try:
+            return _create(name, resolution, True, max_stride)
+        except NoWeightsError as error:
+            warnings.warn(f"{error}. The training begins with random weights in that encoder", stacklevel=2)
+            return _create(name, resolution, False, max_stride)
     arguments: dict[str, Any] = {"pretrained": pretrained, "features_only": True, "feature_cls": "getter"}
     failure: Exception | None = None
     sized: tuple[dict[str, Any], ...] = ({"img_size": resolution}, {})
@@ -116,8 +128,8 @@ def _create(name: str, resolution: int, pretrained: bool, max_stride: int) -> nn
             failure = error
             break
         except OSError as error:
-            raise ConfigError(
-                f"encoder: the weights of {name} cannot be had ({_first_line(error)}); "
+            raise NoWeightsError(
+                f"encoder: the weights of {name} cannot be had ({_first_line(error)[:120]}); "
                 "go online once, give a local file as weights, or set pretrained: false"
             ) from error
         keep = [i for i, stride in enumerate(model.feature_info.reduction()) if stride <= max_stride]
