@@ -289,4 +289,4 @@ def test_two_devices_share_the_work(device: torch.device, accelerator: str, data
         assert "nccl" in done.stderr.lower() + done.stdout.lower()
     train = load_animator(tmp_path / "checkpoints/last.ckpt").train
     assert train["world_size"] == 2 and train["steps"] == 2
-    assert train["frames"] == 2 * 2 * 2  # steps, processes, sources
+    assert train["frames"] == 2 * 2 * 2 * 2  # steps, processes, sources, driving frames
