@@ -35,8 +35,9 @@ demo: $(STAMP)  ## pack puppets, train experiments/quickstart.yaml, evaluate it,
 	@echo; echo "made in $(RUN):"; ls $(RUN)
 	@echo "look at $(RUN)/animation.gif and $(RUN)/sheet.png; figures are in $(RUN)/metrics.json"
 
-test: $(STAMP)  ## run the tests, in TESTERS processes
+test: $(STAMP)  ## run the tests, in TESTERS processes, and then those for a GPU if there is one
 	$(VENV)/bin/python -m pytest --numprocesses $(TESTERS) --dist loadfile
+	$(VENV)/bin/python -m pytest -m gpu tests/test_gpu.py
 
 gpu: $(STAMP)  ## everything that a GPU should be asked, in MINUTES minutes: runs/gpu
 	$(VENV)/bin/python -m benchmarks.gpu --minutes $(MINUTES)

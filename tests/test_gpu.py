@@ -57,8 +57,10 @@ def accelerator(device: torch.device) -> str:
 @pytest.fixture
 def exact(device: torch.device) -> Iterator[None]:
     """Convolutions in float32, not in TF32."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.fixture(scope="module")
