@@ -6,13 +6,13 @@ STAMP := $(VENV)/.sfdkit-installed
 TESTERS ?= 2
 RUN := runs/quickstart
 SHARDS := shards/puppets64
-# bfloat16 pays on processors that compute in it; others emulate it slowly
-PRECISION := $(shell grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null && echo bf16-mixed || echo 32-true)
-# without a GPU two processes of one thread each train almost twice as fast as one of two threads
-PROCESSES = $$($(VENV)/bin/python -c 'import os, torch; print("" if torch.accelerator.is_available() or (os.cpu_count() or 1) < 2 else "--config experiments/trainer/cpu2.yaml --data.init_args.batch_size 8")')
+# bf16-mixed on a GPU, or a processor, that computes in it; without a GPU two processes of one thread each
+PRECISION = $$($(VENV)/bin/python -m sfdkit.device precision)
+PROCESSES = $$($(VENV)/bin/python -m sfdkit.device processes)
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test gpu lint bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,8 +35,12 @@ demo: $(STAMP)  ## pack puppets, train experiments/quickstart.yaml, evaluate it,
 	@echo; echo "made in $(RUN):"; ls $(RUN)
 	@echo "look at $(RUN)/animation.gif and $(RUN)/sheet.png; figures are in $(RUN)/metrics.json"
 
-test: $(STAMP)  ## run the tests, in TESTERS processes
+test: $(STAMP)  ## run the tests, in TESTERS processes, and then those for a GPU if there is one
 	$(VENV)/bin/python -m pytest --numprocesses $(TESTERS) --dist loadfile
+	$(VENV)/bin/python -m pytest -m gpu tests/test_gpu.py
+
+gpu: $(STAMP)  ## everything that a GPU should be asked, in MINUTES minutes: runs/gpu
+	$(VENV)/bin/python -m benchmarks.gpu --minutes $(MINUTES)
 
 lint: $(STAMP)  ## ruff (style, docstrings) and mypy (types)
 	$(VENV)/bin/ruff check .

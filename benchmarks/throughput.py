@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from jsonargparse import auto_cli
 
-from sfdkit.animate import choose_device
 from sfdkit.data.commands import pack_puppets
 from sfdkit.data.index import load_index
+from sfdkit.device import choose_device
 from sfdkit.losses import Objective
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.descriptors import DescriptorLayer

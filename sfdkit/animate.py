@@ -26,6 +26,7 @@ from tqdm import tqdm
 from sfdkit.checkpoint import load_animator
 from sfdkit.data.crop import CropMethod, CropRule
 from sfdkit.data.detect import OPENCV
+from sfdkit.device import choose_device
 from sfdkit.draw import enlarge, to_uint8
 from sfdkit.drivers import open_driver, read_source
 from sfdkit.errors import ConfigError
@@ -150,25 +151,6 @@ def as_float(image: Tensor, device: torch.device) -> Tensor:
     """Return pictures on ``device`` as float32 in [0, 1]; uint8 is divided by 255."""
     image = image.to(device)
     return image.float() / 255.0 if image.dtype == torch.uint8 else image.float()
-
-
-def choose_device(device: str) -> torch.device:
-    """Return the device that a user named; ``auto`` takes a CUDA GPU, then Apple's, then the CPU.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device: {device!r} cannot be used here ({reason}); use auto, cpu, cuda or cuda:1"
-        ) from error
-    return chosen
 
 
 def animate(

@@ -8,14 +8,16 @@ https://arxiv.org/abs/2203.14367).
 Legend: ``B`` rows, ``K`` driving frames per row, ``H W`` picture.
 
 Each call draws from a generator of its own on the CPU, so a seed gives the same draws on every device and the global
-generators stay as they are. All colour changes of a picture are one 3 x 3 matrix with an offset, and all geometry is
-one resampling: 32 rows of one driving frame at 64 x 64 take 8 ms on one core. The classes of kornia take that much for
-a change of saturation alone, and 35 ms for a thin-plate spline in place of 2.
+generators stay as they are. What was drawn, some 200 numbers a frame at most, is sent to the device in one piece; the
+grids, which are larger than the pictures, are made there. All colour changes of a picture are one 3 x 3 matrix with an
+offset, and all geometry is one resampling: 32 rows of one driving frame at 64 x 64 take 8 ms on one core. The classes
+of kornia take that much for a change of saturation alone, and 35 ms for a thin-plate spline in place of 2.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +30,21 @@ from sfdkit.types import FrameBatch
 _LUMA = (0.299, 0.587, 0.114)
 _COARSE = 9
 """Side of the grid on which the thin-plate spline is computed; it is smooth, so the rest is interpolated."""
+
+
+class Change(NamedTuple):
+    """What happens to N groups of frames, each as a whole; a tensor without elements where nothing does."""
+
+    mirrored: Tensor
+    """N: 1 for a group that is mirrored, else 0."""
+    matrix: Tensor
+    """N 3 3 for columns of RGB."""
+    offset: Tensor
+    """N 3."""
+    theta: Tensor
+    """N 2 3, see :func:`draw_affine`."""
+    bend: Tensor
+    """N 2 9 9, see :func:`draw_bend`."""
 
 
 class DriverViewAugmentation:
@@ -100,48 +117,77 @@ class DriverViewAugmentation:
             A new batch, images float32 in [0, 1].
         """
         generator = torch.Generator().manual_seed(seed)
-        with torch.autocast(batch["source"].device.type, enabled=False):
-            source, driving = self._joint(batch["source"], batch["driving"], generator)
-            view = self._driver_view(driving.flatten(0, 1), generator).view_as(driving)
+        rows, driven = batch["driving"].shape[:2]
+        device = batch["source"].device
+        with torch.autocast(device.type, enabled=False):
+            drawn = [self._draw_joint(rows, generator), self._draw_view(rows * driven, generator)]
+            joint, own = _send(drawn, device)
+            frames = self._change(torch.cat([batch["source"][:, None], batch["driving"]], dim=1), joint)
+            source, driving = frames[:, 0], frames[:, 1:]
+            view = self._change(driving.flatten(0, 1)[:, None], own).view_as(driving)
         return FrameBatch(
             source=source, driving=driving, driving_view=view, key=batch["key"], identity=batch["identity"]
         )
 
-    def _joint(self, source: Tensor, driving: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Change B 3 H W and B K 3 H W by the same draw per row."""
-        frames = torch.cat([source[:, None], driving], dim=1)
-        if self.flip:
-            rows = (torch.rand(len(frames), generator=generator) < self.flip).nonzero()[:, 0].to(frames.device)
-            frames[rows] = frames[rows].flip(-1)
-        if self.joint_colour:
-            change = draw_colour(len(frames), self.joint_colour, 0.0, generator)
-            frames = _apply_colour(frames, *change)
-        if self.joint_scale or self.joint_tps:
-            grid = _grid(source.shape, self.joint_scale, 0.0, self.joint_tps, generator)
-            grid = grid.repeat_interleave(frames.shape[1], 0)
-            frames = self._resample(frames.flatten(0, 1), grid).unflatten(0, frames.shape[:2])
-        return frames[:, 0], frames[:, 1:]
+    def _draw_joint(self, count: int, generator: torch.Generator) -> Change:
+        """Draw what happens to whole rows."""
+        nothing = torch.empty(0)
+        mirrored = (torch.rand(count, generator=generator) < self.flip).float() if self.flip else nothing
+        colour = draw_colour(count, self.joint_colour, 0.0, generator) if self.joint_colour else (nothing, nothing)
+        return Change(mirrored, *colour, *_draw_geometry(count, self.joint_scale, 0.0, self.joint_tps, generator))
 
-    def _driver_view(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """Change N 3 H W by one draw per frame."""
+    def _draw_view(self, count: int, generator: torch.Generator) -> Change:
+        """Draw what happens to the views of driving frames."""
+        nothing = torch.empty(0)
+        colour = nothing, nothing
         if self.colour or self.grayscale:
-            change = draw_colour(len(frames), self.colour, self.grayscale, generator)
-            frames = _apply_colour(frames[:, None], *change)[:, 0]
-        if self.scale or self.shift or self.tps:
-            frames = self._resample(frames, _grid(frames.shape, self.scale, self.shift, self.tps, generator))
+            colour = draw_colour(count, self.colour, self.grayscale, generator)
+        return Change(nothing, *colour, *_draw_geometry(count, self.scale, self.shift, self.tps, generator))
+
+    def _change(self, frames: Tensor, change: Change) -> Tensor:
+        """Change N groups of K frames, N K 3 H W."""
+        if change.mirrored.numel():
+            frames = torch.where(change.mirrored[:, None, None, None, None] > 0, frames.flip(-1), frames)
+        if change.matrix.numel():
+            frames = _apply_colour(frames, change.matrix, change.offset)
+        if change.theta.numel():
+            grid = make_grid(change.theta, change.bend, frames.shape[-2:]).repeat_interleave(frames.shape[1], 0)
+            seen = F.grid_sample(frames.flatten(0, 1), grid, padding_mode=self.padding, align_corners=False)
+            frames = seen.view(frames.shape)
         return frames
 
-    def _resample(self, frames: Tensor, grid: Tensor) -> Tensor:
-        """Look up N 3 H W at N H W 2 places in [-1, 1]."""
-        return F.grid_sample(frames, grid.to(frames.device), padding_mode=self.padding, align_corners=False)
+
+def _send(changes: Sequence[Change], device: torch.device) -> list[Change]:
+    """Bring all numbers to a device in one copy; nothing waits for it."""
+    parts = [part for change in changes for part in change]
+    packed = torch.cat([part.reshape(-1) for part in parts])
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    sent = iter(packed.to(device, non_blocking=True).split([part.numel() for part in parts]))
+    return [Change(*(next(sent).view(part.shape) for part in change)) for change in changes]
 
 
-def _grid(shape: torch.Size, scale: float, shift: float, tps: float, generator: torch.Generator) -> Tensor:
-    """Return where each pixel of the view looks: N H W 2 in [-1, 1]."""
-    grid = F.affine_grid(draw_affine(shape[0], scale, shift, generator), list(shape), align_corners=False)
-    if tps:
-        bend = F.interpolate(draw_bend(shape[0], tps, generator), size=shape[-2:], mode="bilinear", align_corners=True)
-        grid = grid + bend.permute(0, 2, 3, 1)
+def _draw_geometry(
+    count: int, scale: float, shift: float, tps: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw the arguments of :func:`make_grid`; without elements for what stays."""
+    nothing = torch.empty(0)
+    theta = draw_affine(count, scale, shift, generator) if scale or shift or tps else nothing
+    return theta, draw_bend(count, tps, generator) if tps else nothing
+
+
+def make_grid(theta: Tensor, bend: Tensor, size: Sequence[int]) -> Tensor:
+    """Return where each pixel looks, N H W 2 in [-1, 1].
+
+    Args:
+        theta: N 2 3, see :func:`draw_affine`.
+        bend: N 2 9 9, see :func:`draw_bend`; without elements for none.
+        size: H and W.
+    """
+    grid = F.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
+    if bend.numel():
+        fine = F.interpolate(bend, size=(size[0], size[1]), mode="bilinear", align_corners=True)
+        grid = grid + fine.permute(0, 2, 3, 1)
     return grid
 
 
@@ -175,9 +221,7 @@ def draw_colour(count: int, strength: float, grayscale: float, generator: torch.
 
 def _apply_colour(frames: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     """Change N K 3 H W by N matrices; results are clipped to [0, 1]."""
-    driving = frames.shape[1]
-    matrix = matrix.to(frames.device).repeat_interleave(driving, 0)
-    offset = offset.to(frames.device).repeat_interleave(driving, 0)
+    matrix, offset = (part.repeat_interleave(frames.shape[1], 0) for part in (matrix, offset))
     changed = torch.baddbmm(offset[:, :, None], matrix, frames.flatten(0, 1).flatten(2))
     return changed.clamp_(0, 1).view(frames.shape)
 

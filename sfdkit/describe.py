@@ -13,14 +13,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sfdkit.axes import Axes, BlockAxes, Direction, VectorFactor, basis_fingerprint
-from sfdkit.data.decode import decode_frames
 from sfdkit.metrics.dci import Vector, dci, describe_vectors
+from sfdkit.metrics.exact import exact
 from sfdkit.metrics.probes import LEAST_IDENTITIES, grouped_folds, is_constant, probe, ridge
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.blocks import resize
 from sfdkit.puppets.clips import factors_from_meta
 from sfdkit.puppets.factors import Factors
-from sfdkit.samples import Sample
+from sfdkit.samples import Sample, frame_batches
 
 _UNITS = {"yaw": "degrees", "pitch": "degrees", "roll": "degrees", "scale": "times the size"}
 _UNITS |= {"shift_x": "picture widths", "shift_y": "picture widths"}
@@ -85,16 +85,13 @@ def describe_samples(animator: FaceAnimator, samples: Sequence[Sample], batch_si
     device = next(animator.parameters()).device
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     people = [sample.identity for sample in samples for _ in sample.chosen]
-    with torch.no_grad(), tqdm(total=len(samples), desc="describe", unit="clip") as bar:
-        for sample in samples:
-            frames = decode_frames(sample.clip, range(len(sample.chosen)))
-            for some in frames.split(batch_size):
-                image = some.to(device).float() / 255.0
-                features = animator.encoder(resize(image, animator.encoder.resolution))
-                own = animator.driving_encoder is None
-                motion = animator.motion_head(features) if own else animator.motion(image)
-                parts.append((animator.identity_head(features), motion, features[-1].mean((2, 3))))
-            bar.update()
+    with torch.no_grad(), tqdm(total=len(people), desc="describe", unit="frame") as bar:
+        for image in frame_batches(samples, batch_size, device):
+            features = animator.encoder(resize(image, animator.encoder.resolution))
+            own = animator.driving_encoder is None
+            motion = animator.motion_head(features) if own else animator.motion(image)
+            parts.append((animator.identity_head(features), motion, features[-1].mean((2, 3))))
+            bar.update(len(image))
     identity, motion, backbone = (torch.cat([t.float().cpu() for t in c]) for c in zip(*parts, strict=True))
     return Codes(identity, motion, backbone, people, animator.motion_head.log_noise.detach().exp().cpu())
 
@@ -199,5 +196,5 @@ def _unit(factor: str) -> str:
 def orthonormality(animator: FaceAnimator) -> float:
     """Return the largest entry of ``|Q^T Q - I|`` of the basis ``Q``: 0 up to rounding if it is orthonormal."""
     with torch.no_grad():
-        basis = animator.descriptors.basis().double().cpu()
+        basis = exact(animator.descriptors.basis())
     return float((basis.T @ basis - torch.eye(basis.shape[1], dtype=basis.dtype)).abs().max())

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfdkit.animate import as_float, choose_device, require_positive
+from sfdkit.animate import as_float, require_positive
 from sfdkit.axes import FILE_NAME, Axes, raw_step
 from sfdkit.checkpoint import load_animator
 from sfdkit.data.crop import CropMethod, CropRule
 from sfdkit.data.detect import OPENCV
+from sfdkit.device import choose_device
 from sfdkit.draw import make_sheet, stack_sheets
 from sfdkit.drivers import read_source
 from sfdkit.errors import ConfigError

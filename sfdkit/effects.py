@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sfdkit.data.decode import decode_frames
 from sfdkit.describe import Codes, Truth
 from sfdkit.measure.types import FaceMeasurer, Measured
 from sfdkit.metrics.dci import HALF
+from sfdkit.metrics.exact import exact
 from sfdkit.metrics.faces import reading_columns
 from sfdkit.metrics.probes import grouped_folds, is_constant, ridge
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.reenact import READABLE
-from sfdkit.samples import Pair, Sample, load_frames
+from sfdkit.samples import Pair, Sample, frame_batches, load_frames
 
 FACES = 16
 """The most faces on which vectors are tried."""
@@ -147,10 +147,8 @@ def _fit_reader(
 ) -> _Reader | None:
     landmarks = truth is not None
     parts = []
-    for sample in samples:
-        for some in decode_frames(sample.clip, range(len(sample.chosen))).split(batch_size):
-            read = measurer.measure(some.to(device).float() / 255.0)
-            parts.append(_numbers(read, measurer.expression_names, landmarks))
+    for images in frame_batches(samples, batch_size, device):
+        parts.append(_numbers(measurer.measure(images), measurer.expression_names, landmarks))
     if not parts[0]:
         return None
     names, table = list(parts[0]), torch.cat([_table(part) for part in parts])
@@ -181,7 +179,7 @@ def judge_effects(moved: Tensor, names: Sequence[str]) -> list[Effect]:
         moved: M Q, standard deviations of each factor per standard deviation of each coefficient.
         names: Q.
     """
-    squares = moved.double().square()
+    squares = exact(moved).square()
     rows, columns = squares.sum(1), squares.sum(0)
     effects = []
     for index, row in enumerate(squares):

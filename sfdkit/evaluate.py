@@ -95,7 +95,7 @@ from typing import Any
 
 import torch
 
-from sfdkit.animate import choose_device, require_positive
+from sfdkit.animate import require_positive
 from sfdkit.axes import FILE_NAME as AXES
 from sfdkit.checkpoint import LoadedAnimator, load_animator
 from sfdkit.data.format import ShardIndex
@@ -108,6 +108,7 @@ from sfdkit.describe import (
     orthonormality,
     why_no_probes,
 )
+from sfdkit.device import choose_device
 from sfdkit.effects import measure_effects
 from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.gauges import open_gauges
@@ -137,6 +138,8 @@ _TABLE = (
 )
 FRAMES = 8
 """Driving frames of each clip without a protocol."""
+LEAST_BATCH, MOST_BATCH, BATCH_PIXELS = 16, 128, 1 << 21
+"""Driven frames per step: on a CPU the least, on a GPU as many as have so many pixels together."""
 _MEASURE = MeasureSettings()
 _FILES = ("report.html", "metrics.json", "pairs.csv", AXES, "sheet.png", "traversal.png")
 
@@ -148,7 +151,7 @@ def evaluate(
     clips: int | None = None,
     cross_pairs: int = 64,
     frames: int | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     device: str = "auto",
     seed: int = 0,
     sheet_rows: int = 8,
@@ -173,7 +176,7 @@ def evaluate(
         clips: Clips to use, from the start of the index, or of a protocol videos by name; all by default.
         cross_pairs: Pairs of clips of different people, drawn by the seed.
         frames: Driving frames of each pair, evenly spread: 8 by default, with a protocol all there are.
-        batch_size: Driven frames per step.
+        batch_size: Driven frames per step: 16 by default, on a GPU up to 128, fewer at high resolutions.
         device: auto, cpu, cuda, cuda:1, mps.
         seed: Draws the pairs.
         sheet_rows: Rows of the sheet for self-reenactment, and as many for pairs.
@@ -199,7 +202,7 @@ def evaluate(
     numbers = {
         "clips": 1 if clips is None else clips,
         "frames": FRAMES if frames is None else frames,
-        "batch_size": batch_size,
+        "batch_size": LEAST_BATCH if batch_size is None else batch_size,
     }
     for name, value in (numbers | {"sheet_rows": sheet_rows}).items():
         require_positive(name, value)
@@ -219,6 +222,7 @@ def evaluate(
         raise ConfigError(f"probes: {shards} cannot be probed: {no_probes}; leave --probes out, or give such shards")
     puppets = all(sample.is_puppet for sample in samples)
     place = next(animator.parameters()).device
+    size = batch_size or _batch_for(place, animator.resolution)
     opened = open_gauges(measure, animator.resolution, puppets, place)
 
     own, drawn = _pairs_of(samples, cross_pairs, seed)
@@ -226,7 +230,7 @@ def evaluate(
         asked_for = plan_protocol(protocol, read_videos(shards, index, clips), cross_pairs, seed, frames, pairs)
         own, drawn = asked_for.own, asked_for.cross
         if asked_for.best:
-            drawn = with_best_frames(animator, drawn, opened.gauges.measurer, batch_size)
+            drawn = with_best_frames(animator, drawn, opened.gauges.measurer, size)
     true_pairs = [pair for pair in drawn if pair.has_truth]
     wanted = keep or opened.features or opened.gauges.measurer is not None
     shown_pairs = true_pairs or (drawn if wanted else [])
@@ -239,8 +243,8 @@ def evaluate(
         kind: Collector(folder, keep, kind, opened.features, place, pairs)
         for kind, pairs in (("self", own), ("cross", shown_pairs))
     }
-    by_self = reenact(animator, own, batch_size, opened.gauges, "self", collected["self"].sink)
-    by_cross = reenact(animator, shown_pairs, batch_size, opened.gauges, "cross", collected["cross"].sink)
+    by_self = reenact(animator, own, size, opened.gauges, "self", collected["self"].sink)
+    by_cross = reenact(animator, shown_pairs, size, opened.gauges, "cross", collected["cross"].sink)
     measured = means(by_self.rows, "self") | means(by_cross.rows, "cross")
     for kind, one in collected.items():
         measured |= {f"{kind}/{name}": value for name, value in one.distances().items()}
@@ -257,7 +261,7 @@ def evaluate(
     metrics |= _follow(by_self.follow, "self/", "self/copy_", blind)
     metrics |= _follow(by_cross.follow, "cross/", "copy/", blind)
     metrics |= by_group(chosen, by_self.rows, by_cross.rows)
-    codes = describe_samples(animator, samples, batch_size)
+    codes = describe_samples(animator, samples, size)
     truth = None if no_probes else known_factors(samples)
     findings = examine(codes, truth) if truth else None
     metrics |= findings.metrics if findings else {}
@@ -273,7 +277,7 @@ def evaluate(
     sheet = draw_sheet(animator, rows[0][:sheet_rows], rows[1][:sheet_rows])
     vectors = findings.motion if findings else []
     measurer = opened.gauges.measurer
-    moved = None if measurer is None else measure_effects(animator, samples, codes, truth, measurer, batch_size)
+    moved = None if measurer is None else measure_effects(animator, samples, codes, truth, measurer, size)
     metrics |= moved.metrics() if moved else {}
     effects = moved.vectors if moved else []
     spread = codes.motion.std(0, correction=0) * codes.spoken()
@@ -292,6 +296,13 @@ def evaluate(
     without = f", {len(shown_pairs)} without" if shown_pairs and not true_pairs else ""
     print(f"{len(own)} clips, {len(true_pairs)} pairs with truth{without}; wrote {', '.join(_FILES)} to {folder}")
     return metrics
+
+
+def _batch_for(device: torch.device, resolution: int) -> int:
+    """Return the driven frames per step that suit a device."""
+    if device.type == "cpu":
+        return LEAST_BATCH
+    return min(MOST_BATCH, max(LEAST_BATCH, BATCH_PIXELS // resolution**2))
 
 
 def _pairs_of(samples: Sequence[Sample], count: int, seed: int) -> tuple[list[Pair], list[Pair]]:

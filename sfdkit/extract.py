@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from sfdkit.animate import choose_device, read_motion, require_positive
+from sfdkit.animate import read_motion, require_positive
 from sfdkit.checkpoint import load_animator
 from sfdkit.data.crop import CropMethod, CropRule
 from sfdkit.data.detect import OPENCV
 from sfdkit.data.picture import list_pictures
+from sfdkit.device import choose_device
 from sfdkit.drivers import open_driver
 from sfdkit.errors import DataError
 from sfdkit.motion_track import FLOAT_BITS, MotionTrack, motion_fingerprint, quantise, rate_line

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sfdkit.measure.types import FaceMeasurer, Measured
+from sfdkit.metrics.exact import exact
 from sfdkit.metrics.faces import (
     correlation,
     csim,
@@ -340,7 +341,7 @@ def _row(values: Mapping[str, Tensor], at: int) -> dict[str, float]:
     """
     row = {}
     for name, columns in values.items():
-        frames = columns[at].double()
+        frames = exact(columns[at])
         if not name.endswith(_PIXELS):
             frames = frames[frames.isfinite()]
             if not len(frames):

@@ -5,7 +5,7 @@ Legend: ``G`` pairs of one batch, ``K`` driving frames of each, ``R`` resolution
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,6 +124,29 @@ def _reduce(clip: Clip, driving: int) -> Sample:
     return Sample(Clip(key=clip["key"], meta=clip["meta"], frames=packed), chosen)
 
 
+def frame_batches(samples: Sequence[Sample], batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield the source and the driving frames of all clips, clip by clip, float in [0, 1] on the device.
+
+    A batch holds frames of several clips: all batches but the last are full.
+
+    Args:
+        samples: The clips.
+        batch_size: Frames of a batch.
+        device: Where they are wanted.
+    """
+    waiting: list[Tensor] = []
+    for number, sample in enumerate(samples):
+        waiting.append(decode_frames(sample.clip, range(len(sample.chosen))))
+        last = number == len(samples) - 1
+        if last or sum(map(len, waiting)) >= batch_size:
+            *full, rest = torch.cat(waiting).split(batch_size)
+            waiting = [rest]
+            if last or len(rest) == batch_size:
+                full, waiting = [*full, rest], []
+            for frames in full:
+                yield frames.to(device).float() / 255.0
+
+
 def load_frames(pairs: Sequence[Pair], device: torch.device) -> Frames:
     """Decode the source frame and the driving frames of each pair."""
     still = torch.stack([decode_frames(pair.source.clip, [0])[0] for pair in pairs])
@@ -147,13 +170,17 @@ def render_truth(pairs: Sequence[Pair], device: torch.device) -> tuple[Tensor, T
     Returns:
         Pictures G K 3 R R in [0, 1] and face masks G K 1 R R in [0, 1].
     """
-    images, masks = [], []
-    for source, driver, _ in pairs:
-        identity, motion = source.factors()[0].to(device), driver.factors()[1].to(device)
-        truth = render(identity, motion, source.clip["meta"]["resolution"])
-        images.append(to_bytes(truth.image).float() / 255.0)
-        masks.append(truth.mask)
-    return torch.stack(images), torch.stack(masks)
+    identity, motion = _factors(pairs, device)
+    truth = render(identity, motion, pairs[0].source.clip["meta"]["resolution"])
+    shape = len(pairs), len(motion) // len(pairs)
+    return (to_bytes(truth.image).float() / 255.0).unflatten(0, shape), truth.mask.unflatten(0, shape)
+
+
+def _factors(pairs: Sequence[Pair], device: torch.device) -> tuple[IdentityFactors, MotionFactors]:
+    """Return who is seen in the true answers of G pairs, and in which motion, G * K rows each."""
+    drawn = [(source.factors()[0], driver.factors()[1]) for source, driver, _ in pairs]
+    identity = IdentityFactors.concat([who.expand(len(what)) for who, what in drawn])
+    return identity.to(device), MotionFactors.concat([what for _, what in drawn]).to(device)
 
 
 def true_landmarks(pairs: Sequence[Pair], device: torch.device) -> Tensor:
@@ -166,10 +193,7 @@ def true_landmarks(pairs: Sequence[Pair], device: torch.device) -> Tensor:
     Returns:
         G K L 2 in pixels, see :attr:`sfdkit.puppets.render.Rendered.landmarks`.
     """
-    points = []
-    for source, driver, _ in pairs:
-        motion = driver.factors()[1].to(device)
-        identity = source.factors()[0].to(device).expand(len(motion))
-        face = measure(identity.grid(), motion.grid())
-        points.append(find_landmarks(head_pose(motion.grid()), face, source.clip["meta"]["resolution"]))
-    return torch.stack(points)
+    identity, motion = _factors(pairs, device)
+    face = measure(identity.grid(), motion.grid())
+    points = find_landmarks(head_pose(motion.grid()), face, pairs[0].source.clip["meta"]["resolution"])
+    return points.unflatten(0, (len(pairs), -1))

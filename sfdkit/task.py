@@ -23,6 +23,7 @@ from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from sfdkit.checkpoint import NO_NOISE, adopt_weights
+from sfdkit.device import prepare
 from sfdkit.errors import CheckpointError, ConfigError, TrainingError
 from sfdkit.gradients import BatchStatistics, GradientGuard, prepare_step
 from sfdkit.losses import Crossed, Objective, Step
@@ -30,7 +31,7 @@ from sfdkit.losses.adversarial import AdversarialKind, discriminator_loss, gener
 from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.model.blocks import in_float32
 from sfdkit.model.discriminator import Discriminator
-from sfdkit.schedule import cosine_with_warmup
+from sfdkit.schedule import cosine_with_warmup, logs_step
 from sfdkit.types import FrameBatch, Generated
 
 NOISE_RATE = 5.0
@@ -194,11 +195,12 @@ class AnimationTask(L.LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        """Take over the weights of ``start_from``.
+        """Set up the device, and take over the weights of ``start_from``.
 
         Raises:
             CheckpointError: ``start_from`` cannot be read, or nothing in it fits.
         """
+        prepare(self.device)
         self.summed_batches = 0
         if self.start_from is not None and self.trainer.ckpt_path is None:
             adopted = adopt_weights(self.animator, self.start_from)
@@ -247,18 +249,13 @@ class AnimationTask(L.LightningModule):
         seed = f"{self.experiment.get('seed')}/{self.global_rank}/{self.trainer.fit_loop.total_batch_idx}"
         return torch.Generator(self.device).manual_seed(random.Random(seed).getrandbits(63))
 
-    @property
-    def logs_now(self) -> bool:
-        """Whether this batch's values are logged; asking a GPU for them makes it wait."""
-        return (self.trainer.fit_loop.total_batch_idx + 1) % max(1, self.trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
-
     def _give_up_in_time(self) -> None:
-        """End a training that does not come back.
+        """Tell of steps that were left out, and end a training that does not come back.
 
         Raises:
             TrainingError: Too many steps in a row had to be left out.
         """
-        if self.device.type == "cpu" or self.logs_now:
+        if (self.trainer.fit_loop.total_batch_idx + 1) % self.max_skipped == 0:  # not each time: a GPU is waited for
             guards = (self.guard, self.discriminator_guard)
             skipped, in_a_row = sum(int(g.skipped) for g in guards), max(int(g.in_a_row) for g in guards)
             if skipped > self.told_skipped:
@@ -390,7 +387,7 @@ class AnimationTask(L.LightningModule):
             optimizer.step()
             optimizer.zero_grad()
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True, on_epoch=False)
-        self.log("loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
+        self.log("loss", loss.detach(), on_step=True, on_epoch=False)
 
     def _discriminator_phase(self, fake: Tensor, real: Tensor, optimizer: LightningOptimizer, stepping: bool) -> None:
         assert self.discriminator is not None
@@ -413,7 +410,7 @@ class AnimationTask(L.LightningModule):
         for optimizer, rate in zip(optimizers, self.base_rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor * group.get("scale", 1.0)
-        if self.logs_now:
+        if logs_step(self.trainer):
             self.log("train/learning_rate", self.base_rates[0] * factor, on_step=True, on_epoch=False)
 
     def progress(self) -> float:

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
-from sfdkit.augment import DriverViewAugmentation, draw_affine, draw_bend, draw_colour
+import sfdkit.augment
+from sfdkit.augment import Change, DriverViewAugmentation, draw_affine, draw_bend, draw_colour
 from sfdkit.errors import ConfigError
 from sfdkit.types import FrameBatch
 
@@ -170,3 +175,49 @@ def test_padding_decides_what_shows_past_the_border(padding: str) -> None:
 def test_a_strength_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} = {value}"):
         DriverViewAugmentation(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_seed_gives_the_same_pictures_in_every_version() -> None:
+    """So that a training which is resumed after an update goes on as it was."""
+    augment = DriverViewAugmentation(joint_colour=0.1, joint_scale=0.1, joint_tps=0.02, grayscale=0.2, tps=0.02)
+    result = augment(make_batch(), 7)
+    known = {
+        "source": ([0.0, 0.32785, 0.41037, 0.23641, 0.63727, 0.74545, 0.40285, 0.02319], 0.503586),
+        "driving": ([0.39762, 0.32517, 0.47311, 0.16559, 0.3942, 0.25672, 0.37528, 0.0], 0.503374),
+        "driving_view": ([0.46804, 0.37223, 0.32921, 0.66372, 0.34523, 0.59954, 0.41636, 0.0], 0.515239),
+    }
+    for name, (values, mean) in known.items():
+        flat = result[name].flatten()  # type: ignore[literal-required]
+        assert torch.allclose(flat[:: len(flat) // 7][:8], torch.tensor(values), atol=2e-5), name
+        assert float(flat.mean()) == pytest.approx(mean, abs=1e-5)
+
+
+class Calls(TorchFunctionMode):
+    """Notes which functions of torch are called."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(getattr(function, "__name__", ""))
+        return function(*args, **(kwargs or {}))
+
+
+def test_one_small_tensor_goes_to_the_device_and_nothing_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    send = sfdkit.augment._send
+
+    def watched(changes: Sequence[Change], device: torch.device) -> list[Change]:
+        calls.names.clear()  # what was called to draw was called on the CPU
+        sent.append(sum(part.numel() for change in changes for part in change))
+        return send(changes, device)
+
+    monkeypatch.setattr(sfdkit.augment, "_send", watched)
+    augment, batch = DriverViewAugmentation(joint_scale=0.1, joint_tps=0.02, tps=0.02), make_batch(side=48)
+    with Calls() as calls:
+        augment(batch, 1)
+    each = 9 + 3 + 6 + 2 * 9 * 9  # matrix, offset, proportions, bend
+    assert sent == [6 * (1 + each) + 18 * each]
+    assert sent[0] * 15 < 18 * 48 * 48 * 2, "grids are larger"
+    waiting = {"item", "tolist", "nonzero", "cpu", "numpy", "__bool__", "__float__", "__int__", "cuda", "masked_select"}
+    assert calls.names.count("to") == 1 and not waiting & set(calls.names)

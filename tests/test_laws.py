@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,19 +82,7 @@ def test_dependencies_go_one_way(one: str, other: str) -> None:
 
 
 def test_model_files_are_torch_only() -> None:
-    allowed = {
-        "torch",
-        "timm",
-        "sfdkit",
-        "typing",
-        "collections",
-        "contextlib",
-        "functools",
-        "pathlib",
-        "pickle",
-        "__future__",
-        "math",
-    }
+    allowed = {"torch", "timm", "sfdkit", *sys.stdlib_module_names}
     for module, path in MODULES.items():
         if belongs(module, "sfdkit.model"):
             assert {i.split(".")[0] for i in imports(path)} <= allowed, module

@@ -217,7 +217,7 @@ def test_precisions_that_the_method_cannot_take_are_refused_by_name() -> None:
     for precision in ("32-true", "bf16-mixed"):
         begin(precision, "fit")
     begin("16-mixed", "validate")
-    with pytest.raises(ConfigError, match="16-mixed needs loss scaling.*use bf16-mixed"):
+    with pytest.raises(ConfigError, match=r"16-mixed needs loss scaling.*use bf16-mixed"):
         begin("16-mixed", "fit")
     for precision in ("bf16-true", "16-true", "64-true"):
         with pytest.raises(ConfigError, match=f"trainer.precision: {precision} .* use bf16-mixed or 32-true"):

@@ -13,6 +13,7 @@ import lightning as L
 import torch.distributed
 from lightning.pytorch.utilities import rank_zero_info
 
+from sfdkit.schedule import logs_step
 from sfdkit.types import DataAccount
 
 NAME = "data_report.json"
@@ -21,14 +22,15 @@ NAME = "data_report.json"
 class DataReport(L.Callback):
     """Writes ``data_report.json`` into the run's folder, a log line per epoch and split, and scalars for TensorBoard.
 
-    The scalars are ``data/SPLIT/expected``, ``read`` and ``skipped`` in rows of batches, ``repeated_reads``, and for
-    each step ``train/wait_share``: the share of its time that was spent waiting for its batch, 0 where loading keeps
-    up. A run that is cut off by an error leaves the account of the rank that failed.
+    The scalars are ``data/SPLIT/expected``, ``read`` and ``skipped`` in rows of batches, ``repeated_reads``, and
+    ``train/wait_share``: the share of the time since it was last logged that was spent waiting for batches, 0 where
+    loading keeps up. A run that is cut off by an error leaves the account of the rank that failed.
     """
 
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._since = self._waited = 0.0
+        self._spent = self._spent_waiting = 0.0
         self._reported: dict[str, DataAccount] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -37,19 +39,23 @@ class DataReport(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of the first step."""
-        self._since, self._waited = time.perf_counter(), 0.0
+        self._since, self._waited = time.perf_counter(), 0.0  # each epoch's loader counts its waiting anew
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log which share of the step was waiting."""
+        """Add up the time and the waiting, and log the share now and then."""
         loader = _loader(trainer, "train")
         if loader is None:
             return
         now, waited = time.perf_counter(), loader.waited
-        share = max(0.0, waited - self._waited) / max(1e-9, now - self._since)
+        self._spent += now - self._since
+        self._spent_waiting += max(0.0, waited - self._waited)
         self._since, self._waited = now, waited
-        pl_module.log("train/wait_share", min(1.0, share), on_step=True, on_epoch=False)
+        if logs_step(trainer):
+            share = self._spent_waiting / max(1e-9, self._spent)
+            self._spent = self._spent_waiting = 0.0
+            pl_module.log("train/wait_share", min(1.0, share), on_step=True, on_epoch=False)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the epoch."""

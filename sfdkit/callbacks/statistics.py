@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from sfdkit.checkpoint import KEY, SCHEMA
+from sfdkit.schedule import logs_step
 from sfdkit.task import AnimationTask
 
 
@@ -17,6 +18,8 @@ class TrainingStatistics(L.Callback):
 
     Seconds run from the first step to the last and leave out set-up and validation; a resumed training goes on
     counting. Each validation logs them as ``val/seconds``, so that its figures can be drawn against time.
+    ``train/images_per_second`` is the mean since it was last logged: a device works on while the host counts, so a
+    single step says nothing.
     """
 
     def __init__(self) -> None:
@@ -24,10 +27,12 @@ class TrainingStatistics(L.Callback):
         self.seconds = 0.0
         self.rate = 0.0
         self._since = 0.0
+        self._logged = 0, 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._since = time.perf_counter()
+        self._logged = self.frames, self.seconds
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -35,11 +40,13 @@ class TrainingStatistics(L.Callback):
         """Count the batch on all ranks."""
         count = batch["driving"].shape[0] * batch["driving"].shape[1] * trainer.world_size
         now = time.perf_counter()
-        self.rate = count / max(1e-9, now - self._since)
         self.frames += count
         self.seconds += now - self._since
         self._since = now
-        pl_module.log("train/images_per_second", self.rate, on_step=True, on_epoch=False)
+        self.rate = (self.frames - self._logged[0]) / max(1e-9, self.seconds - self._logged[1])
+        if logs_step(trainer):
+            self._logged = self.frames, self.seconds
+            pl_module.log("train/images_per_second", self.rate, on_step=True, on_epoch=False)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the seconds of training before this validation."""
@@ -79,12 +86,24 @@ class TrainingStatistics(L.Callback):
 
 
 class TrainingProgress(TQDMProgressBar):
-    """Progress bar with pictures per second."""
+    """Progress bar with the loss and pictures per second.
+
+    It reads both when it is drawn: a value logged for the bar is read after each step, and then the host waits for the
+    device.
+
+    Args:
+        refresh_rate: Steps from one drawing to the next.
+    """
+
+    def __init__(self, refresh_rate: int = 10) -> None:
+        super().__init__(refresh_rate)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Return what the bar shows."""
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
+        if (loss := trainer.callback_metrics.get("loss")) is not None:
+            items["loss"] = float(loss)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, TrainingStatistics) and callback.rate:
                 items["images/s"] = f"{callback.rate:.0f}"

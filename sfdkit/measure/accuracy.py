@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sfdkit.metrics.exact import exact
+
 
 def explained(prediction: Tensor, truth: Tensor) -> Tensor:
     """Return R2, V values, of F V predictions: 1 is perfect, 0 is what the mean of the truth would give."""
@@ -35,7 +37,7 @@ def area_under_curve(same: Tensor, other: Tensor) -> float:
     """
     ordered = other.sort().values
     below = torch.searchsorted(ordered, same, right=False) + torch.searchsorted(ordered, same, right=True)
-    return float(below.double().mean() / (2 * len(other)))
+    return float(exact(below).mean() / (2 * len(other)))
 
 
 def equal_error_rate(same: Tensor, other: Tensor) -> float:
@@ -45,8 +47,8 @@ def equal_error_rate(same: Tensor, other: Tensor) -> float:
     tried, and the mean of the share of ``same`` refused and of ``other`` taken is given where they differ least.
     """
     thresholds = torch.cat([same, other]).unique()
-    refused = torch.searchsorted(same.sort().values, thresholds, right=False).double() / len(same)
-    taken = 1 - torch.searchsorted(other.sort().values, thresholds, right=False).double() / len(other)
+    refused = exact(torch.searchsorted(same.sort().values, thresholds, right=False)) / len(same)
+    taken = 1 - exact(torch.searchsorted(other.sort().values, thresholds, right=False)) / len(other)
     best = (refused - taken).abs().argmin()
     return float((refused[best] + taken[best]) / 2)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from sfdkit.device import choose_device
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.measure.examples import draw_examples
 from sfdkit.measure.network import EXPRESSION, SIDE
@@ -23,6 +24,7 @@ def train(
     output: str | None = None,
     identities: int = 3072,
     seed: int = 90001,
+    device: str = "auto",
 ) -> dict[str, float]:
     """Train the network that reads puppets and tell how well it reads puppets it has not seen.
 
@@ -34,12 +36,13 @@ def train(
         identities: Puppets to train on, four pictures of each.
         seed: Of the puppets, the weights and the batches; data sets use 0 unless told otherwise. Held-out puppets have
             the next seed.
+        device: auto, cpu, cuda, cuda:1, mps.
 
     Returns:
         The accuracy that the table shows; its keys are those of :func:`sfdkit.measure.training.accuracy`.
 
     Raises:
-        ConfigError: A number that cannot work, or an output of another kind.
+        ConfigError: A number that cannot work, an output of another kind, or no such device.
         DataError: The output cannot be written.
     """
     for name, value, least in (
@@ -49,15 +52,16 @@ def train(
     ):
         if value < least:
             raise ConfigError(f"{name}={value}: give at least {least}")
+    place = choose_device(device)
     path = _output(regressor_path(resolution) if output is None else Path(output))
     began = time.perf_counter()
     # the trunk sees pictures of 64 pixels: larger ones need no more than one sample in each of their pixels
-    examples = draw_examples(identities, PICTURES_EACH, min(resolution, 2 * SIDE), seed, supersample=1)
-    network = fit(examples, steps, seed)
+    examples = draw_examples(identities, PICTURES_EACH, min(resolution, 2 * SIDE), seed, supersample=1, device=place)
+    network = fit(examples, steps, seed, device=place)
     held_out = draw_examples(
-        _HELD_OUT_IDENTITIES, _HELD_OUT_EACH, resolution, seed + 1, words="rendering held-out puppets"
+        _HELD_OUT_IDENTITIES, _HELD_OUT_EACH, resolution, seed + 1, words="rendering held-out puppets", device=place
     )
-    sharp, soft = accuracy(network, held_out), accuracy(network, held_out, SOFT)
+    sharp, soft = (accuracy(network, held_out, sigma, place) for sigma in (0.0, SOFT))
     about = {
         "schema": SCHEMA,
         "resolution": resolution,
@@ -68,7 +72,7 @@ def train(
         "accuracy": sharp,
         "accuracy_soft": soft,
     }
-    save_regressor(path, Regressor(network, about))
+    save_regressor(path, Regressor(network.cpu(), about))
     print(accuracy_table(sharp, soft, resolution))
     print(f"trained in {time.perf_counter() - began:.0f} s; wrote {path}")
     return sharp

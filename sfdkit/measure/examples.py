@@ -55,9 +55,20 @@ class Examples(NamedTuple):
     pictures_each: int
     """K."""
 
+    def to(self, device: torch.device) -> Examples:
+        """Return the same on a device."""
+        images, landmarks, pose, expression = (column.to(device) for column in self[:4])
+        return Examples(images, landmarks, pose, expression, self.pictures_each)
+
 
 def draw_examples(
-    identities: int, pictures_each: int, resolution: int, seed: int, supersample: int = 2, words: str = "rendering"
+    identities: int,
+    pictures_each: int,
+    resolution: int,
+    seed: int,
+    supersample: int = 2,
+    words: str = "rendering",
+    device: torch.device | None = None,
 ) -> Examples:
     """Render identities of a seed under motions of the same seed, each picture with surroundings of its own.
 
@@ -68,6 +79,7 @@ def draw_examples(
         seed: Of the puppets.
         supersample: Samples per pixel along each axis.
         words: What the progress bar says.
+        device: Where to render; the CPU by default. What comes back is on the CPU.
     """
     parts: list[Examples] = []
     surroundings = torch.Generator().manual_seed(seed)
@@ -79,7 +91,8 @@ def draw_examples(
         order = torch.randperm(len(who), generator=surroundings)
         who = replace(who, **{name: getattr(who, name)[order] for name in SURROUNDINGS})
         what = sample_motion(first, "train", seed, frames=len(who), fps=1 / _SECONDS_BETWEEN)
-        parts.append(_render(who, what, resolution, supersample, pictures_each))
+        there = who.to(device or "cpu"), what.to(device or "cpu")
+        parts.append(_render(*there, resolution, supersample, pictures_each).to(torch.device("cpu")))
     images, landmarks, pose, expression = (torch.cat(column) for column in list(zip(*parts, strict=True))[:4])
     return Examples(images, landmarks, pose, expression, pictures_each)
 

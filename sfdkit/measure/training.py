@@ -16,6 +16,7 @@ from sfdkit.measure.accuracy import area_under_curve, equal_error_rate, explaine
 from sfdkit.measure.examples import Examples, augment, blur
 from sfdkit.measure.network import EXPRESSION, POSE, SIDE, PuppetNetwork, Read
 
+CPU = torch.device("cpu")
 BATCH_IDENTITIES = 32
 """Identities of a step, two pictures of each."""
 TEMPERATURE = 0.1
@@ -27,7 +28,11 @@ _WEIGHTS = {"landmarks": 10.0, "pose": 2.0, "expression": 4.0, "identity": 0.2}
 
 
 def fit(
-    examples: Examples, steps: int, seed: int, report: Callable[[dict[str, float]], None] | None = None
+    examples: Examples,
+    steps: int,
+    seed: int,
+    report: Callable[[dict[str, float]], None] | None = None,
+    device: torch.device = CPU,
 ) -> PuppetNetwork:
     """Train a network.
 
@@ -39,29 +44,29 @@ def fit(
         steps: Number of batches.
         seed: Draws the weights, the batches and the augmentation.
         report: Given the loss terms of each step.
+        device: Where to train; batches are drawn and augmented on the CPU, so that a seed gives the same ones.
 
     Returns:
-        The network in eval mode.
+        The network in eval mode, on the device.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = PuppetNetwork().train()
+        network = PuppetNetwork().train().to(device)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps + 1, pct_start=0.15)
     with tqdm(range(steps), desc="training", unit="step", leave=False) as bar:
         for step in bar:
             images, truth = augment(_draw(examples, generator), generator)
-            terms = losses(network(images), truth)
+            terms = losses(network(images.to(device)), truth.to(device))
             optimizer.zero_grad()
             torch.stack([_WEIGHTS[name] * value for name, value in terms.items()]).sum().backward()
             optimizer.step()
             rate.step()
-            values = {name: value.item() for name, value in terms.items()}
             if step % 10 == 0:
-                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
+                bar.set_postfix({name: f"{value.item():.3f}" for name, value in terms.items()})
             if report is not None:
-                report(values)
+                report({name: value.item() for name, value in terms.items()})
     return network.eval().requires_grad_(False)
 
 
@@ -101,13 +106,16 @@ def contrastive(embedding: Tensor, temperature: float = TEMPERATURE) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(network: PuppetNetwork, examples: Examples, sigma: float = 0.0) -> dict[str, float]:
+def accuracy(
+    network: PuppetNetwork, examples: Examples, sigma: float = 0.0, device: torch.device = CPU
+) -> dict[str, float]:
     """Measure a network on pictures whose truth is known.
 
     Args:
         network: In eval mode.
         examples: Of identities and motions it has not seen.
         sigma: Blur of the pictures, in pixels at 64.
+        device: Where the network is.
 
     Returns:
         ``landmarks`` (mean distance, in pixels at 64), ``yaw pitch roll`` (mean absolute error in degrees), per
@@ -118,8 +126,8 @@ def accuracy(network: PuppetNetwork, examples: Examples, sigma: float = 0.0) -> 
     images = examples.images.float() / 255
     if sigma:
         images = blur(images, sigma * side / SIDE)
-    parts = [network(chunk) for chunk in images.split(64)]
-    read = Read(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    parts = [network(chunk.to(device)) for chunk in images.split(64)]
+    read = Read(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
     identity = torch.arange(len(images)) // examples.pictures_each
     same, other = pair_similarities(read.embedding, identity)
     error = (read.expression - examples.expression).abs().mean(0)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sfdkit.metrics.exact import exact
 from sfdkit.metrics.probes import is_constant, standardise
 
 HALF = 0.5
@@ -202,4 +203,4 @@ def _fit_r2(predictors: Tensor, targets: Tensor, folds: Tensor) -> Tensor:
 
 
 def _varying(factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: values.double().cpu() for name, values in factors.items() if not is_constant(values)}
+    return {name: exact(values) for name, values in factors.items() if not is_constant(values)}

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from sfdkit.errors import ConfigError
 from sfdkit.measure.types import Measured
+from sfdkit.metrics.exact import exact
 
 POINTS = 68
 """Landmarks of iBUG, from which openness is read."""
@@ -87,7 +88,7 @@ def rotation_distance(one: Tensor, other: Tensor) -> Tensor:
         other: F 3.
 
     Returns:
-        F values in degrees, 0 to 180.
+        F values in degrees, 0 to 180, float64 on the CPU.
     """
     between = angles_to_rotation(one).transpose(1, 2) @ angles_to_rotation(other)
     sine = torch.stack([between[:, i, j] - between[:, j, i] for i, j in ((2, 1), (0, 2), (1, 0))], 1).norm(dim=1) / 2
@@ -96,8 +97,12 @@ def rotation_distance(one: Tensor, other: Tensor) -> Tensor:
 
 
 def angles_to_rotation(angles: Tensor) -> Tensor:
-    """Return the rotations ``Rz(roll) Ry(yaw) Rx(pitch)``, F 3 3 float64, of yaw, pitch and roll in degrees, F 3."""
-    yaw, pitch, roll = torch.deg2rad(angles.double()).unbind(1)
+    """Return the rotations ``Rz(roll) Ry(yaw) Rx(pitch)`` of yaw, pitch and roll in degrees, F 3.
+
+    Returns:
+        F 3 3 float64, on the CPU.
+    """
+    yaw, pitch, roll = torch.deg2rad(exact(angles)).unbind(1)
     zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
 
     def turn(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -197,8 +202,8 @@ def correlation(one: Tensor, other: Tensor) -> float | None:
     Returns:
         -1 to 1; None where the reference does not vary.
     """
-    both = torch.isfinite(one) & torch.isfinite(other)
-    a, b = one[both].double(), other[both].double()
+    both = (torch.isfinite(one) & torch.isfinite(other)).cpu()
+    a, b = exact(one)[both], exact(other)[both]
     if len(a) < 2:
         return None
     a, b = a - a.mean(), b - b.mean()

@@ -15,6 +15,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from sfdkit.measure.files import Convention, NetworkFile
+from sfdkit.metrics.exact import place_for_exact
 from sfdkit.model.encoders import PooledTimm
 from sfdkit.ranks import ranks
 
@@ -101,7 +102,7 @@ class SetDistances:
     """
 
     def __init__(self, features: nn.Module, device: torch.device) -> None:
-        self.features, self.device = features, device
+        self.features, self.device, self.place = features, device, place_for_exact(device)
         self.metrics: tuple[FrechetInceptionDistance, KernelInceptionDistance] | None = None
         self.frames = 0
         self.width: tuple[int, ...] | None = None
@@ -114,9 +115,9 @@ class SetDistances:
                     found = self.features(some.to(self.device))
                 if self.metrics is None:
                     self.width = tuple(found.shape[1:])
-                    self.metrics = self._make(self.width, found.device)
+                    self.metrics = self._make(self.width, self.place)
                 for metric in self.metrics:
-                    metric.update(found, real=real)
+                    metric.update(found.to(self.place), real=real)
         self.frames += len(result)
 
     @staticmethod
@@ -135,11 +136,11 @@ class SetDistances:
         width = next((width for _, width in everybody if width), None)
         if width is None or frames < 2:
             return {}
-        metrics = self.metrics or self._make(width, self.device)
+        metrics = self.metrics or self._make(width, self.place)
         values = {"fid": float(metrics[0].compute()), "fid_frames": float(frames)}
         if frames >= KID_SUBSET:
             for side in ("real_features", "fake_features"):  # one tensor a process: they are gathered one by one
-                parts = getattr(metrics[1], side) or [torch.zeros(0, *width, device=self.device)]
+                parts = getattr(metrics[1], side) or [torch.zeros(0, *width, device=self.place)]
                 setattr(metrics[1], side, [torch.cat(parts)])
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # KID draws subsets: the same pictures give the same figure

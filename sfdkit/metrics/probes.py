@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sfdkit.metrics.exact import exact
+
 FOLDS = 5
 LEAST_IDENTITIES = 3
 """Below this there is nothing to choose the ridge strength on."""
@@ -60,7 +62,7 @@ def probe(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor) -> Probe:
         factors: Name to F values; 0 and 1 for what is there or not.
         folds: F numbers of the fold of each frame, from :func:`grouped_folds`.
     """
-    varying = {name: values.double().cpu() for name, values in factors.items() if not is_constant(values)}
+    varying = {name: exact(values) for name, values in factors.items() if not is_constant(values)}
     skipped = tuple(name for name in factors if name not in varying)
     if not varying:
         return Probe({}, skipped)
@@ -108,7 +110,7 @@ def ridge(features: Tensor, targets: Tensor, folds: Tensor) -> Ridge:
     count = int(folds.max()) + 1
     if count < LEAST_IDENTITIES:
         raise ValueError(f"ridge regression needs at least {LEAST_IDENTITIES} folds, got {count}")
-    raw = features.detach().double().cpu()
+    raw = exact(features)
     x, y = standardise(raw), standardise(targets)
     turn: Tensor | None = None
     if x.shape[1] > x.shape[0]:  # ridge regression does not see rotations: as many directions as frames are enough
@@ -133,19 +135,19 @@ def ridge(features: Tensor, targets: Tensor, folds: Tensor) -> Ridge:
     best = error.argmin(0)
     chosen = torch.stack([weights[strength, :, q] for q, strength in enumerate(best.tolist())], 1)
     chosen = chosen if turn is None else turn @ chosen
-    scale = targets.double().cpu().std(0, correction=0) / _spread(raw)[:, None]
+    scale = exact(targets).std(0, correction=0) / _spread(raw)[:, None]
     return Ridge(1.0 - missed / y.square().sum(0), chosen * scale.where(scale.isfinite(), 0.0))
 
 
 def standardise(columns: Tensor) -> Tensor:
     """Return columns of mean 0 and variance 1 in float64 on the CPU; constant columns become 0."""
-    values = columns.detach().double().cpu()
+    values = exact(columns)
     return (values - values.mean(0)) / _spread(values)
 
 
 def is_constant(values: Tensor) -> bool:
     """Return whether F values are equal, up to rounding."""
-    return bool(_spread(values.detach().double().cpu()[:, None]).isinf())
+    return bool(_spread(exact(values)[:, None]).isinf())
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -1,0 +1,411 @@
+"""What ``python -m benchmarks.gpu`` measures: each function is one part, run in a process of its own.
+
+A part gives rows as it goes, so that what was measured stays when its time is over.
+
+Legend: ``B`` sources of a step, ``K`` driving frames of each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).parent.parent
+Row = dict[str, Any]
+
+PEAKS = {
+    "H200": (989.0, 495.0),
+    "GH200": (989.0, 495.0),
+    "H100 PCIE": (756.0, 378.0),
+    "H100 NVL": (835.0, 418.0),
+    "H100": (989.0, 495.0),
+    "H800": (989.0, 495.0),
+    "B200": (2250.0, 1125.0),
+    "A100": (312.0, 156.0),
+    "A800": (312.0, 156.0),
+    "A10": (125.0, 62.5),
+    "A40": (149.7, 74.8),
+    "L40S": (362.0, 183.0),
+    "L40": (181.0, 90.5),
+    "L4": (121.0, 60.0),
+    "RTX A6000": (154.8, 77.4),
+    "RTX 6000 ADA": (364.2, 182.1),
+    "RTX 5090": (209.5, 104.8),
+    "RTX 4090": (165.2, 82.6),
+    "RTX 4080": (97.5, 48.7),
+    "RTX 3090": (71.0, 35.6),
+}
+"""Name to dense TFLOP/s in bfloat16 and in TF32, from the makers' data sheets; the longest name that fits counts."""
+
+SOURCES = {32: 2, 64: 64, 128: 32, 256: 16, 512: 4}
+"""B of a training step by resolution."""
+DRIVING = 2
+"""K."""
+
+
+class Plan(NamedTuple):
+    """What a part is given."""
+
+    device: torch.device
+    seconds: float
+    """For all of it."""
+    folder: Path
+    """For what it writes."""
+    began: float
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether this is a trial without a GPU, of tiny sizes."""
+        return self.device.type == "cpu"
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.seconds - (time.monotonic() - self.began)
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Pixels of the models that are measured."""
+        return [32] if self.rehearsal else [64, 128, 256, 512]
+
+
+def published_peak(name: str, precision: str) -> float | None:
+    """Return the dense TFLOP/s of a GPU in ``bf16`` or ``tf32``; None for one that is not in the table."""
+    words = set(re.split(r"[\s-]+", name.upper()))
+    fitting = [known for known in PEAKS if set(known.split()) <= words]
+    return PEAKS[max(fitting, key=len)][precision == "tf32"] if fitting else None
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_each(run: Callable[[], object], device: torch.device, seconds: float, least: int = 3) -> float:
+    """Return the mean time of calls that follow each other without waiting, over about so many seconds."""
+    run()
+    wait_for(device)
+    start = time.perf_counter()
+    run()
+    wait_for(device)
+    count = max(least, min(1000, int(seconds / max(1e-6, time.perf_counter() - start))))
+    start = time.perf_counter()
+    for _ in range(count):
+        run()
+    wait_for(device)
+    return (time.perf_counter() - start) / count
+
+
+def peak(plan: Plan) -> Iterator[Row]:
+    """Measure products of large matrices, which no network is faster than."""
+    size = 256 if plan.rehearsal else 8192
+    for precision, dtype in (("bf16", torch.bfloat16), ("tf32", torch.float32)):
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        a, b = (torch.randn(size, size, device=plan.device).to(dtype) for _ in range(2))
+        taken = seconds_each(lambda a=a, b=b: a @ b, plan.device, min(2.0, plan.seconds / 8))  # type: ignore[misc]
+        name = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "cpu"
+        yield {
+            "precision": precision,
+            "measured_tflops": round(2 * size**3 / taken / 1e12, 3),
+            "published_tflops": published_peak(name, precision),
+        }
+
+
+def tests(plan: Plan) -> Iterator[Row]:
+    """Run the tests that are marked gpu; each is told of when it has ended, and at the end why some failed.
+
+    Raises:
+        RuntimeError: pytest itself failed.
+    """
+    environment = {**os.environ, "SFDKIT_TEST_DEVICE": plan.device.type}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/test_gpu.py",
+        "-m",
+        "gpu",
+        "-vv",
+        "-rfEs",
+        "-p",
+        "no:cacheprovider",
+    ]
+    if plan.rehearsal:
+        command += ["-k", "augmentation or average or basis"]
+    since = time.monotonic()
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            print(line, end="", flush=True)
+            if ended := re.match(r"\S+::(.+?) (PASSED|FAILED|ERROR|SKIPPED)", line):
+                now = time.monotonic()
+                yield {"test": ended[1], "result": ended[2].lower(), "seconds": round(now - since, 1)}
+                since = now
+            elif why := re.match(r"(?:FAILED|ERROR) \S+?::(.+?) - (.+)|(SKIPPED) \[\d+\] \S+ (.+)", line):
+                yield {"test": why[1] or "skipped", "why": (why[2] or why[4])[:300]}
+    if running.returncode not in (0, 1):
+        raise RuntimeError(f"pytest ended with status {running.returncode}; see tests.log")
+
+
+def lower(plan: Plan, precision: str) -> AbstractContextManager[Any]:
+    """Return autocast to bfloat16, or nothing."""
+    return torch.autocast(plan.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def make_task(resolution: int, device: torch.device) -> Any:
+    """Return the whole training task of experiments/puppets64.yaml for another resolution, on a device."""
+    from benchmarks.throughput import animator_for
+    from sfdkit.task import AnimationTask
+
+    model = yaml.safe_load((ROOT / "experiments/puppets64.yaml").read_text())["model"]
+    weights = {name: weight for name, weight in model["weights"].items() if name != "perceptual"}
+    return AnimationTask(animator_for(resolution), weights).to(device).train()
+
+
+def training_step(resolution: int, sources: int, precision: str, compiled: bool, plan: Plan) -> Callable[[], None]:
+    """Return a function that does what a training does with a batch: send, augment, render, judge, learn, average."""
+    from sfdkit.augment import DriverViewAugmentation
+    from sfdkit.callbacks import WeightAverage
+    from sfdkit.types import FrameBatch
+
+    device = plan.device
+    task = make_task(resolution, device)
+    average = WeightAverage()
+    average.setup(None, task, "fit")  # type: ignore[arg-type]
+    average.average.to(device)  # type: ignore[union-attr]
+    if compiled:
+        task.animator.generator.compile()
+    augment, seeds = DriverViewAugmentation(), itertools.count()
+    optimizer = torch.optim.Adam(task.animator.parameters(), lr=1e-4, fused=device.type == "cuda")
+    frames = torch.randint(0, 256, (sources, 1 + DRIVING, 3, resolution, resolution), dtype=torch.uint8)
+    if device.type == "cuda":
+        frames = frames.pin_memory()
+    names = [str(number // 2) for number in range(sources)]
+
+    def step() -> None:
+        there = frames.to(device, non_blocking=True).float() / 255
+        batch = FrameBatch(source=there[:, 0], driving=there[:, 1:], key=names, identity=names)
+        batch = augment(batch, next(seeds))
+        with lower(plan, precision):
+            loss, _ = task.objective(task.take_step(batch))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update(task.animator)
+
+    return step
+
+
+def train(plan: Plan) -> Iterator[Row]:
+    """Measure training at all resolutions in TF32 and bfloat16, then with a compiled generator while time lasts."""
+    from sfdkit.device import prepare
+
+    prepare(plan.device)
+    name = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else ""
+    operations: dict[int, float] = {}
+    cases = [(False, precision, size) for size in plan.resolutions for precision in ("tf32", "bf16")]
+    later = sorted(plan.resolutions, key=lambda size: abs(size - 256))
+    cases += [(True, precision, size) for precision in ("bf16", "tf32") for size in later]
+    slowest = 0.0
+    for compiled, precision, resolution in cases:
+        row: Row = {"resolution": resolution, "precision": precision, "generator": "compiled" if compiled else "eager"}
+        if compiled and plan.rehearsal:
+            yield {**row, "failed": "compiling is for a GPU"}
+            continue
+        if not plan.rehearsal and plan.left < 5 + 1.2 * slowest * compiled:
+            yield {**row, "failed": "no time left"}
+            continue
+        began = time.monotonic()
+        try:
+            measured = _train_case(plan, row, operations)
+            measured |= _utilisation(name, operations[resolution], precision, measured)
+            yield row | measured
+        except Exception as error:  # a benchmark goes on
+            yield {**row, "failed": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"}
+        if compiled:
+            slowest = max(slowest, time.monotonic() - began)
+
+
+def _train_case(plan: Plan, row: Row, operations: dict[int, float]) -> Row:
+    """Measure one way of training; a batch that does not fit is halved."""
+    resolution, sources = row["resolution"], SOURCES[row["resolution"]]
+    while True:
+        if plan.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(plan.device)
+        try:
+            step = training_step(resolution, sources, row["precision"], row["generator"] == "compiled", plan)
+            began = time.monotonic()
+            if resolution not in operations:
+                with FlopCounterMode(display=False) as counter:
+                    step()
+                operations[resolution] = counter.get_total_flops() / sources
+            step()
+            wait_for(plan.device)
+            warm = time.monotonic() - began
+            taken = seconds_each(step, plan.device, min(2.0, plan.seconds / 40))
+        except torch.cuda.OutOfMemoryError:
+            if sources == 1:
+                raise
+            sources //= 2
+            continue
+        measured: Row = {
+            "sources": sources,
+            "driving": DRIVING,
+            "images_per_second": round(sources * DRIVING / taken, 1),
+            "step_ms": round(1000 * taken, 2),
+            "first_steps_s": round(warm, 1),
+            "gflop_per_source": round(operations[resolution] / 1e9, 2),
+            "tflops": round(operations[resolution] * sources / taken / 1e12, 3),
+        }
+        if plan.device.type == "cuda":
+            measured["peak_gib"] = round(torch.cuda.max_memory_allocated(plan.device) / 2**30, 2)
+        return measured
+
+
+def _utilisation(name: str, operations: float, precision: str, measured: Row) -> Row:
+    known = published_peak(name, precision)
+    return {} if known is None else {"mfu": round(measured["tflops"] / known, 4)}
+
+
+def drive(plan: Plan) -> Iterator[Row]:
+    """Measure what a driven frame takes once the source is encoded: reading its motion and rendering."""
+    from benchmarks.throughput import animator_for
+
+    for resolution, precision in itertools.product(plan.resolutions, ("tf32", "bf16")):
+        animator = animator_for(resolution).to(plan.device).eval()
+        row: Row = {"resolution": resolution, "precision": precision}
+        with torch.no_grad(), lower(plan, precision):
+            one = animator.source_state(torch.rand(1, 3, resolution, resolution, device=plan.device))
+            for batch in (1, 16):
+                state = one.expand(batch)
+                frames = torch.rand(batch, 3, resolution, resolution, device=plan.device)
+                times = []
+                for number in range(4 if plan.rehearsal else 30):
+                    start = time.perf_counter()
+                    animator.generate(state, animator.motion(frames))
+                    wait_for(plan.device)
+                    if number > 1:
+                        times.append(time.perf_counter() - start)
+                row[f"ms_at_{batch}"] = round(1000 * statistics.median(times) / batch, 3)
+        yield row
+
+
+def puppets(plan: Plan) -> Iterator[Row]:
+    """Pack puppets, train experiments/puppets64.yaml on them for the time there is, and evaluate it."""
+    run, shards = plan.folder / "puppets64", plan.folder / "shards"
+    for old in (run, shards):
+        shutil.rmtree(old, ignore_errors=True)
+    workers = max(1, min(16, os.cpu_count() or 1))
+    identities = 12 if plan.rehearsal else _identities(0.1 * plan.seconds, workers)
+    tests_of = 6 if plan.rehearsal else 96
+    began = time.monotonic()
+    pack = ["shards", "pack", "puppets", "--output", shards, "--resolution", 64, "--identities", identities]
+    pack += ["--validation_identities", 6, "--test_identities", tests_of, "--frames_per_clip", 8, "--fps", 2]
+    _sfdkit(*pack, "--workers", workers)
+    yield {"step": "pack", "identities": identities, "seconds": round(time.monotonic() - began, 1)}
+
+    training = max(5, min(int(0.635 * plan.seconds), int(plan.left - 0.23 * plan.seconds)))
+    began = time.monotonic()
+    _sfdkit(*_fit_arguments(plan, run, shards, training, min(8, workers)))
+    row: Row = {"step": "fit", "max_seconds": training, "seconds": round(time.monotonic() - began, 1)}
+    yield row | _from_log(run)
+
+    began = time.monotonic()
+    checkpoint = run / "checkpoints/last.ckpt"
+    evaluation = ["evaluate", "--checkpoint", checkpoint, "--shards", shards / "test", "--output", run / "evaluation"]
+    _sfdkit(*evaluation, "--device", plan.device.type)
+    found = json.loads((run / "evaluation/metrics.json").read_text())
+    keys = ["train/steps", "train/images_per_second", "self/psnr", "self/copy_psnr", "cross/psnr", "copy/psnr"]
+    keys += ["probe/motion_from_motion/mean", "probe/identity_from_identity/mean", "probe/identity_from_motion/mean"]
+    keys += ["dci/own_vectors", "basis/orthonormality"]
+    row = {"step": "evaluate", "seconds": round(time.monotonic() - began, 1)}
+    row |= {key: found[key] for key in keys if key in found}
+    row["cross_gain_db"] = round(found["cross/psnr"] - found["copy/psnr"], 2)
+    yield {**row, "sheet": str(run / "evaluation/sheet.png")}
+
+
+def _identities(seconds: float, workers: int) -> int:
+    """Return how many puppets can be drawn in so many seconds, 2,400 at most."""
+    from sfdkit.puppets.clips import make_clip
+
+    make_clip(0, "train", 0, 8, 64)
+    start = time.perf_counter()
+    make_clip(1, "train", 0, 8, 64)
+    each = time.perf_counter() - start
+    return int(min(2400, max(64, 0.5 * seconds * workers / each)))
+
+
+def _fit_arguments(plan: Plan, run: Path, shards: Path, seconds: int, workers: int) -> list[Any]:
+    words = ["fit", "--config", "experiments/puppets64.yaml"]
+    if not plan.rehearsal:
+        words += ["--config", "experiments/trainer/gpu.yaml"]
+    minutes, rest = divmod(seconds, 60)
+    options = {
+        "data.init_args.root": shards,
+        "data.init_args.batch_size": 4 if plan.rehearsal else 64,
+        "data.init_args.num_workers": 0 if plan.rehearsal else workers,
+        "trainer.accelerator": "cpu" if plan.rehearsal else "gpu",
+        "trainer.devices": 1,
+        "trainer.max_time": f"00:00:{minutes:02d}:{rest:02d}",
+        "trainer.log_every_n_steps": 2 if plan.rehearsal else 50,
+        "trainer.enable_progress_bar": "false",
+        "trainer.limit_val_batches": 0,
+        "trainer.logger.init_args.save_dir": run.parent,
+        "trainer.logger.init_args.name": run.name,
+        "checkpoint.dirpath": run / "checkpoints",
+    }
+    return [*words, *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def _from_log(run: Path) -> Row:
+    """Return what a training's log says: how much of its time it waited for data, and how fast it was at its end."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run))
+    events.Reload()
+    found: Row = {}
+    for key in ("train/wait_share", "train/images_per_second"):
+        if key in events.Tags()["scalars"]:
+            values = [event.value for event in events.Scalars(key)]
+            found[key.removeprefix("train/")] = round(statistics.median(values), 4)
+    return found
+
+
+def _sfdkit(*words: object) -> None:
+    """Run the command line in a process of its own.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    command = [sys.executable, "-m", "sfdkit", *map(str, words)]
+    print("$", " ".join(command[1:]), flush=True)
+    done = subprocess.run(command, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(f"sfdkit {words[0]} ended with status {done.returncode}; see puppets.log")
+
+
+PARTS: dict[str, tuple[float, Callable[[Plan], Iterator[Row]]]] = {
+    "peak": (0.02, peak),
+    "drive": (0.03, drive),
+    "tests": (0.12, tests),
+    "train": (0.20, train),
+    "puppets": (0.63, puppets),
+}
+"""Name to the share of the time, and what is measured."""

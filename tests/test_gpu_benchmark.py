@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.gpu_parts import PARTS, Plan, published_peak, train
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16", "tf32"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.0, 495.0),
+        ("NVIDIA H100 PCIe", 756.0, 378.0),
+        ("NVIDIA H200", 989.0, 495.0),
+        ("NVIDIA A100-SXM4-80GB", 312.0, 156.0),
+        ("NVIDIA L4", 121.0, 60.0),
+        ("NVIDIA GeForce RTX 4090", 165.2, 82.6),
+        ("NVIDIA L40S", 362.0, 183.0),
+        ("Tesla T4", None, None),
+    ],
+)
+def test_peaks_are_found_by_name(name: str, bf16: float | None, tf32: float | None) -> None:
+    assert (published_peak(name, "bf16"), published_peak(name, "tf32")) == (bf16, tf32)
+
+
+def test_without_a_gpu_one_line_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no GPU is visible to torch" in line and "--device cpu --minutes 1" in line
+
+
+def test_what_fails_is_noted_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def child(name: str, device: str, limit: float, folder: Path) -> dict[str, Any]:
+        written = json.loads((folder / "results.json").read_text())["parts"] if asked else {}
+        assert list(written) == [n for n, _ in asked], "the figures are written after each part"
+        asked.append((name, limit))
+        broken = name == "drive"
+        return {"seconds": 1.0, "problem": "ended with status 1: no memory" * broken, "rows": [{"a": 1.5, "b": name}]}
+
+    monkeypatch.setattr(gpu, "run_child", child)
+    assert gpu.main(["--device", "cpu", "--minutes", "2", "--output", str(tmp_path)]) == 1
+    assert [name for name, _ in asked] == list(gpu.ORDER)
+    assert sum(limit for _, limit in asked) <= 3 * 120 and max(limit for _, limit in asked) <= 120
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["parts"]["drive"]["problem"] and not found["parts"]["puppets"]["problem"]
+    shown = capsys.readouterr().out
+    assert "no memory" in shown and "look at drive" in shown
+    assert gpu.main(["--device", "cpu", "--only", "peak", "--output", str(tmp_path)]) == 0
+
+
+def test_a_part_that_cannot_start_is_told_by_its_last_line(tmp_path: Path) -> None:
+    found = gpu.run_child("nothing", "cpu", 30.0, tmp_path)
+    assert "invalid choice" in found["problem"] and found["rows"] == []
+
+
+def test_shares_make_a_whole() -> None:
+    assert set(PARTS) == set(gpu.ORDER)
+    assert sum(share for share, _ in PARTS.values()) == pytest.approx(1)
+
+
+def test_a_training_that_fails_leaves_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("out of memory\nlong explanation")
+
+    monkeypatch.setattr("benchmarks.gpu_parts.training_step", broken)
+    rows = list(train(Plan(torch.device("cpu"), 1.0, tmp_path, 0.0)))
+    assert [row["failed"] for row in rows][:2] == ["OutOfMemoryError: out of memory"] * 2
+
+
+def test_rows_of_one_kind_share_a_table() -> None:
+    shown = gpu.table([{"a": 1, "b": 2.0}, {"a": 3, "b": 4.0, "failed": "why"}, {"c": 5}])
+    assert [line.split() for line in shown.splitlines()] == [
+        ["a", "b", "failed"],
+        ["1", "2"],
+        ["3", "4", "why"],
+        ["c"],
+        ["5"],
+    ]
