@@ -71,6 +71,7 @@ def test_under_a_time_limit_processes_share_one_clock(ranks: dict[str, list[dict
     assert_equal(one["state"], other["state"])  # batch statistics as well
 
 
-def test_processes_draw_other_noise(ranks: dict[str, list[dict[str, Any]]]) -> None:
-    one, other = (set(rank["seen"]["noise"]) for rank in ranks["timed"])
+@pytest.mark.parametrize("what", ["noise", "chance"])
+def test_processes_draw_numbers_of_their_own(what: str, ranks: dict[str, list[dict[str, Any]]]) -> None:
+    one, other = (set(rank["seen"][what]) for rank in ranks["timed"])
     assert len(one) == len(other) == 12 and not one & other

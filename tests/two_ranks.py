@@ -75,13 +75,14 @@ class Steps(L.Callback):
     """Notes what a test wants to see of each batch."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, list[float]] = {"rate": [], "noise": [], "reductions": []}
+        self.seen: dict[str, list[float]] = {"rate": [], "noise": [], "chance": [], "reductions": []}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, AnimationTask)
         self.seen["rate"].append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.seen["chance"].append(float(torch.rand(())))
         self.seen["noise"].append(float(torch.randn((), generator=pl_module._noise_draws())))
 
 

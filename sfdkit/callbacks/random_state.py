@@ -8,37 +8,46 @@ from typing import Any
 import lightning as L
 import torch
 
+from sfdkit.ranks import ranks
+
 KEY = "random_state"
 
 
 class RandomState(L.Callback):
-    """Stores torch's and Python's random state in checkpoints and restores it before the loaders are made.
+    """Gives each process numbers of its own, stores their random states in checkpoints, and restores them.
 
-    Lightning stores none; without it a resumed training draws other numbers than one that was not interrupted.
+    Lightning seeds all processes alike and stores no state: dropout would be the same on all of them, and a resumed
+    training would draw other numbers than one that was not interrupted.
     """
 
     def __init__(self) -> None:
-        self.restored: dict[str, Any] | None = None
+        self.restored: list[dict[str, Any]] | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the state of the rank that saves."""
+        """Store torch's and Python's state of every process."""
         version, numbers, gauss = random.getstate()
         state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(numbers), gauss]}
-        if torch.cuda.is_available():
-            state["cuda"] = torch.cuda.get_rng_state(pl_module.device) if pl_module.device.type == "cuda" else None
-        checkpoint[KEY] = state
+        if pl_module.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(pl_module.device)
+        here = ranks()
+        checkpoint[KEY] = here.gather({here.rank: state})
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember the state until training starts."""
+        """Remember the states until training starts."""
         self.restored = checkpoint.get(KEY)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Set the state; on_train_start would be too late, as the loaders' iterators exist by then."""
-        if self.restored is None:
-            return
-        torch.set_rng_state(self.restored["torch"].cpu())
-        version, numbers, gauss = self.restored["python"]
-        random.setstate((version, tuple(numbers), gauss))
-        if pl_module.device.type == "cuda" and self.restored.get("cuda") is not None:
-            torch.cuda.set_rng_state(self.restored["cuda"].cpu(), pl_module.device)
+        rank, states = trainer.global_rank, self.restored
         self.restored = None
+        if states is None or len(states) != trainer.world_size:  # all processes have the first one's by now
+            if rank:
+                seed = torch.initial_seed() + rank
+                torch.manual_seed(seed)
+                random.seed(seed)
+            return
+        torch.set_rng_state(states[rank]["torch"].cpu())
+        version, numbers, gauss = states[rank]["python"]
+        random.setstate((version, tuple(numbers), gauss))
+        if pl_module.device.type == "cuda" and "cuda" in states[rank]:
+            torch.cuda.set_rng_state(states[rank]["cuda"].cpu(), pl_module.device)
