@@ -123,7 +123,9 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch has no error of its own for this, and its texts advise to trust the file
-        raise CheckpointError(f"{path} is no checkpoint: {_kind(path)}; give a file that sfdkit fit wrote") from error
+        raise CheckpointError(
+            f"{path} is no readable checkpoint: {_kind(path)}; give a file that sfdkit fit wrote"
+        ) from error
     if not isinstance(stored, dict) or KEY not in stored or AVERAGE_KEY not in stored:
         raise CheckpointError(
             f"{path} is the checkpoint of another program or model: it has no entry {KEY!r}; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -76,6 +77,9 @@ def entry() -> None:
     except BrokenPipeError:  # whoever read the output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    except KeyboardInterrupt:
+        print("sfdkit: interrupted", file=sys.stderr)
+        status = 128 + signal.SIGINT
     raise SystemExit(status)
 
 
@@ -195,6 +199,7 @@ def _quiet() -> None:
         ".*does not have many workers.*",  # decoding needs less than one core here
         ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
         "Checkpoint directory .* exists and is not empty",  # a training that goes on; another one is refused
+        "The dirpath has changed from",  # a training that goes on in another folder
         "The number of training batches .* is smaller than the logging interval",  # steps count over epochs
         "find_unused_parameters=True was specified",  # generator and discriminator take turns
     ):

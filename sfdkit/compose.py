@@ -64,8 +64,8 @@ def read_config(path: Path, named_by: str = "") -> dict[str, Any]:
         raise ConfigError(f"config file {path}{named_by} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"config file {path}{named_by} is no text in UTF-8: byte {error.start} is {error.object[error.start]:#04x}; "
-            "save it in UTF-8"
+            f"config file {path}{named_by} is no text in UTF-8: byte {error.start} is "
+            f"{error.object[error.start]:#04x}; save it in UTF-8"
         ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"config file {path} is no YAML: {' '.join(str(error).split())}") from error

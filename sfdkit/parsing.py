@@ -70,7 +70,7 @@ def key_lines(parser: ArgumentParser, chosen: Callable[[str], bool]) -> Iterator
         parser: Whose keys.
         chosen: Says of a key whether it is wanted; one that nothing is said about is left out.
     """
-    group = ""
+    group: str | None = None
     for action in parser._actions:
         option = next((o for o in action.option_strings if o.startswith("--")), "")
         key, about = action.dest, action.help
@@ -84,7 +84,13 @@ def key_lines(parser: ArgumentParser, chosen: Callable[[str], bool]) -> Iterator
         default = "" if action.default in (None, argparse.SUPPRESS) else f" ({action.default})"
         text = f"{option:31} {' '.join(about.split())}{default if len(default) < 30 else ''}"
         yield textwrap.fill(
-            text, 118, initial_indent="  ", subsequent_indent=" " * 34, max_lines=2, placeholder=" …", break_on_hyphens=False
+            text,
+            118,
+            initial_indent="  ",
+            subsequent_indent=" " * 34,
+            max_lines=2,
+            placeholder=" …",
+            break_on_hyphens=False,
         )
 
 
@@ -126,10 +132,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
     if found := re.match(r'expected "([^"]+)" to be one of', message):
         inner, _ = _inner(found[1], parser)
         return f"{_bare(inner.prog)} needs one of {', '.join(_commands(inner))}"
-    if found := re.match(r"argument \S+: invalid choice: '([^']*)'", message):
-        if commands := _commands(parser):
-            near = _near(found[1], commands)
-            return f"there is no {name} {found[1]!r}.{near} There are {', '.join(commands)}"
+    if (found := re.match(r"argument \S+: invalid choice: '([^']*)'", message)) and (commands := _commands(parser)):
+        return f"there is no {name} {found[1]!r}.{_near(found[1], commands)} There are {', '.join(commands)}"
     if found := re.match(r"argument (\S+): expected (.+)", message):
         return f"{found[1].split('/')[-1]} needs a value ({found[2].replace('argument', 'value')} expected)"
     return _explain_value(message, parser)

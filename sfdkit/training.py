@@ -47,10 +47,27 @@ WORDS = ("last", "best", "hpc")
 """What ``--ckpt_path`` may say instead of a file, see ``Trainer.fit``."""
 
 USUAL = (
-    "accelerator devices num_nodes strategy precision max_steps max_time max_epochs limit_train_batches "
-    "limit_val_batches val_check_interval check_val_every_n_epoch num_sanity_val_steps log_every_n_steps logger "
-    "default_root_dir fast_dev_run enable_progress_bar profiler callbacks"
-).split()
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "precision",
+    "max_steps",
+    "max_time",
+    "max_epochs",
+    "limit_train_batches",
+    "limit_val_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "num_sanity_val_steps",
+    "log_every_n_steps",
+    "logger",
+    "default_root_dir",
+    "fast_dev_run",
+    "enable_progress_bar",
+    "profiler",
+    "callbacks",
+)
 """The trainer's keys that the short help shows."""
 
 MINE = {
@@ -197,7 +214,7 @@ class AnimationCLI(LightningCLI):
             read_checkpoint(Path(path), mmap=True)
         if self.subcommand not in (None, "fit"):
             self.save_config_kwargs["config_filename"] = f"config_{self.subcommand}.yaml"  # config.yaml is the fit's
-            if not path and rank_zero_only.rank == 0:
+            if not path and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 print(f"no --ckpt_path: {self.subcommand} takes a model that has learned nothing", file=sys.stderr)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -235,7 +252,6 @@ class AnimationCLI(LightningCLI):
 
         Raises:
             ConfigError: An optimiser's value that it refuses, or a folder with the checkpoints of an earlier training.
-            SystemExit: The same on another process than the first, which says it.
         """
         assert isinstance(self.model, AnimationTask)
         for name in ("optimizer", "discriminator_optimizer"):
@@ -247,12 +263,7 @@ class AnimationCLI(LightningCLI):
         resumes = SLURMEnvironment.detect() and connector._hpc_resume_path is not None
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, RunCheckpoints):
-                try:
-                    callback.refuse_old_run(self.trainer, self._get(self.config, "ckpt_path"), resumes)
-                except ConfigError:
-                    if self.trainer.is_global_zero:
-                        raise
-                    raise SystemExit(1) from None
+                callback.refuse_old_run(self.trainer, self._get(self.config, "ckpt_path"), resumes)
 
     def predict(self, **kwargs: Any) -> None:
         """Run ``Trainer.predict`` without keeping what it renders: the callback has written it by then."""

@@ -27,7 +27,8 @@ class RunCheckpoints(ModelCheckpoint):
     def refuse_old_run(self, trainer: L.Trainer, ckpt_path: str | None, resumes: bool = False) -> None:
         """Refuse to write over the checkpoints of an earlier training, before anything is written.
 
-        Each process may ask: none has written a checkpoint before all have begun to train.
+        All processes ask, and all get the same answer: none writes a checkpoint before all of them train, and none is
+        left waiting for one that has ended.
 
         Args:
             trainer: Not running yet.
@@ -37,7 +38,8 @@ class RunCheckpoints(ModelCheckpoint):
         Raises:
             ConfigError: The folder holds checkpoints, and ``ckpt_path`` is none of them.
         """
-        if trainer.fast_dev_run or resumes or ckpt_path in LATEST or not (self.save_last or self.save_top_k):
+        writes = (self.save_last or self.save_top_k) and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if not writes or resumes or ckpt_path in LATEST:
             return
         given = self.dirpath
         super().setup(trainer, trainer.lightning_module, "validate")  # finds the folder, as far as loggers know it yet

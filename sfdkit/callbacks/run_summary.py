@@ -15,7 +15,7 @@ class RunSummary(L.Callback):
         folder = str(trainer.log_dir or trainer.default_root_dir).rstrip("/")
         sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in pl_module.named_children()}
         lines = ["parameters: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)]
-        if not trainer.fast_dev_run:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             writers = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
             kept = [str(c.dirpath) for c in writers if c.save_last or c.save_top_k]
             lines.append(f"logs and config.yaml in {folder}" + (f"; checkpoints in {', '.join(kept)}" if kept else ""))
