@@ -204,6 +204,7 @@ def _quiet() -> None:
         "find_unused_parameters=True was specified",  # generator and discriminator take turns
     ):
         warnings.filterwarnings("ignore", message=message)
+    warnings.formatwarning = lambda message, *_: f"sfdkit: warning: {message}\n"  # without where in which library
     if not sys.warnoptions:
         for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
             warnings.filterwarnings("ignore", category=category)  # libraries among themselves

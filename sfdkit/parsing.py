@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import yaml
 from jsonargparse import ActionSubCommands as Subcommands
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from sfdkit.compose import config_files
 
@@ -102,6 +102,13 @@ class OneLineParser(ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("prog", "sfdkit")
         super().__init__(*args, **kwargs)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parse a command line."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except UnicodeDecodeError as error:
+            self.error(f"a file of the command line is no text in UTF-8 ({error.reason}, byte {error.start})", error)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say in one line what is wrong, and leave with status 2."""
@@ -232,7 +239,9 @@ _KINDS = {
     "<class 'NoneType'>": "null",
     "<class 'collections.abc.Iterable'>": "a list",
     "<class 'list'>": "a list",
+    "<class 'collections.abc.Sequence'>": "a list",
     "<class 'dict'>": "a mapping",
+    "<class 'collections.abc.Mapping'>": "a mapping",
 }
 
 
@@ -246,6 +255,7 @@ def _reasons(message: str) -> Iterator[_Reason]:
             continue
         if text.startswith("Given value: "):
             value = text.removeprefix("Given value: ").partition(". Got value: ")[0]
+            value = re.sub(r"^NestedArg\(key='[^']*', val='(.*)'\)$", r"\1", value)
             for reason in reasons:
                 if reason[2] is None and reason[3] > indent:
                     reason[2] = value
@@ -256,6 +266,8 @@ def _reasons(message: str) -> Iterator[_Reason]:
         owner = re.search(r"class_path '([^']+)'", text)
         if text.startswith("Type typing.Callable"):
             keys = ("init_args", *keys)
+            owner = re.search(r"Namespace\(class_path='([^']+)'", text)
+            text = text.partition("callable class: ")[2] or text
         if keys or owner:
             levels.append(_Level(indent, keys if keys else ("init_args",), owner[1] if owner else None))
         rest = re.split(r'(?:Parser key "[^"]+"(?: [^:]*)?|class_path \'[^\']+\'):\s*', text)[-1]

@@ -16,6 +16,7 @@ import lightning as L
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -37,10 +38,11 @@ from sfdkit.callbacks import (
 from sfdkit.checkpoint import read_checkpoint
 from sfdkit.compose import KEY as COMPOSE
 from sfdkit.compose import OPTIONS, expand_arguments
-from sfdkit.errors import ConfigError, SfdkitError
+from sfdkit.errors import CheckpointError, ConfigError, SfdkitError
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import summary_table
 from sfdkit.parsing import HelpAll, OneLineParser, key_lines
+from sfdkit.storage.urls import redact
 from sfdkit.task import AnimationTask
 
 WORDS = ("last", "best", "hpc")
@@ -70,7 +72,7 @@ USUAL = (
 )
 """The trainer's keys that the short help shows."""
 
-MINE = {
+UNFIT: dict[str, tuple[tuple[Any, ...], str]] = {
     "accumulate_grad_batches": ((1,), "set model.accumulate, the number of batches per step"),
     "gradient_clip_val": ((None, 0), "set model.gradient_clip, the largest norm of the gradient"),
     "gradient_clip_algorithm": ((None,), "set model.gradient_clip, the largest norm of the gradient"),
@@ -206,12 +208,16 @@ class AnimationCLI(LightningCLI):
         """
         config = self.config[self.subcommand] if self.subcommand else self.config
         config[COMPOSE] = None
-        for key, (neutral, instead) in MINE.items():
+        for key, (neutral, instead) in UNFIT.items():
             if (value := config.trainer.get(key)) not in neutral:
                 raise ConfigError(f"trainer.{key} {value} cannot be used here; {instead}")
+        if config.trainer.get("check_val_every_n_epoch") == 0:
+            raise ConfigError(
+                "trainer.check_val_every_n_epoch is 0; for no validation set trainer.limit_val_batches to 0"
+            )
         path = config.get("ckpt_path")
-        if path and path not in WORDS and "://" not in str(path) and not str(path).startswith("registry:"):
-            read_checkpoint(Path(path), mmap=True)
+        if path is not None and path not in WORDS:
+            _check_checkpoint(str(path))
         if self.subcommand not in (None, "fit"):
             self.save_config_kwargs["config_filename"] = f"config_{self.subcommand}.yaml"  # config.yaml is the fit's
             if not path and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
@@ -303,10 +309,14 @@ def _refusals() -> Iterator[None]:
     Raises:
         SfdkitError: What a part of the experiment refused. The parser would report it with all values of that part,
             which may be the very secret that was refused.
-        ConfigError: What Lightning refused, or a package that it asks for.
+        ConfigError: What Lightning refused, a package that it asks for, or a file that cannot be read or written.
     """
     try:
         yield
+    except OSError as error:
+        if error.filename is None and not _by_lightning(error):
+            raise
+        raise ConfigError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
     except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
         refused = _refused(error)
         if refused is error:
@@ -360,6 +370,23 @@ def summary(args: Sequence[str]) -> None:
     cli = build([*args, *(f"--trainer.{key}={value}" for key, value in trainer.items())], prog)
     assert isinstance(cli.model, AnimationTask)
     print(summary_table(cli.model.animator))
+
+
+def _check_checkpoint(path: str) -> None:
+    """Look at a checkpoint before anything is built; of a remote one only whether it is there.
+
+    Raises:
+        CheckpointError: It is not there, or is none.
+    """
+    if "://" not in path:
+        read_checkpoint(Path(path), mmap=True)
+        return
+    try:
+        there = get_filesystem(path).isfile(path)
+    except Exception as error:  # each kind of storage has its own
+        raise CheckpointError(f"checkpoint {redact(path)} cannot be read: {' '.join(str(error).split())}") from error
+    if not there:
+        raise CheckpointError(f"checkpoint {redact(path)} does not exist; give a file that sfdkit fit wrote")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

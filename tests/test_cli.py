@@ -78,12 +78,17 @@ def test_model_summary(capsys: pytest.CaptureFixture[str]) -> None:
         ("--trainer.max_time=soon", "DD:HH:MM:SS"),
         ("--trainer.val_check_interval=1000", "val_check_interval"),
         ("--trainer.logger=WandbLogger", "pip install -U 'wandb"),
+        ("--trainer.check_val_every_n_epoch=0", "set trainer.limit_val_batches to 0"),
+        ("--trainer.logger.init_args.save_dir=/proc/none", "/proc/none: No such file or directory"),
+        ("--checkpoint.dirpath=/proc/none", "checkpoint.dirpath /proc/none cannot be made"),
+        ("--ckpt_path=memory://none.ckpt", "memory://none.ckpt does not exist"),
         ("--ckpt_path=nowhere.ckpt", "checkpoint nowhere.ckpt does not exist"),
     ],
 )
 def test_bad_values_are_one_line(override: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = make_data(tmp_path / "shards")
-    arguments = [*config(*SLOTS), *small(data, tmp_path), "--trainer.logger=false", override]
+    logger = "--trainer.logger=TensorBoardLogger" if "save_dir" in override else "--trainer.logger=false"
+    arguments = [*config(*SLOTS), *small(data, tmp_path), logger, override]
     assert main(["fit", *arguments]) == 1
     err = capsys.readouterr().err.strip().splitlines()[-1]
     assert err.startswith("sfdkit: error: ") and words in err
@@ -128,6 +133,8 @@ ENCODER = "model.animator.init_args.encoder"
             ["--model.optimizer.init_args.lr=fast"],
             "model.optimizer.init_args.lr: 'fast' will not do; it takes a number",
         ),
+        (["--model.optimizer.init_args.lrr=1"], "torch.optim.Adam has no argument 'lrr'. Did you mean lr?"),
+        (["--trainer=/bin/sh"], "a file of the command line is no text in UTF-8"),
         (["--config"], "--config needs a file"),
     ],
 )

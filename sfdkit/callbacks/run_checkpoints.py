@@ -38,8 +38,7 @@ class RunCheckpoints(ModelCheckpoint):
         Raises:
             ConfigError: The folder holds checkpoints, and ``ckpt_path`` is none of them.
         """
-        writes = (self.save_last or self.save_top_k) and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        if not writes or resumes or ckpt_path in LATEST:
+        if resumes or ckpt_path in LATEST or not self._writes(trainer):
             return
         given = self.dirpath
         super().setup(trainer, trainer.lightning_module, "validate")  # finds the folder, as far as loggers know it yet
@@ -55,6 +54,23 @@ class RunCheckpoints(ModelCheckpoint):
             f"add --ckpt_path {folder}/{last if last in names else names[-1]}; to begin another one name its folders: "
             "--checkpoint.dirpath runs/NAME/checkpoints --trainer.logger.init_args.name NAME"
         )
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find the folder and, before a training, make it: one that cannot be made must not be found out after hours.
+
+        Raises:
+            ConfigError: It cannot be made.
+        """
+        super().setup(trainer, pl_module, stage)
+        folder = str(self.dirpath)
+        if stage == "fit" and trainer.is_global_zero and self._writes(trainer):
+            try:
+                get_filesystem(folder).makedirs(folder, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"checkpoint.dirpath {folder} cannot be made: {error.strerror or error}") from error
+
+    def _writes(self, trainer: L.Trainer) -> bool:
+        return bool(self.save_last or self.save_top_k) and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
