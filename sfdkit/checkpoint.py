@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import is_zipfile
 
 import torch
 from jsonargparse import ArgumentParser
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator
+from sfdkit.parsing import explain
 
 KEY = "sfdkit"
 AVERAGE_KEY = "animator_average"
@@ -108,22 +109,28 @@ def adopt_weights(animator: FaceAnimator, path: str | Path) -> Adopted:
     return Adopted(taken, [name for name in own if name not in taken])
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint file without running code from it.
+
+    Args:
+        path: The file.
+        mmap: Leave the tensors on the disk until they are used.
 
     Raises:
         CheckpointError: No such file, or not a checkpoint of sfdkit.
     """
     if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(
-            f"checkpoint {path} does not exist; sfdkit fit writes them to <run>/checkpoints, last.ckpt is the newest"
+            f"checkpoint {path} {what}; sfdkit fit writes them to <run>/checkpoints, last.ckpt is the newest"
         )
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_zipfile(path))
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # torch has no error of its own for this, and its texts advise to trust the file
         raise CheckpointError(
-            f"{path} is no readable checkpoint ({reason}); give a file that sfdkit fit wrote"
+            f"{path} is no readable checkpoint: {_kind(path)}; give a file that sfdkit fit wrote"
         ) from error
     if not isinstance(stored, dict) or KEY not in stored or AVERAGE_KEY not in stored:
         raise CheckpointError(
@@ -131,6 +138,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "give one that sfdkit fit wrote"
         )
     return stored
+
+
+def _kind(path: Path) -> str:
+    """Return in words what a file is that cannot be read as a checkpoint."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if not head:
+        return "it is empty"
+    if is_zipfile(path):
+        return "it holds objects besides weights, or is another kind of archive"
+    if head == b"PK\x03\x04":
+        return "it is cut off or damaged"
+    return "its content is of another kind"
 
 
 def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> FaceAnimator:
@@ -151,7 +171,7 @@ def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> 
     try:
         built = parser.instantiate_classes(parser.parse_object({"animator": without_downloads(config)}))
     except Exception as error:
-        raise CheckpointError(f"{path}: its model cannot be built: {str(error).strip().splitlines()[-1]}") from error
+        raise CheckpointError(f"{path}: its model cannot be built: {explain(str(error), parser)}") from error
     assert isinstance(built, ParsedNamespace)
     return built.animator
 

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sfdkit.errors import SfdkitError, did_you_mean
@@ -67,7 +71,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """Run the command line of the process and leave with its status."""
-    raise SystemExit(main())
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except KeyboardInterrupt:
+        print("sfdkit: interrupted", file=sys.stderr)
+        status = 128 + signal.SIGINT
+    raise SystemExit(status)
 
 
 def _usage() -> str:
@@ -84,6 +97,7 @@ def _dispatch(arguments: list[str]) -> None:
             f"there is no command {command!r}.{did_you_mean(command, known)} The commands are {', '.join(known)}"
         )
     _quiet()
+    _look_here()
     if command in TRAINER_COMMANDS:
         from sfdkit.training import run
 
@@ -92,7 +106,9 @@ def _dispatch(arguments: list[str]) -> None:
     if command == "model":
         if arguments[1:2] != ["summary"]:
             raise SfdkitError(
-                "usage: sfdkit model summary --config FILE [--config FILE ...] [overrides as for sfdkit fit]"
+                f"there is no sfdkit model {arguments[1]!r}. There is sfdkit model summary --config FILE"
+                if arguments[1:] and not arguments[1].startswith("-")
+                else "usage: sfdkit model summary --config FILE [--config FILE ...] [overrides as for sfdkit fit]"
             )
         from sfdkit.training import summary
 
@@ -100,8 +116,13 @@ def _dispatch(arguments: list[str]) -> None:
         return
     from jsonargparse import auto_cli
 
+    from sfdkit.compose import config_files, read_config
+    from sfdkit.parsing import OneLineParser
+
+    for file in config_files(arguments):
+        read_config(Path(file))
     positional = command == "study"  # its one argument without a default is the folder
-    auto_cli({command: _component(command)}, args=arguments, as_positional=positional)
+    auto_cli({command: _component(command)}, args=arguments, as_positional=positional, parser_class=OneLineParser)
 
 
 def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
@@ -157,16 +178,33 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
     return {"sheet": sheet, "render": render_file}
 
 
+def _look_here() -> None:
+    """Let classes of one's own be found in the current folder, after all that is installed."""
+    with suppress(OSError):  # the folder is gone
+        here = os.getcwd()
+        if not {"", here} & set(sys.path):
+            sys.path.append(here)
+
+
+_NOISE = re.compile(r"litlogger|^(?:GPU|TPU|HPU) available: False|You are using a CUDA device", re.IGNORECASE)
+"""Lines of Lightning's log that help nobody."""
+
+
 def _quiet() -> None:
     """Silence what a user can do nothing about."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda r: "litlogger" not in r.getMessage().lower()
-    )
-    warnings.filterwarnings(
-        "ignore", message="LightningCLI.s args parameter.*"
-    )  # main(args) hands them over on purpose
-    warnings.filterwarnings(
-        "ignore", message=".*does not have many workers.*"
-    )  # decoding needs less than one core here
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own use of torch
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: not _NOISE.search(r.getMessage()))
+    for message in (
+        "LightningCLI.s args parameter.*",  # main(args) hands them over on purpose
+        ".*does not have many workers.*",  # decoding needs less than one core here
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
+        "Checkpoint directory .* exists and is not empty",  # a training that goes on; another one is refused
+        "The dirpath has changed from",  # a training that goes on in another folder
+        "The number of training batches .* is smaller than the logging interval",  # steps count over epochs
+        "find_unused_parameters=True was specified",  # generator and discriminator take turns
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    warnings.formatwarning = lambda message, *_: f"sfdkit: warning: {message}\n"  # without where in which library
+    if not sys.warnoptions:
+        for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+            warnings.filterwarnings("ignore", category=category)  # libraries among themselves

@@ -10,35 +10,68 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from sfdkit.errors import ConfigError
 
 KEY = "compose"
+OPTIONS = ("--config", "-c")
 
 
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """Return command-line arguments with each ``--config FILE`` preceded by the files that FILE is composed of.
 
     Raises:
-        ConfigError: A file that does not exist, is no YAML, or composes itself.
+        ConfigError: A file that does not exist, is no YAML, or composes itself; an option without a file.
     """
     expanded: list[str] = []
-    position = 0
-    while position < len(arguments):
-        argument = arguments[position]
-        position += 1
-        name, _, value = argument.partition("=")
-        if name not in ("--config", "-c"):
-            expanded.append(argument)
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in OPTIONS:
+            expanded.append(word)
             continue
-        if not value and position < len(arguments):
-            value = arguments[position]
-            position += 1
-        for path in composed_files(Path(value)):
+        file = value if equals else next(words, "")
+        if not file or file.startswith("-"):
+            raise ConfigError(f"{name} needs a file, for example {name} experiments/quickstart.yaml")
+        for path in composed_files(Path(file)):
             expanded += ["--config", str(path)]
     return expanded
+
+
+def config_files(arguments: Sequence[str]) -> list[str]:
+    """Return the files that ``--config`` names on a command line."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    named = [(word.partition("="), after) for word, after in pairs]
+    return [value if equals else after for (name, equals, value), after in named if name in OPTIONS]
+
+
+def read_config(path: Path, named_by: str = "") -> dict[str, Any]:
+    """Read a YAML file.
+
+    Args:
+        path: The file.
+        named_by: Why it is read, for messages.
+
+    Raises:
+        ConfigError: A file that does not exist, is not in UTF-8, or is no YAML with keys.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config file {path}{named_by} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"config file {path}{named_by} is no text in UTF-8: byte {error.start} is "
+            f"{error.object[error.start]:#04x}; save it in UTF-8"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config file {path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"config file {path} must hold a mapping, it holds {type(content).__name__}")
+    return content
 
 
 def composed_files(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
@@ -50,14 +83,7 @@ def composed_files(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     if path.resolve() in [p.resolve() for p in above]:
         raise ConfigError(f"{path}: {KEY} goes round in a circle: {' -> '.join(p.name for p in (*above, path))}")
     named_by = f", which {above[-1]} composes," if above else ""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"config file {path}{named_by} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config file {path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"config file {path} must hold a mapping, it holds {type(content).__name__}")
+    content = read_config(path, named_by)
     parts = content.get(KEY) or []
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         raise ConfigError(f"config file {path}: {KEY} must be a list of files, got {parts!r}")

@@ -9,6 +9,7 @@ from sfdkit.callbacks.predictions import PredictionWriter
 from sfdkit.callbacks.progress_file import ProgressFile
 from sfdkit.callbacks.random_state import RandomState
 from sfdkit.callbacks.run_checkpoints import RunCheckpoints
+from sfdkit.callbacks.run_summary import RunSummary
 from sfdkit.callbacks.statistics import TrainingProgress, TrainingStatistics
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ProgressFile",
     "RandomState",
     "RunCheckpoints",
+    "RunSummary",
     "TrainingProgress",
     "TrainingStatistics",
     "WeightAverage",
