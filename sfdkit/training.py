@@ -39,6 +39,7 @@ from sfdkit.checkpoint import read_checkpoint
 from sfdkit.compose import KEY as COMPOSE
 from sfdkit.compose import OPTIONS, expand_arguments
 from sfdkit.errors import CheckpointError, ConfigError, SfdkitError
+from sfdkit.losses import DOWNLOADED, OF_NETWORKS
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import summary_table
 from sfdkit.parsing import HelpAll, OneLineParser, key_lines
@@ -218,6 +219,8 @@ class AnimationCLI(LightningCLI):
         path = config.get("ckpt_path")
         if path is not None and path not in WORDS:
             _check_checkpoint(str(path))
+        if self.subcommand != "fit":
+            _leave_out_downloads(config)
         if self.subcommand not in (None, "fit"):
             self.save_config_kwargs["config_filename"] = f"config_{self.subcommand}.yaml"  # config.yaml is the fit's
             if not path and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
@@ -370,6 +373,15 @@ def summary(args: Sequence[str]) -> None:
     cli = build([*args, *(f"--trainer.{key}={value}" for key, value in trainer.items())], prog)
     assert isinstance(cli.model, AnimationTask)
     print(summary_table(cli.model.animator))
+
+
+def _leave_out_downloads(config: Namespace) -> None:
+    """Take from a configuration what training alone needs: weights to begin with, and networks that judge results."""
+    for key in tuple(config.keys()):
+        if key.endswith(".init_args.pretrained"):
+            config[key] = False
+    for name in {*DOWNLOADED, *OF_NETWORKS} & set(config.model.weights):
+        config.model.weights[name] = 0.0
 
 
 def _check_checkpoint(path: str) -> None:

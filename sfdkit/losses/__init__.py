@@ -80,6 +80,8 @@ TERMS: dict[str, Term] = {
 
 OF_NETWORKS = ("identity",)
 """Terms that judge by a network from a local file."""
+DOWNLOADED = ("perceptual",)
+"""Terms that judge by a network with weights of its own, which may be a download."""
 
 RAMP = 200
 """Steps over which a term that starts late grows to its full weight."""

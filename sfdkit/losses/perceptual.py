@@ -87,7 +87,7 @@ def load_vgg19() -> nn.Module:
     path = os.environ.get(WEIGHTS_VARIABLE)
     remedy = (
         f"Set {WEIGHTS_VARIABLE} to a local copy of {VGG19_Weights.IMAGENET1K_V1.url}, go online once, "
-        "or set the weight perceptual to 0"
+        "or train without it: --model.weights.perceptual 0"
     )
     if path is None:
         try:
