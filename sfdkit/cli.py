@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sfdkit.errors import SfdkitError, did_you_mean
+from sfdkit.errors import SfdkitError, SfdkitWarning, did_you_mean
 
 TRAINER_COMMANDS = {
     "fit": "train an animator:  sfdkit fit --config experiments/quickstart.yaml",
@@ -157,8 +157,19 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
     return {"sheet": sheet, "render": render_file}
 
 
+_usual_format = warnings.formatwarning
+
+
+def _format_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+    """Show the kit's own warnings as one line, without the place in the code."""
+    if issubclass(category, SfdkitWarning):
+        return f"sfdkit: warning: {message}\n"
+    return _usual_format(message, category, *place, **more)
+
+
 def _quiet() -> None:
-    """Silence what a user can do nothing about."""
+    """Silence what a user can do nothing about, and show the rest plainly."""
+    warnings.formatwarning = _format_warning
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda r: "litlogger" not in r.getMessage().lower()
