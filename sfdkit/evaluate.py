@@ -120,7 +120,7 @@ from sfdkit.page import About, Pictures, write_page
 from sfdkit.protocols import ProtocolName, plan_protocol, read_videos, with_best_frames
 from sfdkit.ranks import join_ranks
 from sfdkit.reenact import READABLE, Follow, reenact
-from sfdkit.report import Value, distance_table, make_folder, write_metrics, write_picture
+from sfdkit.report import Value, distance_table, make_folder, require_apart, write_metrics, write_picture
 from sfdkit.rows import by_group, choose_groups, means, write_pairs
 from sfdkit.samples import Pair, Sample, read_samples
 from sfdkit.sheet import draw_sheet, draw_traversal
@@ -208,6 +208,8 @@ def evaluate(
     began = time.perf_counter()
     where = join_ranks()
     index = load_index(shards)
+    for name in _FILES:
+        require_apart(Path(output) / name, checkpoint=checkpoint, pairs=pairs)
     folder = make_folder(Path(output))
     loaded = load_animator(checkpoint, choose_device(device), trust or ())
     animator = loaded.animator

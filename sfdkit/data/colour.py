@@ -37,7 +37,8 @@ def to_rgb(frame: av.VideoFrame, transfer: int, primaries: int) -> np.ndarray:
     hdr = transfer in (_PQ, _HLG)
     if not hdr and primaries not in _TO_709:
         return frame.to_ndarray(format="rgb24")
-    light = np.take(_light(transfer), frame.to_ndarray(format="rgb48le"))
+    signal: np.ndarray = frame.to_ndarray(format="rgb48le")
+    light = np.take(_light(transfer), signal)
     light = cv2.transform(light, np.array(_TO_709.get(primaries, _TO_709[9]), np.float32))
     if hdr:
         peak = light.max(-1)

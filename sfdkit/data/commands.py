@@ -20,7 +20,6 @@ from sfdkit.data.options import (
     make_shares,
     outline,
     require,
-    require_fps,
     require_resolution,
     tell,
 )
@@ -28,8 +27,10 @@ from sfdkit.data.pack import ShardOptions, pack
 from sfdkit.data.packed import SPLITS
 from sfdkit.data.puppet_source import PuppetSource
 from sfdkit.data.sources import ClipSource, Cut, FrameSource, Skip, find_picture_folders, find_videos
+from sfdkit.data.video import require_fps
 from sfdkit.errors import ShardError
 from sfdkit.puppets.commands import require_pose
+from sfdkit.report import require_apart
 from sfdkit.storage import Storage
 
 _PUPPETS_PER_SOURCE = 8
@@ -104,7 +105,10 @@ def pack_videos(
     )
     options = make_options(dataset, resolution, clips_per_shard, seed, workers, engine)
     shares = make_shares(validation_share, test_share)
-    sources, skips = frame_sources(Path(root), find_videos(Path(root)), cut, identity, identities, dataset, licence)
+    videos, others = find_videos(Path(root))
+    sources, skips = frame_sources(Path(root), videos, cut, identity, identities, dataset, licence)
+    own = [Path(path).resolve() for path in (identities, output) if path]  # where these lie below the root
+    skips += [s for s in others if not any((Path(root) / s.file).resolve().is_relative_to(path) for path in own)]
     _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch, dry_run)
 
 
@@ -226,7 +230,7 @@ def pack_puppets(
     require("--identities", identities, 1)
     require("--validation_identities", validation_identities, 0)
     require("--test_identities", test_identities, 0)
-    require_fps(fps)
+    require_fps(fps, "--fps")
     require_pose(pose)
     counts = dict(zip(SPLITS, (identities, validation_identities, test_identities), strict=True))
     sources: dict[str, Sequence[ClipSource]] = {
@@ -305,6 +309,7 @@ def copy(source: str, target: str, workers: int = 4, verify: bool = True, overwr
         overwrite: Replace other shards that the target holds.
     """
     require("--workers", workers, 1)
+    require_apart(target, "--target", source=source)
     report = copy_shards(Storage(source), Storage(target), workers, verify, overwrite)
     print(
         f"{report.copied} shards copied ({report.bytes / 1e6:.1f} MB), {report.kept} kept in {Storage(target).show()}"

@@ -8,7 +8,7 @@ at https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -24,8 +24,11 @@ FaceChoice = Literal["largest", "central"]
 OPENCV = "opencv"
 """What a user calls the cascades."""
 
-_SIDE = 320  # pixels of the longer side at which faces are looked for
-_LEAST_FACE = 1 / 8  # share of the shorter side below which a face is too small to be the subject
+_SIDE = 320  # pixels of the longer side at which faces are looked for first
+_LARGEST_SIDE = 2560  # the most at which they are looked for last
+_LEAST_FACE = 1 / 8  # share of the shorter side from which faces are looked for first; half of it at twice the size ...
+_LEAST_NEAR = 32  # pixels of a face that is looked for again
+_VOTES, _VOTES_FINE = 4, 6  # neighbours that a cascade's find needs: chance finds more in a larger picture
 _AROUND = 0.4  # share of a face's size around it in which it is looked for again
 _ALIKE = 1.35  # factor by which its size may have changed
 _SURE = 0.6  # score from which YuNet's finds count
@@ -79,22 +82,45 @@ class CascadeDetector:
 
     def __call__(self, image: np.ndarray, near: Box | None = None) -> list[Face]:
         """Return the faces of a picture, H W 3 uint8 RGB; near a face that was just seen only frontal ones like it."""
-        scale = min(1.0, _SIDE / max(image.shape[:2]))
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         if near is not None:
-            faces = _look_near(grey, Box(*(value * scale for value in near)))
-            return self._in_picture(image, faces, scale)
-        found = _look(grey, "frontalface_alt2") or _look(grey, "frontalface_default") or _look(grey, "profileface")
-        if not found:
-            width = grey.shape[1]
-            mirrored = _look(np.ascontiguousarray(grey[:, ::-1]), "profileface")
-            found = [Face(Box(width - b.x1, b.y0, width - b.x0, b.y1), score) for b, score, _ in mirrored]
-        return self._in_picture(image, found, scale)
+            size = near.x1 - near.x0
+            scale = min(1.0, max(_SIDE / max(image.shape[:2]), _LEAST_NEAR / size))
+            return self._in_picture(image, _look_near(_grey(image, scale), Box(*(v * scale for v in near))), scale)
+        for scale in _scales(image, _SIDE):
+            votes = _VOTES if scale * max(image.shape[:2]) <= _SIDE else _VOTES_FINE
+            if found := _look_everywhere(_grey(image, scale), votes):
+                return self._in_picture(image, found, scale)
+        return []
 
     def _in_picture(self, image: np.ndarray, found: Sequence[Face], scale: float) -> list[Face]:
         faces = [Face(Box(*(value / scale for value in face.box)), face.score) for face in found]
         return [face._replace(eyes=_find_eyes(image, face.box)) for face in faces] if self.eyes else faces
+
+
+def _scales(image: np.ndarray, side: int) -> Iterator[float]:
+    """Yield scales for a picture from coarse to fine: its longer side at ``side``, and at twice that as long as it has it."""
+    longer = max(image.shape[:2])
+    while side < min(longer, _LARGEST_SIDE):
+        yield side / longer
+        side *= 2
+    yield min(1.0, _LARGEST_SIDE / longer)
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+
+
+def _grey(image: np.ndarray, scale: float) -> np.ndarray:
+    return cv2.cvtColor(_scaled(image, scale), cv2.COLOR_RGB2GRAY)
+
+
+def _look_everywhere(grey: np.ndarray, votes: int) -> list[Face]:
+    for name in ("frontalface_alt2", "frontalface_default", "profileface"):
+        if found := _look(grey, name, votes=votes):
+            return found
+    width = grey.shape[1]
+    mirrored = _look(np.ascontiguousarray(grey[:, ::-1]), "profileface", votes=votes)
+    return [Face(Box(width - b.x1, b.y0, width - b.x0, b.y1), score) for b, score, _ in mirrored]
 
 
 def _look_near(grey: np.ndarray, near: Box) -> list[Face]:
@@ -109,14 +135,15 @@ def _look_near(grey: np.ndarray, near: Box) -> list[Face]:
     return [Face(Box(b.x0 + left, b.y0 + top, b.x1 + left, b.y1 + top), score) for b, score, _ in found]
 
 
-def _look(grey: np.ndarray, name: str, sizes: tuple[int, int] | None = None) -> list[Face]:
-    least, most = sizes or (max(16, round(min(grey.shape) * _LEAST_FACE)), max(grey.shape))
-    boxes, votes = _cascade(name).detectMultiScale2(
-        grey, scaleFactor=1.1, minNeighbors=4, minSize=(least, least), maxSize=(most, most)
+def _look(grey: np.ndarray, name: str, sizes: tuple[int, int] | None = None, votes: int = _VOTES) -> list[Face]:
+    first = min(1.0, _SIDE / max(grey.shape))
+    least, most = sizes or (max(16, round(min(grey.shape) * first * _LEAST_FACE)), max(grey.shape))
+    boxes, counts = _cascade(name).detectMultiScale2(
+        grey, scaleFactor=1.1, minNeighbors=votes, minSize=(least, least), maxSize=(most, most)
     )
     return [
         Face(Box(float(x), float(y), float(x + w), float(y + h)), float(count))
-        for (x, y, w, h), count in zip(boxes, votes, strict=True)
+        for (x, y, w, h), count in zip(boxes, counts, strict=True)
     ]
 
 
@@ -174,8 +201,12 @@ class YuNetDetector:
         Raises:
             ConfigError: The network in the file is another one.
         """
-        scale = min(1.0, 2 * _SIDE / max(image.shape[:2]))
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        for scale in _scales(image, 2 * _SIDE):
+            if found := self._look(_scaled(image, scale), scale):
+                return found
+        return []
+
+    def _look(self, small: np.ndarray, scale: float) -> list[Face]:
         self._network.setInputSize((small.shape[1], small.shape[0]))
         try:
             _, rows = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))

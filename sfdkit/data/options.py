@@ -10,6 +10,7 @@ from sfdkit.data.engines import EngineName
 from sfdkit.data.pack import ShardOptions
 from sfdkit.data.packed import PackReport
 from sfdkit.data.sources import Cut, FrameSource, Skip
+from sfdkit.data.video import require_fps
 from sfdkit.errors import ConfigError
 
 _EXAMPLES = 3
@@ -33,16 +34,6 @@ def require_resolution(resolution: int) -> None:
     """
     if not 32 <= resolution <= 1024:
         raise ConfigError(f"--resolution is {resolution}: give 32 to 1024 pixels")
-
-
-def require_fps(fps: float) -> None:
-    """Refuse a rate that is not above 0.
-
-    Raises:
-        ConfigError: It is out of its range.
-    """
-    if not fps > 0:
-        raise ConfigError(f"--fps is {fps}: give a number of frames per second above 0")
 
 
 def make_rule(rule: CropRule) -> CropRule:
@@ -71,7 +62,7 @@ def make_cut(resolution: int, rule: CropRule, frames_per_clip: int, min_frames: 
         ConfigError: A number is out of its range.
     """
     require_resolution(resolution)
-    require_fps(fps)
+    require_fps(fps, "--fps")
     require("--min_frames", min_frames, 2)
     require("--frames_per_clip", frames_per_clip, min_frames)
     return Cut(resolution, make_rule(rule), frames_per_clip, min_frames, fps)

@@ -186,7 +186,7 @@ def _transform(profile: bytes | None, mode: str) -> Any:
 def _eight_bits(values: np.ndarray) -> np.ndarray:
     """Bring whole numbers of 16 or 32 bits, or floats, down to 8 bits."""
     if values.dtype.kind == "f":
-        values = np.nan_to_num(values, nan=0.0, posinf=np.finfo(np.float32).max, neginf=0.0)
+        values = np.nan_to_num(values.astype(np.float32), neginf=0.0)
         most = float(np.percentile(values, 99))
         top = next((top for top in _FLOAT_RANGES if most <= 2 * top), most)
         return np.rint(values.clip(0, top) * (255 / top)).astype(np.uint8)

@@ -86,6 +86,18 @@ def _open(path: Path) -> InputContainer:
     return container
 
 
+def is_video(path: Path) -> bool:
+    """Tell by its content whether a file is a video; an animated picture counts, a still one does not."""
+    kind = picture_kind(path)
+    if kind is not None:
+        return kind == "animated"
+    try:
+        _open(path).close()
+    except DataError:
+        return False
+    return True
+
+
 class _Showing:
     """Makes of decoded frames what a player shows: all of one size, with square pixels, upright and in BT.709."""
 
@@ -109,7 +121,7 @@ class _Showing:
 def _resized(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     if picture.shape[:2] == (height, width):
         return picture
-    shrinks = width * height < picture.shape[0] * picture.shape[1]
+    shrinks = 2 * width * height < picture.shape[0] * picture.shape[1]  # else averaging is slow and changes nothing
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
@@ -129,10 +141,10 @@ def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     The 3 x 3 matrix (ISO/IEC 14496-12, 8.3.2) takes a place (p, q) to (a p + c q, b p + d q), y downwards; it lies in
     memory as a, b, u, c, d, v, x, y, w (https://ffmpeg.org/doxygen/trunk/group__lavu__video__display.html).
     """
-    matrix = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return picture
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
     if abs(b) + abs(c) > abs(a) + abs(d):
         picture, a, d = picture.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
