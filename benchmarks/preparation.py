@@ -100,7 +100,7 @@ def preparation(
         videos: The most videos, spread over all there are.
     """
     cut = make_cut(resolution, CropRule(crop, face=FaceSettings(every=face_every)), frames_per_clip, 8, 25.0)
-    found, _ = frame_sources(Path(root), find_videos(Path(root))[0], cut, "file", None, "clips", "unknown")
+    found, _ = frame_sources(Path(root), find_videos(Path(root)), cut, "file", None, "clips", "unknown")
     chosen = found[:: max(1, -(-len(found) // videos))]
     frames, least = (sum(column) for column in zip(*(floor(source) for source in chosen), strict=True))
     clock = Clock()

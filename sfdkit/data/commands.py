@@ -26,7 +26,7 @@ from sfdkit.data.options import (
 from sfdkit.data.pack import ShardOptions, pack
 from sfdkit.data.packed import SPLITS
 from sfdkit.data.puppet_source import PuppetSource
-from sfdkit.data.sources import ClipSource, Cut, FrameSource, Skip, find_picture_folders, find_videos
+from sfdkit.data.sources import ClipSource, Cut, FrameSource, Skip, find_picture_folders, find_videos, other_files
 from sfdkit.data.video import require_fps
 from sfdkit.errors import ShardError
 from sfdkit.puppets.commands import require_pose
@@ -105,10 +105,9 @@ def pack_videos(
     )
     options = make_options(dataset, resolution, clips_per_shard, seed, workers, engine)
     shares = make_shares(validation_share, test_share)
-    videos, others = find_videos(Path(root))
+    videos = find_videos(Path(root))
     sources, skips = frame_sources(Path(root), videos, cut, identity, identities, dataset, licence)
-    own = [Path(path).resolve() for path in (identities, output) if path]  # where these lie below the root
-    skips += [s for s in others if not any((Path(root) / s.file).resolve().is_relative_to(path) for path in own)]
+    skips += other_files(Path(root), videos, identities, output)
     _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch, dry_run)
 
 

@@ -93,7 +93,7 @@ def preview(
 
 def _sources(root: Path, cut: Cut) -> list[FrameSource]:
     try:
-        paths, _ = find_videos(root)
+        paths = find_videos(root)
     except DataError:
         paths = find_picture_folders(root)
     sources, _ = frame_sources(root, paths, cut, "file", None, "clips", "unknown")

@@ -311,26 +311,39 @@ class FrameSource:
         )
 
 
-def find_videos(root: Path) -> tuple[list[Path], list[Skip]]:
-    """Find all videos below a folder; hidden files and folders are left out.
+def find_videos(root: Path) -> list[Path]:
+    """Return all videos below a folder in natural order; hidden files and folders are left out.
 
     A video is told by its suffix, an animated picture and a file without suffix by its content.
-
-    Returns:
-        The videos in natural order; and the other files, each as left out.
 
     Raises:
         DataError: The folder is missing or holds no video.
     """
-    files = [path for path in _below(root) if path.is_file()]
-    found = [path for path in files if _holds_video(path)]
+    found = [path for path in _below(root) if path.is_file() and _holds_video(path)]
     if not found:
         raise DataError(
             f"{root} holds no video; files ending in {', '.join(VIDEO_SUFFIXES)} are looked for, also deeper down"
         )
-    others = sorted(set(files) - set(found), key=lambda path: _natural(path, root))
-    detail = "its suffix is none of a video"
-    return found, [Skip(path.relative_to(root).as_posix(), "no video", detail) for path in others]
+    return found
+
+
+def other_files(root: Path, videos: Iterable[Path], *own: str | None) -> list[Skip]:
+    """Return the files that :func:`find_videos` passed over, each as left out.
+
+    Args:
+        root: The folder that was searched.
+        videos: What was found there.
+        own: Files and folders of the caller that may lie below the root, and need no mention.
+    """
+    known = set(videos)
+    mine = [Path(path).resolve() for path in own if path]
+    others = [path for path in _below(root) if path.is_file() and path not in known]
+    detail = f"its suffix is none of a video: {', '.join(VIDEO_SUFFIXES)}"
+    return [
+        Skip(path.relative_to(root).as_posix(), "no video", detail)
+        for path in others
+        if not any(path.resolve().is_relative_to(place) for place in mine)
+    ]
 
 
 def _holds_video(path: Path) -> bool:

@@ -23,7 +23,7 @@ from sfdkit.data.sound import SoundTrack
 from sfdkit.errors import ConfigError, DamageError, DataError
 
 VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
+    *(".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".3gp", ".3g2", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
     *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".ogv", ".ogg", ".ogm", ".rm", ".rmvb", ".mxf", ".gif"),
 )
 """File endings that are taken for videos when a folder is searched; a file that is named is known by its content."""
@@ -36,6 +36,7 @@ FPS_RANGE = (0.1, 1000.0)
 
 _TRUE_LENGTH = ("mov", "matroska")  # containers whose declared length does not shrink with the file
 _NEAR = 0.05  # share by which a declared rate may differ from that of the time stamps
+_USUAL_RATES = (5, 10, 12, 12.5, 15, 20, 24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 90, 100, 120)
 _ALIKE = 1.5  # factor within which distances between frames are averaged
 _SQUARE_RANGE = (0.2, 5.0)  # of the sample aspect ratio; others are mistakes
 _STILL_BRANDS = ("heic", "heix", "heim", "heis", "mif1", "msf1")  # of HEIF, ISO/IEC 23008-12
@@ -159,7 +160,8 @@ def _true_rate(declared: float, stamps: list[float]) -> float:
     """Return the frames per second of a clip: as declared, if the times of its frames agree.
 
     Matroska and WebM need not declare a rate, and then a base of 1000 is mistaken for it; declared averages may be of
-    the first frames alone. Else it is that of the usual distance between frames.
+    the first frames alone. Else it is that of the usual distance between frames, or the
+    round rate near it: a camera's clock is better than the times that a browser writes.
 
     Args:
         declared: What the file says.
@@ -171,7 +173,8 @@ def _true_rate(declared: float, stamps: list[float]) -> float:
         near = gaps[(gaps < _ALIKE * usual) & (gaps > usual / _ALIKE)]
         rates = 1 / float(gaps.mean()), 1 / float(near.mean())
         if not any(abs(declared / rate - 1) <= _NEAR for rate in rates):
-            declared = rates[1]
+            usual = min(_USUAL_RATES, key=lambda rate: abs(rates[1] / rate - 1))
+            declared = usual if abs(rates[1] / usual - 1) <= _NEAR else rates[1]
     return float(np.clip(declared, *FPS_RANGE))
 
 
