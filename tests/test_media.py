@@ -178,6 +178,23 @@ def test_animated_pictures_are_videos(tmp_path: Path, name: str) -> None:
     assert [round(time, 3) for _, time in read_frames(tmp_path / name)] == [0.0, 0.1, 0.2, 0.3]
 
 
+def test_an_animation_of_rounded_lengths_that_was_cut(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), np.uint8)
+    frames = [Image.fromarray(frame) for frame in noise]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[80, 80, 90] * 4)
+    driver = open_driver(tmp_path / "a.gif", 16, WHOLE)
+    assert driver.fps == pytest.approx(12, rel=0.01) and len(list(driver)) == 12
+    (tmp_path / "cut.gif").write_bytes((tmp_path / "a.gif").read_bytes()[: (tmp_path / "a.gif").stat().st_size // 2])
+    with pytest.warns(SfdkitWarning, match=r"cut\.gif is damaged or cut short after \d frames"):
+        assert 3 < len(list(open_driver(tmp_path / "cut.gif", 16, WHOLE))) < 8
+
+
+def test_a_transparent_animation_lies_on_white_and_leaves_its_stand_in_out(tmp_path: Path) -> None:
+    stand_in, clear, red = (Image.new("RGBA", (8, 8), c) for c in ("blue", (255, 0, 0, 0), (255, 0, 0, 255)))
+    stand_in.save(tmp_path / "a.png", save_all=True, append_images=[clear, red], duration=40, default_image=True)
+    assert [picture[0, 0].tolist() for picture, _ in read_frames(tmp_path / "a.png")] == [[255] * 3, [255, 0, 0]]
+
+
 @pytest.mark.parametrize("fps", [1e9, 1e-9, 0.0, -1.0, float("nan"), float("inf")])
 def test_rates_that_cannot_be_shown_are_refused(tmp_path: Path, fps: float) -> None:
     with pytest.raises(ConfigError, match=r"fps: .* give 0\.1 to 1000"):

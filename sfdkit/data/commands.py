@@ -20,6 +20,7 @@ from sfdkit.data.options import (
     make_shares,
     outline,
     require,
+    require_fps,
     require_resolution,
     tell,
 )
@@ -27,7 +28,6 @@ from sfdkit.data.pack import ShardOptions, pack
 from sfdkit.data.packed import SPLITS
 from sfdkit.data.puppet_source import PuppetSource
 from sfdkit.data.sources import ClipSource, Cut, FrameSource, Skip, find_picture_folders, find_videos, other_files
-from sfdkit.data.video import require_fps
 from sfdkit.errors import ShardError
 from sfdkit.puppets.commands import require_pose
 from sfdkit.report import require_apart
@@ -229,7 +229,7 @@ def pack_puppets(
     require("--identities", identities, 1)
     require("--validation_identities", validation_identities, 0)
     require("--test_identities", test_identities, 0)
-    require_fps(fps, "--fps")
+    require_fps(fps)
     require_pose(pose)
     counts = dict(zip(SPLITS, (identities, validation_identities, test_identities), strict=True))
     sources: dict[str, Sequence[ClipSource]] = {

@@ -10,7 +10,7 @@ from sfdkit.data.engines import EngineName
 from sfdkit.data.pack import ShardOptions
 from sfdkit.data.packed import PackReport
 from sfdkit.data.sources import Cut, FrameSource, Skip
-from sfdkit.data.video import require_fps
+from sfdkit.data.video import FPS_RANGE
 from sfdkit.errors import ConfigError
 
 _EXAMPLES = 3
@@ -34,6 +34,17 @@ def require_resolution(resolution: int) -> None:
     """
     if not 32 <= resolution <= 1024:
         raise ConfigError(f"--resolution is {resolution}: give 32 to 1024 pixels")
+
+
+def require_fps(fps: float) -> None:
+    """Refuse a rate at which nothing can be shown.
+
+    Raises:
+        ConfigError: It is out of its range, or no number.
+    """
+    least, most = FPS_RANGE
+    if not least <= fps <= most:
+        raise ConfigError(f"--fps is {fps}: give {least:g} to {most:g} frames per second")
 
 
 def make_rule(rule: CropRule) -> CropRule:
@@ -62,7 +73,7 @@ def make_cut(resolution: int, rule: CropRule, frames_per_clip: int, min_frames: 
         ConfigError: A number is out of its range.
     """
     require_resolution(resolution)
-    require_fps(fps, "--fps")
+    require_fps(fps)
     require("--min_frames", min_frames, 2)
     require("--frames_per_clip", frames_per_clip, min_frames)
     return Cut(resolution, make_rule(rule), frames_per_clip, min_frames, fps)

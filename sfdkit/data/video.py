@@ -35,14 +35,15 @@ FPS_RANGE = (0.1, 1000.0)
 """Frames per second that can be asked for."""
 
 _TRUE_LENGTH = ("mov", "matroska")  # containers whose declared length does not shrink with the file
-_NEAR = 0.05  # share by which a declared rate may differ from that of the time stamps
+_NEAR = 0.02  # share by which a declared rate may differ from that of the time stamps
+_ROUND = 0.03  # share within which a measured rate becomes a usual one
 _USUAL_RATES = (5, 10, 12, 12.5, 15, 20, 24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 90, 100, 120)
 _ALIKE = 1.5  # factor within which distances between frames are averaged
 _SQUARE_RANGE = (0.2, 5.0)  # of the sample aspect ratio; others are mistakes
 _STILL_BRANDS = ("heic", "heix", "heim", "heis", "mif1", "msf1")  # of HEIF, ISO/IEC 23008-12
 
 
-def require_fps(fps: float, option: str = "fps") -> None:
+def require_fps(fps: float) -> None:
     """Refuse a rate at which nothing can be shown.
 
     Raises:
@@ -50,7 +51,7 @@ def require_fps(fps: float, option: str = "fps") -> None:
     """
     least, most = FPS_RANGE
     if not least <= fps <= most:
-        raise ConfigError(f"{option}: {fps} frames per second cannot be shown; give {least:g} to {most:g}")
+        raise ConfigError(f"fps: {fps} frames per second cannot be shown; give {least:g} to {most:g}")
 
 
 class VideoInfo(NamedTuple):
@@ -174,7 +175,7 @@ def _true_rate(declared: float, stamps: list[float]) -> float:
         rates = 1 / float(gaps.mean()), 1 / float(near.mean())
         if not any(abs(declared / rate - 1) <= _NEAR for rate in rates):
             usual = min(_USUAL_RATES, key=lambda rate: abs(rates[1] / rate - 1))
-            declared = usual if abs(rates[1] / usual - 1) <= _NEAR else rates[1]
+            declared = usual if abs(rates[1] / usual - 1) <= _ROUND else rates[1]
     return float(np.clip(declared, *FPS_RANGE))
 
 
@@ -191,10 +192,7 @@ def probe(path: str | Path) -> VideoInfo:
     """
     path = Path(path)
     if picture_kind(path) == "animated":
-        shown = [(picture.shape, time, length) for picture, time, length in read_animation(path)]
-        stamps = [time for _, time, _ in shown]
-        fps = _true_rate(1 / shown[0][2], stamps)
-        return VideoInfo(shown[0][0][1], shown[0][0][0], fps, len(shown), False)
+        return _probe_animation(path)
     with _open(path) as container:
         stamps, known = _stamps(container)
         fps = _true_rate(float(_frames_per_second(container)), stamps)
@@ -206,6 +204,19 @@ def probe(path: str | Path) -> VideoInfo:
         raise DataError(f"{path} holds no frame: give another video")
     height, width = first[0].shape[:2]
     return VideoInfo(width, height, fps, frames, has_audio)
+
+
+def _probe_animation(path: Path) -> VideoInfo:
+    shown = []
+    try:
+        for picture, time, length in read_animation(path):
+            shown.append((picture.shape, time, length))
+    except DataError:
+        if not shown:
+            raise
+    (height, width, _), _, length = shown[0]
+    declared = 1 / length if len(shown) == 1 else 0.0  # a single length may be rounded: 8 of 12 in a second last 80 ms
+    return VideoInfo(width, height, _true_rate(declared, [time for _, time, _ in shown]), len(shown), False)
 
 
 def _stamps(container: InputContainer) -> tuple[list[float], int]:
