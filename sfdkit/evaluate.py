@@ -205,11 +205,11 @@ def evaluate(
         require_positive(name, value)
     if cross_pairs < 0:
         raise ConfigError(f"cross_pairs: {cross_pairs} is not possible; give 0 for none, or more")
+    for name in _FILES:
+        require_apart(Path(output) / name, checkpoint=checkpoint, pairs=pairs)
     began = time.perf_counter()
     where = join_ranks()
     index = load_index(shards)
-    for name in _FILES:
-        require_apart(Path(output) / name, checkpoint=checkpoint, pairs=pairs)
     folder = make_folder(Path(output))
     loaded = load_animator(checkpoint, choose_device(device), trust or ())
     animator = loaded.animator

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfdkit.cli import main
 from sfdkit.data.colour import to_rgb
 from sfdkit.data.crop import CropRule
 from sfdkit.data.video import VideoWriter, _true_rate, is_video, probe, read_frames, require_fps
@@ -304,3 +305,32 @@ def test_sound_that_breaks_off_does_not_lose_the_pictures(tmp_path: Path, monkey
         for number in range(10):
             writer.write(ramp(number))
     assert len(list(read_frames(tmp_path / "o.mp4"))) == 10
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "edit --checkpoint m.ckpt --source p.png --axis motion:0 --from -1 --to 1 --output p.png",
+        "interpolate --checkpoint m.ckpt --source a.png --target p.png --output p.png",
+        "motion extract --checkpoint m.ckpt --driving p.png --output p.png",
+        "motion extract --checkpoint t.safetensors --driving p.png --output t.safetensors",
+        "crop preview --root frames --output frames/sheet.png",
+        "crop preview --root frames --output link.png",
+        "evaluate --checkpoint m.ckpt --shards s --output out --protocol pairs --pairs out/pairs.csv",
+        "shards copy --source frames --target frames",
+        "bench stream --folder frames --output frames/index.json",
+    ],
+)
+def test_no_command_replaces_what_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.ckpt", "a.png", "p.png", "t.safetensors", "frames/1.png", "out/pairs.csv", "s/index.json"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(name)
+    Path("link.png").hardlink_to("frames/1.png")
+    Path("s/index.json").unlink()
+    assert main(words.split()) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and ("which would be replaced" in said or "which is read" in said)
+    assert all(path.read_text() in (path.as_posix(), "frames/1.png") for path in Path().rglob("*") if path.is_file())
