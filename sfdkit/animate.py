@@ -33,6 +33,7 @@ from sfdkit.errors import ConfigError
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.motion_track import MotionTrack
 from sfdkit.output import check_output, open_output
+from sfdkit.report import require_apart
 from sfdkit.types import Generated
 
 MotionMode: TypeAlias = Literal["absolute", "relative"]
@@ -217,17 +218,20 @@ def animate(
         raise ConfigError(
             f"give either --driving (a clip) or --motion (a track); {'neither' if motion is None else 'both'} is given"
         )
+    require_apart(output, checkpoint=checkpoint, source=source, driving=driving, motion=motion)
     target = check_output(output, driving or motion)
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
     still = read_source(source, animator.resolution, CropRule.of_user(source_crop or crop, margin, detector))
     if motion is not None:
         track = MotionTrack.load(motion, animator)
+        _require_change(mode, motion, len(track.motion))
         track = track if fps is None else track.at_rate(fps)
         rate, frames, sound = track.fps, len(track.motion), None
         parts = animate_track(animator, still, track.motion, mode, batch_size)
     else:
         assert driving is not None
         driver = open_driver(driving, animator.resolution, CropRule.of_user(crop, margin, detector), fps)
+        _require_change(mode, driving, driver.frames)
         rate, frames, sound = driver.fps, driver.frames, driver.audio if audio else None
         parts = animate_frames(animator, still, driver, mode, batch_size)
     height, began = size or animator.resolution, time.perf_counter()
@@ -255,6 +259,14 @@ def require_positive(name: str, value: int) -> None:
     """
     if value < 1:
         raise ConfigError(f"{name}: {value} is not possible; give a whole number of at least 1")
+
+
+def _require_change(mode: MotionMode, clip: str, frames: int) -> None:
+    if mode == "relative" and frames == 1:
+        raise ConfigError(
+            f"mode: relative adds the change since the first driving frame, and {clip} holds no other; "
+            "use --mode absolute, or a clip"
+        )
 
 
 def _pictures(source: Tensor, driving: Tensor | None, generated: Generated, height: int, side_by_side: bool) -> Tensor:

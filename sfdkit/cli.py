@@ -191,7 +191,7 @@ _NOISE = re.compile(r"litlogger|^(?:GPU|TPU|HPU) available: False|You are using 
 
 
 def _quiet() -> None:
-    """Silence what a user can do nothing about."""
+    """Silence what a user can do nothing about, and show the rest plainly."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: not _NOISE.search(r.getMessage()))
     for message in (

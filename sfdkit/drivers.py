@@ -5,6 +5,7 @@ Legend: ``R`` resolution of the animator; a frame leaves this file as 3 R R uint
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor
 
 from sfdkit.data.crop import CropRule, Place, Refusal, crop_resize
-from sfdkit.data.picture import PICTURE_SUFFIXES, list_pictures, read_picture
-from sfdkit.data.video import VIDEO_SUFFIXES, probe, read_frames
-from sfdkit.errors import ConfigError, DataError
+from sfdkit.data.picture import PICTURE_SUFFIXES, list_pictures, picture_kind, read_picture
+from sfdkit.data.video import VIDEO_SUFFIXES, is_video, probe, read_frames, require_fps
+from sfdkit.errors import DamageError, DataError, SfdkitWarning
 
 Kind: TypeAlias = Literal["video", "folder", "picture"]
 
@@ -44,12 +45,13 @@ class Driver:
     resolution: int
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield 3 R R uint8 frames.
+        """Yield 3 R R uint8 frames; a damaged clip ends with a warning after the frames before the damage.
 
         Raises:
-            DataError: The clip is damaged, after the frames before the damage were yielded.
+            DataError: The clip cannot be read at all, or its pictures differ in size.
         """
-        for frame in steady(_timed_frames(self.path, self.kind, self.fps), self.fps):
+        whole = _until_damage(_timed_frames(self.path, self.kind, self.fps))
+        for frame in steady(whole, self.fps):
             yield _cut(frame, self.place, self.resolution)
 
 
@@ -67,12 +69,12 @@ def open_driver(path: str | Path, resolution: int, rule: CropRule, fps: float | 
             are taken to be that far apart. None: the video's own rate, or 25.
 
     Raises:
-        ConfigError: ``fps`` is not positive.
-        DataError: The clip is missing, damaged or of no known kind, or no face was found.
+        ConfigError: ``fps`` is out of its range.
+        DataError: The clip is missing, damaged from its first frame on or of no known kind, or no face was found.
     """
     path = Path(path)
-    if fps is not None and fps <= 0:
-        raise ConfigError(f"fps: {fps} frames per second cannot be shown; give a rate above 0, or leave it out")
+    if fps is not None:
+        require_fps(fps)
     kind = kind_of(path)
     if kind == "video":
         info = probe(path)
@@ -81,7 +83,7 @@ def open_driver(path: str | Path, resolution: int, rule: CropRule, fps: float | 
     else:
         rate, audio = fps or FOLDER_FPS, None
         frames = len(list_pictures(path)) if kind == "folder" else 1
-    raw = (frame for frame, _ in _timed_frames(path, kind, rate))
+    raw = (frame for frame, _ in _until_damage(_timed_frames(path, kind, rate), quiet=True))
     place = find_place(sparse(raw, _DETECTED if rule.looks else 1), rule, path)
     return Driver(path, kind, rate, frames, audio, place, resolution)
 
@@ -109,12 +111,23 @@ def read_source(path: str | Path, resolution: int, rule: CropRule) -> Tensor:
 
 
 def kind_of(path: Path, otherwise: Kind = "video") -> Kind:
-    """Tell a folder, a picture and a video apart, by their suffix; an unknown suffix counts as ``otherwise``."""
+    """Tell a folder, a picture and a video apart by what they hold, whatever their names say.
+
+    An animated picture is a video. What is no picture goes by its suffix, so that an error names what was meant.
+
+    Args:
+        path: The file or folder.
+        otherwise: What something of an unknown suffix counts as.
+    """
     if path.is_dir():
         return "folder"
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        return "picture"
-    return "video" if path.suffix.lower() in VIDEO_SUFFIXES else otherwise
+    kind = picture_kind(path)
+    if kind is not None:
+        return "picture" if kind == "still" else "video"
+    suffix = path.suffix.lower()
+    if is_video(path) or suffix in VIDEO_SUFFIXES:
+        return "video"
+    return "picture" if suffix in PICTURE_SUFFIXES else otherwise
 
 
 def find_place(images: list[np.ndarray], rule: CropRule, path: Path) -> Place:
@@ -185,6 +198,22 @@ def steady(frames: Iterable[tuple[np.ndarray, float]], fps: float) -> Iterator[n
         tick += 1
 
 
+def _until_damage(
+    frames: Iterable[tuple[np.ndarray, float]], quiet: bool = False
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield the frames up to where a clip is damaged, and warn there; nothing of what could be read is lost."""
+    count = 0
+    try:
+        for item in frames:
+            yield item
+            count += 1
+    except DamageError as error:
+        if not count:
+            raise
+        if not quiet:
+            warnings.warn(f"{error}; what comes before is used", SfdkitWarning, stacklevel=2)
+
+
 def _timed_frames(path: Path, kind: Kind, fps: float) -> Iterator[tuple[np.ndarray, float]]:
     if kind == "video":
         yield from read_frames(path)
@@ -194,7 +223,12 @@ def _timed_frames(path: Path, kind: Kind, fps: float) -> Iterator[tuple[np.ndarr
         raise DataError(f"the folder {path} holds no picture: give one with {', '.join(PICTURE_SUFFIXES)} files")
     size: tuple[int, ...] | None = None
     for number, picture in enumerate(pictures):
-        frame = read_picture(picture)
+        try:
+            frame = read_picture(picture)
+        except DataError as error:
+            if not number:
+                raise
+            raise DamageError(f"{path} ends after {number} frames: {error}") from error
         if size is not None and frame.shape != size:
             raise DataError(
                 f"{picture} is {frame.shape[1]}x{frame.shape[0]}, the pictures before it are {size[1]}x{size[0]}: "

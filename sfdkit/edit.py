@@ -18,6 +18,7 @@ from sfdkit.axes import FILE_NAME, Axes, raw_step
 from sfdkit.checkpoint import load_animator
 from sfdkit.data.crop import CropMethod, CropRule
 from sfdkit.data.detect import OPENCV
+from sfdkit.data.video import require_fps
 from sfdkit.device import choose_device
 from sfdkit.draw import make_sheet, stack_sheets
 from sfdkit.drivers import read_source
@@ -27,7 +28,7 @@ from sfdkit.face import edit as edit_face
 from sfdkit.face import interpolate as interpolate_faces
 from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.output import check_output, open_output
-from sfdkit.report import write_picture
+from sfdkit.report import require_apart, write_picture
 from sfdkit.types import Descriptors
 
 LEAST_CELL = 128
@@ -95,6 +96,7 @@ def edit(
         ConfigError: There is no such axis, a number that cannot work, or an output of an unknown kind.
         DataError: The source or the axes cannot be read, no face was found, or the output cannot be written.
     """
+    require_apart(output, checkpoint=checkpoint, source=source, axes=axes)
     target, steps = _check(output, steps, size, fps)
     names = [axis] if isinstance(axis, str) else list(axis)
     if not names:
@@ -169,6 +171,7 @@ def interpolate(
         ConfigError: A number that cannot work, or an output of an unknown kind.
         DataError: A face cannot be read or was not found, or the output cannot be written.
     """
+    require_apart(output, checkpoint=checkpoint, source=source, target=target)
     path, steps = _check(output, steps, size, fps)
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
     state = _read_state(animator, source, CropRule.of_user(crop, margin, detector))
@@ -228,8 +231,7 @@ def _check(output: str, steps: int | None, size: int | None, fps: float) -> tupl
     """Refuse what cannot work before any work is done; return the output and the number of steps."""
     if size is not None:
         require_positive("size", size)
-    if fps <= 0:
-        raise ConfigError(f"fps: {fps} frames per second cannot be shown; give a rate above 0")
+    require_fps(fps)
     path = check_output(output, None)
     steps = (STRIP_STEPS if path.suffix.lower() == ".png" else VIDEO_STEPS) if steps is None else steps
     if steps < 2:

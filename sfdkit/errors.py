@@ -18,6 +18,10 @@ class DataError(SfdkitError):
     """Input data that is missing, damaged or of the wrong kind: names the file and the remedy."""
 
 
+class DamageError(DataError):
+    """A clip that ends before it should: all frames before the damage were delivered."""
+
+
 class ShardError(DataError):
     """A shard or its index is missing, damaged, or the two disagree."""
 
@@ -40,6 +44,10 @@ class CheckpointError(SfdkitError):
 
 class TrainingError(SfdkitError):
     """A training that cannot go on: says since when, what is kept, and how to go on."""
+
+
+class SfdkitWarning(UserWarning):
+    """Something that a user should know although the work goes on; the command line prints it as one line."""
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:

@@ -121,7 +121,7 @@ from sfdkit.page import About, Pictures, write_page
 from sfdkit.protocols import ProtocolName, plan_protocol, read_videos, with_best_frames
 from sfdkit.ranks import join_ranks
 from sfdkit.reenact import READABLE, Follow, reenact
-from sfdkit.report import Value, distance_table, make_folder, write_metrics, write_picture
+from sfdkit.report import Value, distance_table, make_folder, require_apart, write_metrics, write_picture
 from sfdkit.rows import by_group, choose_groups, means, write_pairs
 from sfdkit.samples import Pair, Sample, read_samples
 from sfdkit.sheet import draw_sheet, draw_traversal
@@ -208,6 +208,8 @@ def evaluate(
         require_positive(name, value)
     if cross_pairs < 0:
         raise ConfigError(f"cross_pairs: {cross_pairs} is not possible; give 0 for none, or more")
+    for name in _FILES:
+        require_apart(Path(output) / name, checkpoint=checkpoint, pairs=pairs)
     began = time.perf_counter()
     where = join_ranks()
     index = load_index(shards)

@@ -19,6 +19,7 @@ from sfdkit.device import choose_device
 from sfdkit.drivers import open_driver
 from sfdkit.errors import DataError
 from sfdkit.motion_track import FLOAT_BITS, MotionTrack, motion_fingerprint, quantise, rate_line
+from sfdkit.report import require_apart
 from sfdkit.tensor_file import check_suffix
 
 
@@ -67,6 +68,7 @@ def extract(
     require_positive("batch_size", batch_size)
     if bits != FLOAT_BITS:
         quantise(torch.zeros(1, 1), bits)  # refuses what cannot work before any work is done
+    require_apart(output, checkpoint=checkpoint, driving=driving)
     target = check_suffix(output, "output")
     animator = load_animator(checkpoint, choose_device(device), trust or ()).animator
     driver = open_driver(driving, animator.resolution, CropRule.of_user(crop, margin, detector), fps)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfdkit.axes import basis_fingerprint
+from sfdkit.data.video import require_fps
 from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.tensor_file import check_suffix, read_tensors, write_tensors
@@ -102,10 +103,9 @@ class MotionTrack:
         """Return the track at another frame rate, linear between its frames; its length in seconds stays.
 
         Raises:
-            ConfigError: ``fps`` is not positive.
+            ConfigError: ``fps`` is out of its range.
         """
-        if not fps > 0:
-            raise ConfigError(f"fps: {fps} frames per second cannot be shown; give a rate above 0, or leave it out")
+        require_fps(fps)
         frames = max(1, round(len(self.motion) * fps / self.fps))
         at = (torch.arange(frames, dtype=torch.float64) * self.fps / fps).clamp(max=len(self.motion) - 1)
         before = at.long().clamp(max=max(0, len(self.motion) - 2))

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from sfdkit.errors import DataError
+from sfdkit.errors import ConfigError, DataError
 
 Value: TypeAlias = float | int | str | None
 """What a report holds under one key."""
@@ -56,6 +56,35 @@ def make_folder(folder: Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DataError(f"no permission to write into the folder {folder}; name another --output")
     return folder
+
+
+def require_apart(output: str | Path, option: str = "output", /, **inputs: str | Path | None) -> None:
+    """Refuse an output that would replace what it is made from, or lie in a folder that is read.
+
+    Symbolic and hard links are followed.
+
+    Args:
+        output: The file or folder that is to be written.
+        option: What a user calls it.
+        inputs: Option to the file or folder that is read; None where it was not given.
+
+    Raises:
+        ConfigError: The output is one of the inputs, or in one of them.
+    """
+    target = Path(output)
+    for name, value in inputs.items():
+        if value is None:
+            continue
+        given = Path(value)
+        files = [given, *(given.iterdir() if given.is_dir() and target.exists() else ())]
+        if target.resolve() == given.resolve() or any(_same(target, file) for file in files):
+            raise ConfigError(f"{option}: {target} is --{name} {given}, which would be replaced; name another")
+        if given.is_dir() and given.resolve() in target.resolve().parents:
+            raise ConfigError(f"{option}: {target} lies in --{name} {given}, which is read; name a place outside of it")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def distance_table(metrics: Mapping[str, Value], names: Sequence[tuple[str, str]]) -> str:

@@ -18,7 +18,7 @@ from sfdkit.data.crop import CropRule
 from sfdkit.data.video import probe, read_frames
 from sfdkit.draw import to_uint8
 from sfdkit.drivers import open_driver, read_source
-from sfdkit.errors import CheckpointError, ConfigError, DataError
+from sfdkit.errors import CheckpointError, ConfigError, DataError, SfdkitWarning
 from tests.written import lively_animator, puppet_frames, write_checkpoint, write_video
 
 
@@ -168,14 +168,41 @@ def test_the_command_line_reads_every_option(files: Path, tmp_path: Path) -> Non
     assert (info.width, info.height, info.fps) == (120, 40, 5.0)
 
 
-def test_a_cut_driving_clip_leaves_nothing_behind(files: Path, tmp_path: Path) -> None:
+def test_a_cut_driving_clip_gives_what_could_be_read(files: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = write_video(tmp_path / "cut.mp4", [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(40)])
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     for output in ("out.mp4", "out"):
-        with pytest.raises(DataError, match=r"cut\.mp4 is damaged or cut short"):
-            run(files, tmp_path / "results" / output, driving=str(path))
-    assert os.listdir(tmp_path / "results") == []
+        with pytest.warns(SfdkitWarning, match=r"cut\.mp4 is damaged or cut short"):
+            assert 10 < run(files, tmp_path / "results" / output, driving=str(path)).frames < 35
+    assert sorted(os.listdir(tmp_path / "results")) == ["out", "out.mp4"]
+
+
+def test_relative_motion_of_one_picture_is_none(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mode: relative .*2\.png holds no other; use --mode absolute"):
+        run(files, tmp_path / "o.png", driving="driving/2.png", mode="relative")
+
+
+@pytest.mark.parametrize("option", ["driving", "source", "checkpoint"])
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_an_input_is_never_replaced(files: Path, tmp_path: Path, option: str, link: Any) -> None:
+    name = {"driving": "driving.mp4", "source": "source.png", "checkpoint": "model.ckpt"}[option]
+    given = tmp_path / f"copy.{'png' if option == 'source' else 'mp4'}"
+    given.write_bytes((files / name).read_bytes())
+    output = tmp_path / f"linked{given.suffix}" if link else given
+    if link:
+        link(given, output)
+    inputs = {"driving": "driving.mp4", "source": "source.png", "checkpoint": "model.ckpt", option: str(given)}
+    words = [f"--{key}={files / value}" for key, value in inputs.items()]
+    before = given.read_bytes()
+    assert main(["animate", *words, f"--output={output}", "--crop=none", "--device=cpu"]) == 1
+    assert given.read_bytes() == before
+
+
+def test_an_output_among_the_driving_frames_is_refused(files: Path, tmp_path: Path) -> None:
+    for output in (files / "driving" / "o.mp4", files / "driving" / "deeper" / "o"):
+        with pytest.raises(ConfigError, match=r"output: .* lies in --driving .*; name a place outside"):
+            run(files, output, driving="driving")
 
 
 def test_missing_and_faceless_files_are_named(files: Path, tmp_path: Path) -> None:

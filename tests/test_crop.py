@@ -64,6 +64,13 @@ def test_a_face_in_too_few_pictures_is_no_face() -> None:
         assert isinstance(refusal, Refusal) and refusal.reason == "no face"
 
 
+def test_a_refusal_says_whether_faces_were_too_few_or_apart() -> None:
+    few = CropRule().place(found(face(400, 400), None, None, None), 1000, 1000)
+    assert isinstance(few, Refusal) and "found in 1 of 4 frames looked at, it must be in one place in 2" in few.detail
+    apart = CropRule().place(found(*(face(250 * k, 300, 60 * 1.7**k) for k in range(4))), 2000, 1000)
+    assert isinstance(apart, Refusal) and "in 4 of 4 frames looked at, each time elsewhere" in apart.detail
+
+
 def test_square_is_moved_inwards_then_made_smaller_and_only_then_reaches_out() -> None:
     assert face_square([face(60, 500)], 1000, 1000, 0.4)[:3:2] == (0, 180)
     smaller = face_square([face(100, 80)], 400, 150, 0.4)
@@ -187,6 +194,19 @@ def test_detector_answers_in_pixels_of_the_picture(scale: int) -> None:
     enlarged = main_face(detector(picture.repeat(scale, 0).repeat(scale, 1)), "largest", 256 * scale, 256 * scale)
     assert reference is not None and enlarged is not None
     assert np.abs(np.array(enlarged.box) / scale - np.array(reference.box)).max() < 25
+
+
+@pytest.mark.parametrize(("width", "height", "size"), [(1200, 900, 110), (640, 480, 60), (2400, 1600, 110)])
+def test_small_faces_are_found(width: int, height: int, size: int) -> None:
+    detector = CascadeDetector()
+    heads = [frame for index in range(8) if detector(frame := puppet_frames(index, 1, 256)[0])][:2]
+    for head in heads:
+        picture = np.full((height, width, 3), 110, np.uint8)
+        small = cv2.resize(head, (2 * size, 2 * size), interpolation=cv2.INTER_AREA)
+        picture[200 : 200 + 2 * size, 300 : 300 + 2 * size] = small
+        watcher = FaceWatcher(detector, "largest")
+        places = [watcher(picture), watcher(picture)]
+        assert all(p is not None and 300 < p.box.x0 < p.box.x1 < 300 + 2 * size for p in places)
 
 
 def test_a_face_is_followed_near_where_it_was_and_found_again_when_it_is_lost() -> None:

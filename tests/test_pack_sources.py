@@ -16,7 +16,8 @@ from sfdkit.data.crop import CropRule, FaceSettings
 from sfdkit.data.detect import CascadeDetector, Face
 from sfdkit.data.identities import identity_of, read_manifest, split_identities
 from sfdkit.data.puppet_source import PuppetSource
-from sfdkit.data.sources import Cut, FrameSource, Skip, clip_keys, find_picture_folders, find_videos
+from sfdkit.data.sources import Cut, FrameSource, Skip, clip_keys, find_picture_folders, find_videos, other_files
+from sfdkit.data.video import VIDEO_SUFFIXES
 from sfdkit.errors import DataError
 from sfdkit.puppets.clips import factors_from_meta
 from tests.test_video import noise_video, ramp, write
@@ -118,12 +119,16 @@ def test_folder_of_pictures_is_a_video_in_natural_order(tmp_path: Path) -> None:
 
 
 def test_videos_are_found_below_hidden_ones_are_not(tmp_path: Path) -> None:
-    for name in ("b/10.mp4", "b/9.MOV", "a.gif", ".trash/x.mp4", "b/notes.txt"):
+    for name in ("b/10.mp4", "b/9.MOV", "a.gif", ".trash/x.mp4", "b/notes.txt", "b/c", "d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    others = other_files(tmp_path, find_videos(tmp_path))
+    assert [(skip.file, skip.reason) for skip in others] == [(n, "no video") for n in ("b/c", "b/notes.txt", "d.png")]
+    assert not other_files(tmp_path, find_videos(tmp_path), str(tmp_path / "b"), None, str(tmp_path / "d.png"))
     assert [p.relative_to(tmp_path).as_posix() for p in find_videos(tmp_path)] == ["a.gif", "b/9.MOV", "b/10.mp4"]
     shutil.rmtree(tmp_path / "b")
     (tmp_path / "a.gif").unlink()
+    (tmp_path / "d.png").unlink()
     with pytest.raises(DataError, match=r"holds no video; files ending in \.mp4, \.mov, \.mkv"):
         find_videos(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
@@ -133,6 +138,24 @@ def test_videos_are_found_below_hidden_ones_are_not(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     with pytest.raises(DataError, match="folder of its own"):
         find_picture_folders(tmp_path)
+
+
+@pytest.mark.parametrize("name", [*(f"a{suffix.upper()}" for suffix in VIDEO_SUFFIXES), "a"])
+def test_videos_of_every_kind_are_found(tmp_path: Path, name: str) -> None:
+    video = write(tmp_path / "v.mp4", 2).rename(tmp_path / name)
+    assert find_videos(tmp_path) == [video]
+
+
+def test_animated_pictures_are_found_and_still_ones_are_not(tmp_path: Path) -> None:
+    frames = [Image.fromarray(ramp(20 * index)) for index in range(5)]
+    for name in ("a.webp", "b.png", "c.apng"):
+        kind = "WEBP" if name == "a.webp" else "PNG"
+        frames[0].save(tmp_path / name, kind, save_all=True, append_images=frames[1:], duration=40)
+    frames[0].save(tmp_path / "d.png")
+    found = find_videos(tmp_path)
+    assert [path.name for path in found] == ["a.webp", "b.png", "c.apng"]
+    assert [len(clip.frames) for clip in clips_of(found[0])[0]] == [5]
+    assert [skip.file for skip in other_files(tmp_path, found)] == ["d.png"]
 
 
 def test_keys_are_safe_unique_and_short() -> None:
@@ -175,6 +198,18 @@ def test_manifest_is_looked_up_from_its_folder_and_from_root(tmp_path: Path) -> 
         read_manifest(manifest, root)
     with pytest.raises(DataError, match=r"none\.csv"):
         read_manifest(tmp_path / "none.csv", root)
+
+
+def test_a_person_named_twice_is_an_error(tmp_path: Path) -> None:
+    manifest = tmp_path / "people.csv"
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mp4")
+    for again in ("a.mp4", "./a.mp4", "link.mp4", str(tmp_path / "a.mp4")):
+        manifest.write_text(f"file,identity\na.mp4,ann\nb.mp4,bob\n{again},eve\n")
+        with pytest.raises(DataError, match=r"names .* twice: ann in line 2 and eve in line 4 differ"):
+            read_manifest(manifest, tmp_path)
+        manifest.write_text(f"file,identity\na.mp4,ann\n{again},ann\n")
+        assert read_manifest(manifest, tmp_path)[0][tmp_path / "a.mp4"].identity == "ann"
 
 
 def test_split_is_by_identity_exact_seeded_and_blind_to_order() -> None:

@@ -26,6 +26,7 @@ import torch
 from sfdkit.data.bench_peers import COPIES, OURS, PEERS, Job, Stretch, job_text, missing, processes
 from sfdkit.data.index import index_clips, load_index
 from sfdkit.errors import ConfigError, DataError, did_you_mean
+from sfdkit.report import require_apart
 from sfdkit.storage import Storage
 
 SCHEMA = "sfdkit.bench/1"
@@ -187,6 +188,8 @@ def stream(
         repeats: Measurements of each loader and number of workers, of which the median counts.
         output: A json file to write everything to as well.
     """
+    if output is not None:
+        require_apart(output, folder=folder)
     counts = _numbers(workers)
     peers = _peers(against)
     for name, value, least in (

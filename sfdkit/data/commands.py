@@ -27,9 +27,10 @@ from sfdkit.data.options import (
 from sfdkit.data.pack import ShardOptions, pack
 from sfdkit.data.packed import SPLITS
 from sfdkit.data.puppet_source import PuppetSource
-from sfdkit.data.sources import ClipSource, Cut, FrameSource, Skip, find_picture_folders, find_videos
+from sfdkit.data.sources import ClipSource, Cut, FrameSource, Skip, find_picture_folders, find_videos, other_files
 from sfdkit.errors import ShardError
 from sfdkit.puppets.commands import require_pose
+from sfdkit.report import require_apart
 from sfdkit.storage import Storage
 
 _PUPPETS_PER_SOURCE = 8
@@ -104,7 +105,9 @@ def pack_videos(
     )
     options = make_options(dataset, resolution, clips_per_shard, seed, workers, engine)
     shares = make_shares(validation_share, test_share)
-    sources, skips = frame_sources(Path(root), find_videos(Path(root)), cut, identity, identities, dataset, licence)
+    videos = find_videos(Path(root))
+    sources, skips = frame_sources(Path(root), videos, cut, identity, identities, dataset, licence)
+    skips += other_files(Path(root), videos, identities, output)
     _pack_frames(sources, skips, output, cut, options, shares, overwrite, scratch, dry_run)
 
 
@@ -305,6 +308,7 @@ def copy(source: str, target: str, workers: int = 4, verify: bool = True, overwr
         overwrite: Replace other shards that the target holds.
     """
     require("--workers", workers, 1)
+    require_apart(target, "--target", source=source)
     report = copy_shards(Storage(source), Storage(target), workers, verify, overwrite)
     print(
         f"{report.copied} shards copied ({report.bytes / 1e6:.1f} MB), {report.kept} kept in {Storage(target).show()}"

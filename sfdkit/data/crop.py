@@ -137,7 +137,9 @@ class CropRule:
         group = _main_group(faces)
         if group is None:
             seen = sum(face is not None for face in faces)
-            few = f"a face was found in {seen} of {len(faces)} frames looked at, and a third must agree"
+            need = math.ceil(_SUPPORT * len(faces))
+            where = ", each time elsewhere: it must be" if seen >= need else ", it must be"
+            few = f"a face was found in {seen} of {len(faces)} frames looked at{where} in one place in {need} of them"
             return Refusal("no face", few if seen else "no face was found")
         held = union([face.box for face in group])
         size = max(held.x1 - held.x0, held.y1 - held.y0)

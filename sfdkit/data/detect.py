@@ -8,7 +8,7 @@ at https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -24,8 +24,13 @@ FaceChoice = Literal["largest", "central"]
 OPENCV = "opencv"
 """What a user calls the cascades."""
 
-_SIDE = 320  # pixels of the longer side at which faces are looked for
-_LEAST_FACE = 1 / 8  # share of the shorter side below which a face is too small to be the subject
+_SIDE = 320  # pixels of the longer side at which faces are looked for first
+_LARGEST_SIDE = 2560  # the most at which they are looked for last
+_LEAST_FACE = 1 / 8  # share of the shorter side from which faces are looked for first; half of it at twice the size ...
+_LEAST_NEAR = 32  # pixels of a face that is looked for again
+_LOST_FACE = 128  # pixels of a face that was lost in the picture that is searched for it
+_PATIENCE = 8  # looks without a face, in the second half of which the smallest are not looked for
+_VOTES, _VOTES_FINE = 4, 8  # neighbours that a cascade's find needs: chance finds more in a larger picture
 _AROUND = 0.4  # share of a face's size around it in which it is looked for again
 _ALIKE = 1.35  # factor by which its size may have changed
 _SURE = 0.6  # score from which YuNet's finds count
@@ -42,6 +47,11 @@ class Face(NamedTuple):
     """How sure it is; compares within one picture alone."""
     eyes: tuple[tuple[float, float], tuple[float, float]] | None = None
     """The eye on the left and that on the right of the picture, x and y in pixels; None where they were not found."""
+
+    def scaled(self, scale: float) -> Face:
+        """Return the face in a picture that was made larger by ``scale``."""
+        eyes = self.eyes and tuple((x * scale, y * scale) for x, y in self.eyes)
+        return Face(Box(*(value * scale for value in self.box)), self.score, eyes)  # type: ignore[arg-type]
 
 
 class FaceDetector(Protocol):
@@ -79,22 +89,50 @@ class CascadeDetector:
 
     def __call__(self, image: np.ndarray, near: Box | None = None) -> list[Face]:
         """Return the faces of a picture, H W 3 uint8 RGB; near a face that was just seen only frontal ones like it."""
-        scale = min(1.0, _SIDE / max(image.shape[:2]))
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         if near is not None:
-            faces = _look_near(grey, Box(*(value * scale for value in near)))
-            return self._in_picture(image, faces, scale)
-        found = _look(grey, "frontalface_alt2") or _look(grey, "frontalface_default") or _look(grey, "profileface")
-        if not found:
-            width = grey.shape[1]
-            mirrored = _look(np.ascontiguousarray(grey[:, ::-1]), "profileface")
-            found = [Face(Box(width - b.x1, b.y0, width - b.x0, b.y1), score) for b, score, _ in mirrored]
-        return self._in_picture(image, found, scale)
+            size = near.x1 - near.x0
+            scale = min(1.0, max(_SIDE / max(image.shape[:2]), _LEAST_NEAR / size))
+            return self._in_picture(image, _look_near(_grey(image, scale), Box(*(v * scale for v in near))), scale)
+        for scale in _scales(image, _SIDE):
+            grey = _grey(image, scale)
+            if found := _look_everywhere(grey) if max(grey.shape) <= _SIDE else _look_finely(grey):
+                return self._in_picture(image, found, scale)
+        return []
 
     def _in_picture(self, image: np.ndarray, found: Sequence[Face], scale: float) -> list[Face]:
         faces = [Face(Box(*(value / scale for value in face.box)), face.score) for face in found]
         return [face._replace(eyes=_find_eyes(image, face.box)) for face in faces] if self.eyes else faces
+
+
+def _scales(image: np.ndarray, side: int) -> Iterator[float]:
+    """Yield scales from coarse to fine: the longer side becomes ``side``, twice that, and so on up to all of it."""
+    longer = max(image.shape[:2])
+    while side < min(longer, _LARGEST_SIDE):
+        yield side / longer
+        side *= 2
+    yield min(1.0, _LARGEST_SIDE / longer)
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+
+
+def _grey(image: np.ndarray, scale: float) -> np.ndarray:
+    return cv2.cvtColor(_scaled(image, scale), cv2.COLOR_RGB2GRAY)
+
+
+def _look_everywhere(grey: np.ndarray) -> list[Face]:
+    for name in ("frontalface_alt2", "frontalface_default", "profileface"):
+        if found := _look(grey, name):
+            return found
+    width = grey.shape[1]
+    mirrored = _look(np.ascontiguousarray(grey[:, ::-1]), "profileface")
+    return [Face(Box(width - b.x1, b.y0, width - b.x0, b.y1), score) for b, score, _ in mirrored]
+
+
+def _look_finely(grey: np.ndarray) -> list[Face]:
+    """Look for small frontal faces with the surest cascade alone: the others see faces in clutter."""
+    return _look(grey, "frontalface_alt2", votes=_VOTES_FINE)
 
 
 def _look_near(grey: np.ndarray, near: Box) -> list[Face]:
@@ -109,14 +147,15 @@ def _look_near(grey: np.ndarray, near: Box) -> list[Face]:
     return [Face(Box(b.x0 + left, b.y0 + top, b.x1 + left, b.y1 + top), score) for b, score, _ in found]
 
 
-def _look(grey: np.ndarray, name: str, sizes: tuple[int, int] | None = None) -> list[Face]:
-    least, most = sizes or (max(16, round(min(grey.shape) * _LEAST_FACE)), max(grey.shape))
-    boxes, votes = _cascade(name).detectMultiScale2(
-        grey, scaleFactor=1.1, minNeighbors=4, minSize=(least, least), maxSize=(most, most)
+def _look(grey: np.ndarray, name: str, sizes: tuple[int, int] | None = None, votes: int = _VOTES) -> list[Face]:
+    first = min(1.0, _SIDE / max(grey.shape))
+    least, most = sizes or (max(16, round(min(grey.shape) * first * _LEAST_FACE)), max(grey.shape))
+    boxes, counts = _cascade(name).detectMultiScale2(
+        grey, scaleFactor=1.1, minNeighbors=votes, minSize=(least, least), maxSize=(most, most)
     )
     return [
         Face(Box(float(x), float(y), float(x + w), float(y + h)), float(count))
-        for (x, y, w, h), count in zip(boxes, votes, strict=True)
+        for (x, y, w, h), count in zip(boxes, counts, strict=True)
     ]
 
 
@@ -174,8 +213,12 @@ class YuNetDetector:
         Raises:
             ConfigError: The network in the file is another one.
         """
-        scale = min(1.0, 2 * _SIDE / max(image.shape[:2]))
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        for scale in _scales(image, 2 * _SIDE):
+            if found := self._look(_scaled(image, scale), scale):
+                return found
+        return []
+
+    def _look(self, small: np.ndarray, scale: float) -> list[Face]:
         self._network.setInputSize((small.shape[1], small.shape[0]))
         try:
             _, rows = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
@@ -215,6 +258,8 @@ class FaceWatcher:
     def __init__(self, detector: FaceDetector, choice: FaceChoice) -> None:
         self.detector, self.choice = detector, choice
         self.last: Face | None = None
+        self._size: float | None = None
+        self._misses = 0
 
     def __call__(self, image: np.ndarray) -> Face | None:
         """Return the face in the next picture that is looked at, H W 3 uint8 RGB."""
@@ -224,8 +269,19 @@ class FaceWatcher:
             near = [face for face in self.detector(image, before) if overlap(face.box, before) > 0]
             self.last = max(near, key=lambda face: overlap(face.box, before), default=None)
         if self.last is None:
-            self.last = main_face(self.detector(image), self.choice, width, height)
+            scale = self._scale(max(height, width))
+            faces = [face.scaled(1 / scale) for face in self.detector(_scaled(image, scale))]
+            self.last = main_face(faces, self.choice, width, height)
+        self._misses = self._misses + 1 if self.last is None else 0
+        if self.last is not None:
+            self._size = self.last.box.x1 - self.last.box.x0
         return self.last
+
+    def _scale(self, longer: int) -> float:
+        """Return how large a picture is enough where a face was lost, or none was found in the looks before."""
+        if self._size is not None:
+            return min(1.0, _LOST_FACE / self._size)
+        return min(1.0, 2 * _SIDE / longer) if self._misses % _PATIENCE >= _PATIENCE // 2 else 1.0
 
 
 def main_face(faces: Sequence[Face], choice: FaceChoice, width: int, height: int) -> Face | None:

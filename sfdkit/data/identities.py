@@ -69,9 +69,11 @@ def read_manifest(manifest: Path, root: Path) -> tuple[dict[Path, Person], list[
         Resolved path to person; and what the manifest lists that lies in neither folder.
 
     Raises:
-        DataError: The manifest is missing, is no csv, lacks a column, or names nobody in a line.
+        DataError: The manifest is missing, is no csv, lacks a column, names nobody in a line, or names a file twice and
+            differently.
     """
     people: dict[Path, Person] = {}
+    lines: dict[Path, int] = {}
     missing: list[Skip] = []
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
@@ -92,7 +94,13 @@ def read_manifest(manifest: Path, root: Path) -> tuple[dict[Path, Person], list[
                     )
                 person = Person(row["identity"], row.get("licence") or "", groups)
                 places = [(base / row["file"]).resolve() for base in (root, manifest.parent)]
-                people |= dict.fromkeys(places, person)
+                for place in places:
+                    if people.setdefault(place, person) != person:
+                        raise DataError(
+                            f"--identities: {manifest} names {row['file']} twice: {people[place].identity} in line "
+                            f"{lines[place]} and {person.identity} in line {reader.line_num} differ; keep one of them"
+                        )
+                    lines.setdefault(place, reader.line_num)
                 if not any(place.exists() for place in places):
                     missing.append(Skip(row["file"], "missing", f"{manifest} lists it, and it is not there"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -10,6 +10,7 @@ from sfdkit.data.engines import EngineName
 from sfdkit.data.pack import ShardOptions
 from sfdkit.data.packed import PackReport
 from sfdkit.data.sources import Cut, FrameSource, Skip
+from sfdkit.data.video import FPS_RANGE
 from sfdkit.errors import ConfigError
 
 _EXAMPLES = 3
@@ -36,13 +37,14 @@ def require_resolution(resolution: int) -> None:
 
 
 def require_fps(fps: float) -> None:
-    """Refuse a rate that is not above 0.
+    """Refuse a rate at which nothing can be shown.
 
     Raises:
-        ConfigError: It is out of its range.
+        ConfigError: It is out of its range, or no number.
     """
-    if not fps > 0:
-        raise ConfigError(f"--fps is {fps}: give a number of frames per second above 0")
+    least, most = FPS_RANGE
+    if not least <= fps <= most:
+        raise ConfigError(f"--fps is {fps}: give {least:g} to {most:g} frames per second")
 
 
 def make_rule(rule: CropRule) -> CropRule:

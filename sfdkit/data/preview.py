@@ -18,6 +18,7 @@ from sfdkit.data.options import make_cut, require
 from sfdkit.data.picture import natural_key
 from sfdkit.data.sources import Cut, FrameSource, find_picture_folders, find_videos
 from sfdkit.errors import DataError
+from sfdkit.report import require_apart
 
 _FOUND, _CUT, _LOST = (255, 200, 0), (0, 220, 90), (230, 40, 40)
 _FACE = FaceSettings()
@@ -71,6 +72,7 @@ def preview(
     """
     for name, value in (("--videos", videos), ("--columns", columns), ("--cell", cell)):
         require(name, value, 1)
+    require_apart(output, root=root)
     rule = CropRule(crop, margin, face)
     cut = make_cut(resolution, rule, frames_per_clip, min_frames, fps)
     sources = _sources(Path(root), cut)

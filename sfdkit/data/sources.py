@@ -20,10 +20,11 @@ from sfdkit.data.crop import CropRule, Place, Refusal, crop_resize
 from sfdkit.data.detect import Face
 from sfdkit.data.format import ClipMeta
 from sfdkit.data.picture import PICTURE_SUFFIXES, list_pictures, natural_key, read_picture
-from sfdkit.data.video import VIDEO_SUFFIXES, read_frames
+from sfdkit.data.video import VIDEO_SUFFIXES, is_video, read_frames
 from sfdkit.errors import DataError
 
 _BUFFER = 512 * 2**20  # bytes of whole pictures of a clip that are held, so that a video is read once
+_TO_LOOK_INTO = ("", ".png", ".apng", ".webp", ".avif")  # may be videos by their content
 _INSTANT = 1e-4  # seconds by which times may be rounded
 
 
@@ -42,7 +43,7 @@ class Skip(NamedTuple):
     """Its path below the searched folder."""
     reason: str
     """``unreadable``, ``damaged``, ``short``, ``no face``, ``too small``, ``at the border``, ``size changes``,
-    ``missing``, ``twice``, ``not described`` or ``not in the manifest``."""
+    ``missing``, ``twice``, ``not described``, ``not in the manifest`` or ``no video``."""
     detail: str
 
 
@@ -313,15 +314,41 @@ class FrameSource:
 def find_videos(root: Path) -> list[Path]:
     """Return all videos below a folder in natural order; hidden files and folders are left out.
 
+    A video is told by its suffix, an animated picture and a file without suffix by its content.
+
     Raises:
         DataError: The folder is missing or holds no video.
     """
-    found = [path for path in _below(root) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+    found = [path for path in _below(root) if path.is_file() and _holds_video(path)]
     if not found:
         raise DataError(
             f"{root} holds no video; files ending in {', '.join(VIDEO_SUFFIXES)} are looked for, also deeper down"
         )
     return found
+
+
+def other_files(root: Path, videos: Iterable[Path], *own: str | None) -> list[Skip]:
+    """Return the files that :func:`find_videos` passed over, each as left out.
+
+    Args:
+        root: The folder that was searched.
+        videos: What was found there.
+        own: Files and folders of the caller that may lie below the root, and need no mention.
+    """
+    known = set(videos)
+    mine = [Path(path).resolve() for path in own if path]
+    others = [path for path in _below(root) if path.is_file() and path not in known]
+    detail = f"its suffix is none of a video: {', '.join(VIDEO_SUFFIXES)}"
+    return [
+        Skip(path.relative_to(root).as_posix(), "no video", detail)
+        for path in others
+        if not any(path.resolve().is_relative_to(place) for place in mine)
+    ]
+
+
+def _holds_video(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in VIDEO_SUFFIXES or (suffix in _TO_LOOK_INTO and is_video(path))
 
 
 def find_picture_folders(root: Path) -> list[Path]:

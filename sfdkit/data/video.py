@@ -11,20 +11,47 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
 import av
+import cv2
 import numpy as np
 from av.container import InputContainer
 
+from sfdkit.data.colour import to_rgb
+from sfdkit.data.container import file_url, open_media, picture_stream
 from sfdkit.data.gif import GifFile
+from sfdkit.data.picture import picture_kind, read_animation
 from sfdkit.data.sound import SoundTrack
-from sfdkit.errors import DataError
+from sfdkit.errors import ConfigError, DamageError, DataError
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v", ".gif")
-"""File endings that are taken for videos when a folder is searched."""
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".3gp", ".3g2", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
+    *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".ogv", ".ogg", ".ogm", ".rm", ".rmvb", ".mxf", ".gif"),
+)
+"""File endings that are taken for videos when a folder is searched; a file that is named is known by its content."""
 
 WRITE_SUFFIXES = (".mp4", ".gif")
 """File endings that :class:`VideoWriter` knows."""
 
+FPS_RANGE = (0.1, 1000.0)
+"""Frames per second that can be asked for."""
+
 _TRUE_LENGTH = ("mov", "matroska")  # containers whose declared length does not shrink with the file
+_NEAR = 0.02  # share by which a declared rate may differ from that of the time stamps
+_ROUND = 0.03  # share within which a measured rate becomes a usual one
+_USUAL_RATES = (5, 10, 12, 12.5, 15, 20, 24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 90, 100, 120)
+_ALIKE = 1.5  # factor within which distances between frames are averaged
+_SQUARE_RANGE = (0.2, 5.0)  # of the sample aspect ratio; others are mistakes
+_STILL_BRANDS = ("heic", "heix", "heim", "heis", "mif1", "msf1")  # of HEIF, ISO/IEC 23008-12
+
+
+def require_fps(fps: float) -> None:
+    """Refuse a rate at which nothing can be shown.
+
+    Raises:
+        ConfigError: It is out of its range, or no number.
+    """
+    least, most = FPS_RANGE
+    if not least <= fps <= most:
+        raise ConfigError(f"fps: {fps} frames per second cannot be shown; give {least:g} to {most:g}")
 
 
 class VideoInfo(NamedTuple):
@@ -45,33 +72,117 @@ def _open(path: Path) -> InputContainer:
     if not path.exists():
         raise DataError(f"there is no video {path}: check the path")
     try:
-        container = av.open(str(path))
+        container = open_media(path)
     except (av.FFmpegError, OSError) as error:
         raise DataError(
             f"cannot read {path} as a video ({error.strerror}): give a file that a video player opens, "
             f"for example {', '.join(VIDEO_SUFFIXES)}"
         ) from error
     kind = container.format.name
-    if not container.streams.video or kind == "tty" or kind.endswith("_pipe"):
+    if container.metadata.get("major_brand", "").strip() in _STILL_BRANDS:
+        container.close()
+        raise DataError(f"{path} is a HEIC picture, which cannot be read: save it as JPEG or PNG")
+    if picture_stream(container) is None or kind == "tty" or kind.endswith("_pipe"):
         container.close()
         raise DataError(f"{path} is no video (it was recognised as {kind!r}): give a video file")
     return container
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """Return the picture as it is to be shown, H W 3 uint8 RGB."""
-    picture = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+def is_video(path: Path) -> bool:
+    """Tell by its content whether a file is a video; an animated picture counts, a still one does not."""
+    kind = picture_kind(path)
+    if kind is not None:
+        return kind == "animated"
+    try:
+        _open(path).close()
+    except DataError:
+        return False
+    return True
+
+
+class _Showing:
+    """Makes of decoded frames what a player shows: all of one size, with square pixels, upright and in BT.709."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._size: tuple[int, int] | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        """Return a frame, H W 3 uint8 RGB, of the size of the first; another shape gets black bars."""
+        context = self._stream.codec_context
+        picture = to_rgb(frame, int(context.color_trc or 0), int(context.color_primaries or 0))
+        height, width = picture.shape[:2]
+        aspect = float(self._stream.sample_aspect_ratio or context.sample_aspect_ratio or 1)
+        if _SQUARE_RANGE[0] <= aspect <= _SQUARE_RANGE[1]:
+            picture = _resized(picture, max(1, round(width * aspect)), height)
+        picture = _upright(picture, frame)
+        self._size = self._size or (picture.shape[1], picture.shape[0])
+        return _fitted(picture, *self._size)
+
+
+def _resized(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    if picture.shape[:2] == (height, width):
+        return picture
+    shrinks = 2 * width * height < picture.shape[0] * picture.shape[1]  # else averaging is slow and changes nothing
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def _fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    if picture.shape[:2] == (height, width):
+        return picture
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    inner = _resized(picture, *(max(1, round(side * scale)) for side in picture.shape[1::-1]))
+    left, top = (width - inner.shape[1]) // 2, (height - inner.shape[0]) // 2
+    right, bottom = width - inner.shape[1] - left, height - inner.shape[0] - top
+    return cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_CONSTANT)
+
+
+def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Apply the display matrix of a frame: a turn by quarters, a mirror, or both.
+
+    The 3 x 3 matrix (ISO/IEC 14496-12, 8.3.2) takes a place (p, q) to (a p + c q, b p + d q), y downwards; it lies in
+    memory as a, b, u, c, d, v, x, y, w (https://ffmpeg.org/doxygen/trunk/group__lavu__video__display.html).
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return picture
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        picture, a, d = picture.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def _frames_per_second(container: InputContainer) -> Fraction:
-    stream = container.streams.video[0]
+    stream = picture_stream(container)
     return stream.average_rate or stream.guessed_rate or Fraction(25)
+
+
+def _true_rate(declared: float, stamps: list[float]) -> float:
+    """Return the frames per second of a clip: as declared, if the times of its frames agree.
+
+    Matroska and WebM need not declare a rate, and then a base of 1000 is mistaken for it; declared averages may be of
+    the first frames alone. Else it is that of the usual distance between frames, or the
+    round rate near it: a camera's clock is better than the times that a browser writes.
+
+    Args:
+        declared: What the file says.
+        stamps: When its frames begin, in seconds.
+    """
+    gaps = np.diff(np.unique(stamps))
+    if len(gaps):
+        usual = float(np.median(gaps))
+        near = gaps[(gaps < _ALIKE * usual) & (gaps > usual / _ALIKE)]
+        rates = 1 / float(gaps.mean()), 1 / float(near.mean())
+        if not any(abs(declared / rate - 1) <= _NEAR for rate in rates):
+            usual = min(_USUAL_RATES, key=lambda rate: abs(rates[1] / rate - 1))
+            declared = usual if abs(rates[1] / usual - 1) <= _ROUND else rates[1]
+    return float(np.clip(declared, *FPS_RANGE))
 
 
 def probe(path: str | Path) -> VideoInfo:
     """Read size, rate, length and the presence of sound; decodes one frame, since rotation may belong to it.
+
+    The whole file is read, for the times of its frames: what files declare is often missing or wrong.
 
     Args:
         path: A video file.
@@ -80,16 +191,48 @@ def probe(path: str | Path) -> VideoInfo:
         DataError: The file is missing, is no video, or holds no frame.
     """
     path = Path(path)
+    if picture_kind(path) == "animated":
+        return _probe_animation(path)
     with _open(path) as container:
-        stream = container.streams.video[0]
-        fps = float(_frames_per_second(container))
-        frames = stream.frames or round((container.duration or 0) / av.time_base * fps)
+        stamps, known = _stamps(container)
+        fps = _true_rate(float(_frames_per_second(container)), stamps)
+        stream = picture_stream(container)
+        frames = known or stream.frames or round((container.duration or 0) / av.time_base * fps)
         has_audio = bool(container.streams.audio)
     first = next(iter(read_frames(path)), None)
     if first is None:
         raise DataError(f"{path} holds no frame: give another video")
     height, width = first[0].shape[:2]
     return VideoInfo(width, height, fps, frames, has_audio)
+
+
+def _probe_animation(path: Path) -> VideoInfo:
+    shown = []
+    try:
+        for picture, time, length in read_animation(path):
+            shown.append((picture.shape, time, length))
+    except DataError:
+        if not shown:
+            raise
+    (height, width, _), _, length = shown[0]
+    declared = 1 / length if len(shown) == 1 else 0.0  # a single length may be rounded: 8 of 12 in a second last 80 ms
+    return VideoInfo(width, height, _true_rate(declared, [time for _, time, _ in shown]), len(shown), False)
+
+
+def _stamps(container: InputContainer) -> tuple[list[float], int]:
+    """Return when the frames of a video begin, in seconds, as far as that is known, and how many there are."""
+    stream = picture_stream(container)
+    shown, decoded, count = [], [], 0
+    try:
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_discard:
+                count += 1
+                shown += [] if packet.pts is None else [packet.pts]
+                decoded += [] if packet.dts is None else [packet.dts]
+    except (av.FFmpegError, OSError):
+        pass  # the reading of frames meets the same damage and reports it
+    base = float(stream.time_base or Fraction(1, av.time_base))
+    return [stamp * base for stamp in (shown if len(shown) >= len(decoded) else decoded)], count
 
 
 class _Damage(Exception):
@@ -102,7 +245,7 @@ def _packets(container: InputContainer) -> Iterator[av.Packet]:
     Raises:
         _Damage: The file ends before the length that it declares, or a packet is incomplete.
     """
-    video = container.streams.video[0]
+    video = picture_stream(container)
     end = 0.0
     try:
         for packet in container.demux(video, *container.streams.audio):
@@ -122,7 +265,7 @@ def _packets(container: InputContainer) -> Iterator[av.Packet]:
 
 def _decoded(container: InputContainer) -> Iterator[av.VideoFrame]:
     """Yield all frames that can be decoded, then raise ``_Damage`` when there should have been more."""
-    stream = container.streams.video[0]
+    stream = picture_stream(container)
     damage: _Damage | None = None
     frame: av.VideoFrame | None = None
     try:
@@ -144,7 +287,7 @@ def _decoded(container: InputContainer) -> Iterator[av.VideoFrame]:
 
 def _seek(container: InputContainer, start: float) -> float | None:
     """Go to the last key frame up to a time; return the time stamp of the first frame where it is known and needed."""
-    stream = container.streams.video[0]
+    stream = picture_stream(container)
     if start <= 0 or stream.start_time is None or not container.format.name.startswith(_TRUE_LENGTH):
         return None
     base = stream.time_base or Fraction(1, av.time_base)
@@ -156,10 +299,11 @@ def _seek(container: InputContainer, start: float) -> float | None:
 
 
 def read_frames(path: str | Path, start: float = 0.0) -> Iterator[tuple[np.ndarray, float]]:
-    """Decode a video frame by frame; memory does not grow with its length.
+    """Decode a video, or an animated picture, frame by frame; memory does not grow with its length.
 
-    The rotation that phones write beside the picture is applied. Times are the true ones, so a variable frame rate
-    is kept. Pixels are taken as square.
+    Frames come as a player shows them: turned and mirrored as the file says, with square pixels, high dynamic range
+    and wide gamuts converted to BT.709, and all of the first one's size. Times are the true ones, so a variable frame
+    rate is kept.
 
     Args:
         path: A video file.
@@ -170,15 +314,34 @@ def read_frames(path: str | Path, start: float = 0.0) -> Iterator[tuple[np.ndarr
         The picture, H W 3 uint8 RGB, and its time in seconds after the first frame of the video.
 
     Raises:
-        DataError: The file is missing or no video; or it is damaged or cut short, and then only after all frames
-            before the damage were yielded. A GIF that was cut between two frames cannot be told from a whole one.
+        DataError: The file is missing or no video.
+        DamageError: It is damaged or cut short, and all frames before the damage were yielded. A GIF that was cut
+            between two frames cannot be told from a whole one.
     """
     path = Path(path)
+    kind = picture_kind(path)
+    if kind == "still":
+        raise DataError(f"{path} is a picture and no video: give a video file")
+    yield from _read_animation(path) if kind == "animated" else _read_video(path, start)
+
+
+def _read_animation(path: Path) -> Iterator[tuple[np.ndarray, float]]:
+    count = 0
+    try:
+        for picture, time, _ in read_animation(path):
+            yield picture, time
+            count += 1
+    except DataError as error:
+        raise _ended(path, count, error) from error
+
+
+def _read_video(path: Path, start: float) -> Iterator[tuple[np.ndarray, float]]:
     with _open(path) as container:
-        stream = container.streams.video[0]
+        stream = picture_stream(container)
         stream.thread_type = "AUTO"
         step, base = 1 / float(_frames_per_second(container)), stream.time_base or Fraction(1, av.time_base)
         count, first, time = 0, _seek(container, start), -step
+        show = _Showing(stream)
         try:
             for frame in _decoded(container):
                 stamp = None if frame.pts is None else float(frame.pts * base)
@@ -186,12 +349,16 @@ def read_frames(path: str | Path, start: float = 0.0) -> Iterator[tuple[np.ndarr
                     first = stamp or 0.0
                 time = max(stamp - first, time) if stamp is not None else time + step
                 count += 1
-                yield _upright(frame), time
+                yield show(frame), time
         except _Damage as damage:
-            raise DataError(
-                f"{path} is damaged or cut short after {count} frames ({damage}): "
-                "copy or export the video again, or cut it before that point"
-            ) from damage
+            raise _ended(path, count, damage) from damage
+
+
+def _ended(path: Path, count: int, reason: Exception) -> DamageError:
+    return DamageError(
+        f"{path} is damaged or cut short after {count} frames ({reason}): "
+        "copy or export the video again, or cut it before that point"
+    )
 
 
 class _FrameFile(Protocol):
@@ -213,7 +380,7 @@ class _Mp4File:
     def __init__(self, path: Path, fps: float, width: int, height: int, audio_from: Path | None) -> None:
         self._sound = SoundTrack(audio_from) if audio_from else None
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+        self._container = av.open(file_url(path), "w", format="mp4", options={"movflags": "+faststart"})
         self._stream: Any = self._container.add_stream("libx264", rate=self._rate, options={"crf": "18"})
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
@@ -280,8 +447,7 @@ class VideoWriter:
             raise DataError(f"cannot write {self.path}: the folder {self.path.parent} does not exist; create it")
         if self.path.is_dir():
             raise DataError(f"cannot write {self.path}: it is a folder; give the name of a file")
-        if fps <= 0:
-            raise DataError(f"cannot write {self.path} at {fps} frames per second: give a rate above 0")
+        require_fps(fps)
         self._fps, self._audio_from = fps, audio_from
         self._partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.partial{self.path.suffix.lower()}")
         self._file: _FrameFile | None = None
@@ -294,7 +460,8 @@ class VideoWriter:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            raise DataError(f"cannot write {self.path}: {error.strerror}; check permission and free space") from error
+            what = "check permission and free space" if isinstance(error, OSError) else "give another --size or --fps"
+            raise DataError(f"cannot write {self.path}: {error.strerror}; {what}") from error
 
     def write(self, frame: np.ndarray) -> None:
         """Append a frame.

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from sfdkit.data.video import VideoWriter
+from sfdkit.data.video import VideoWriter, require_fps
 from sfdkit.errors import ConfigError
 from sfdkit.puppets.clips import to_bytes
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors, Split, sample_identity, sample_motion
@@ -100,7 +100,8 @@ def render_file(
         ConfigError: A number is out of its range, or the output cannot be written.
     """
     target = _output(output, (".png", ".mp4", ".gif"))
-    for name, value in (("resolution", resolution), ("frames", frames), ("fps", fps)):
+    require_fps(fps)
+    for name, value in (("resolution", resolution), ("frames", frames)):
         if value < 1:
             raise ConfigError(f"{name}={value}: give at least 1")
     require_pose(pose)
