@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sfdkit.model.blocks import RunningNorm
 from sfdkit.ranks import mean_over_ranks
 
 USUAL_SHARE = 0.02
@@ -80,7 +81,7 @@ def prepare_step(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
 
 
 class BatchStatistics:
-    """The running statistics of a network's batch normalisation, which a bad step must not reach either.
+    """The running statistics of a network's normalisation layers, which a bad step must not reach either.
 
     Each process sees its own share of the batch. What is saved is the mean over all, not what the first one saw.
 
@@ -96,8 +97,8 @@ class BatchStatistics:
     @torch.no_grad()
     def keep(self) -> None:
         """Note the statistics before the first batch of a step."""
-        norms = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        self.buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+        norms = [m for m in self.network.modules() if isinstance(m, (nn.modules.batchnorm._BatchNorm, RunningNorm))]
+        self.buffers = [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
         self.before = torch.cat([b.flatten() for b in self.buffers]) if self.buffers else None
 
     @torch.no_grad()

@@ -164,12 +164,15 @@ def test_terms_start_at_their_step() -> None:
     assert objective(step, 5 + RAMP)[0] == pytest.approx(2.0)
 
 
-def test_rate_is_the_divergence_from_a_standard_normal() -> None:
+def test_rate_is_the_divergence_from_a_normal_around_the_mean() -> None:
     torch.manual_seed(0)
     motion, log_noise = torch.randn(3, 2, 5), torch.randn(5)
     one = torch.distributions.Normal(motion, log_noise.exp())
-    expected = torch.distributions.kl_divergence(one, torch.distributions.Normal(0.0, 1.0)).sum(2).mean()
+    expected = (
+        torch.distributions.kl_divergence(one, torch.distributions.Normal(motion.mean((0, 1)), 1.0)).sum(2).mean()
+    )
     assert Rate()(motion, log_noise) == pytest.approx(expected.item(), rel=1e-5)
+    assert Rate()(motion + 5, log_noise) == pytest.approx(expected.item(), rel=1e-4), "an offset of all tells nothing"
     assert Rate()(torch.zeros(4, 5), torch.zeros(5)) == 0
 
 

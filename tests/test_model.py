@@ -8,7 +8,7 @@ import torch
 
 from sfdkit.errors import ConfigError
 from sfdkit.model.animator import REACH, FaceAnimator, MotionHead
-from sfdkit.model.blocks import ModulatedConv, SoftPoints, warp
+from sfdkit.model.blocks import ModulatedConv, RunningNorm, SoftPoints, warp
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.discriminator import Discriminator
 from sfdkit.model.encoders import FeatureAdapter, TimmEncoder
@@ -296,3 +296,27 @@ def test_pretrained_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pyte
     with pytest.warns(UserWarning, match=r"weights of test_resnet cannot be had .*begins with random weights"):
         encoder = TimmEncoder("test_resnet", 32, pretrained="auto", max_stride=16)
     assert len(encoder(torch.rand(1, 3, 32, 32))) == len(encoder.channels)
+
+
+def test_running_norm_removes_what_is_common_and_takes_a_single_row() -> None:
+    torch.manual_seed(0)
+    norm, faces = RunningNorm(4), 5 + 2 * torch.randn(500, 4)
+    norm(faces)
+    assert norm.known == 1
+    out = norm.eval()(faces)
+    torch.testing.assert_close(out.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out.std(0), torch.ones(4), atol=1e-2, rtol=0)
+    torch.testing.assert_close(norm(faces[:1]), out[:1])
+    before = norm.mean.clone()
+    alone = norm.train()(faces[:1])
+    torch.testing.assert_close(alone, out[:1])
+    torch.testing.assert_close(norm.mean, before + 0.1 * (faces[0] - before))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert norm.eval()(faces.bfloat16()).dtype == torch.float32
+
+
+def test_running_norm_passes_gradients() -> None:
+    norm, x = RunningNorm(3), torch.randn(2, 3, requires_grad=True)
+    norm(torch.randn(8, 3))
+    norm(x).sum().backward()
+    assert x.grad is not None and (x.grad > 0).all()

@@ -8,7 +8,11 @@ from sfdkit.losses.term import LossTerm
 
 
 class Rate(LossTerm):
-    """Information that goes through the noisy motion coefficients: the divergence from a standard normal, in nats.
+    """Information that goes through the noisy motion coefficients, in nats.
+
+    It is bounded by the divergence from a normal distribution of variance 1 around the batch's mean: an offset that all
+    frames share tells nothing and is free. Around 0 it would cost most of all where a term that starts late finds
+    coefficients that have grown one, and the motion with it is lost.
 
     Who the driver is need not be sent, since the source shows it; so identity is the first thing that a price on
     information removes from motion. Coefficients that no picture needs fall silent, which is sparsity; and noise that
@@ -23,5 +27,5 @@ class Rate(LossTerm):
             motion: ... M, coefficients without noise.
             log_noise: M, logarithm of the noise's standard deviation.
         """
-        energy = motion.square().flatten(0, -2).mean(0)
+        energy = motion.flatten(0, -2).var(0, correction=0)
         return 0.5 * (energy + (2 * log_noise).exp() - 1 - 2 * log_noise).sum()

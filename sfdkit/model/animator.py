@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
-from sfdkit.model.blocks import SoftPoints, full_precision, resize
+from sfdkit.model.blocks import RunningNorm, SoftPoints, full_precision, resize
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import Encoder, FeatureAdapter
 from sfdkit.model.generator import POINT_UNIT, Generator
@@ -62,7 +62,7 @@ class SourceState(NamedTuple):
 
 def _read_out(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
     layers = nn.Sequential(
-        nn.LayerNorm(inputs), nn.Linear(inputs, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, outputs)
+        RunningNorm(inputs), nn.Linear(inputs, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, outputs)
     )
     for layer in layers:
         if isinstance(layer, nn.Linear):
