@@ -83,8 +83,6 @@ def run_part(name: str, device: torch.device, until: float, folder: Path) -> int
     """Measure one part, and write its rows as they come; ``until`` is when it should have ended, in Unix time."""
     from benchmarks.gpu_parts import PARTS, Plan
 
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     plan = Plan(device, max(1.0, until - time.time()), folder, time.monotonic())
     rows: list[dict[str, Any]] = []
     for row in PARTS[name][1](plan):
@@ -126,12 +124,13 @@ def run_child(name: str, device: str, limit: float, folder: Path) -> dict[str, A
     """Run one part in a process of its own, with all that it starts, and return its rows and what went wrong."""
     rows, log = folder / f"{name}.json", folder / f"{name}.log"
     rows.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, "--device", device]
-    grace = GRACE[torch.device(device).type]
+    kind = torch.device(device).type
+    command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, "--device", kind]
+    grace = GRACE[kind]
     command += ["--until", f"{time.time() + limit:.1f}", "--output", str(folder)]
     began, problem = time.monotonic(), ""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **only(torch.device(device))}
     with log.open("w") as output:
         child = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, start_new_session=True
@@ -148,6 +147,14 @@ def run_child(name: str, device: str, limit: float, folder: Path) -> dict[str, A
                 child.wait()
     measured = json.loads(rows.read_text()) if rows.is_file() else []
     return {"seconds": round(time.monotonic() - began, 1), "problem": problem, "rows": measured}
+
+
+def only(device: torch.device) -> dict[str, str]:
+    """Return the environment in which the GPU that was named, as in ``cuda:1``, is the only one; else nothing."""
+    if device.index is None:
+        return {}
+    visible = [word for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word]
+    return {"CUDA_VISIBLE_DEVICES": visible[device.index] if visible else str(device.index)}
 
 
 def last_line(log: Path) -> str:

@@ -74,8 +74,8 @@ class AnimationTask(L.LightningModule):
         gradient_surge: Largest norm of the gradient as a multiple of its running mean; 0 for no limit. Adam divides by
             what gradients were like lately: one that is many times larger moves every weight by many times the learning
             rate, after which a model may not come back.
-        max_skipped: A step whose gradient is not finite is left out, counted and logged; after so many in a row the
-            training ends with an error.
+        max_skipped: A step whose gradient is not finite is left out, counted and logged. Every so many steps the count
+            is looked at, and where so many in a row were left out the training ends with an error.
         accumulate: Batches per step.
         start_from: A checkpoint whose weights a new training begins with, where this model has weights of the same name
             and shape, for example one of half the resolution and twice the width; the others stay random.
@@ -145,13 +145,15 @@ class AnimationTask(L.LightningModule):
             setattr(self, f"{stage}_metrics", MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights.
+        """Load weights; what loss terms remember, where the checkpoint's training had the same terms.
 
         Raises:
             CheckpointError: They belong to another model.
         """
+        of_terms = {name: value for name, value in self.state_dict().items() if name.startswith("objective.")}
+        known = {n: v for n, v in state_dict.items() if not n.startswith("objective.") or n in of_terms}
         try:
-            return super().load_state_dict(state_dict, strict, assign)
+            return super().load_state_dict({**of_terms, **known}, strict, assign)
         except RuntimeError as error:
             raise CheckpointError(
                 "the checkpoint belongs to another model than the configuration describes: "
@@ -211,11 +213,12 @@ class AnimationTask(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Note the length of the training, which the schedule needs."""
-        steps = float(self.trainer.estimated_stepping_batches)  # the trainer knows nothing of accumulation
         batches, epochs = self.trainer.num_training_batches, self.trainer.max_epochs
-        if self.trainer.max_steps == -1 and epochs is not None and epochs > 0:
-            steps = float(math.ceil(batches / self.accumulate) * epochs)
-        self.total_steps, self.clocked = steps, False
+        steps = float("inf") if self.trainer.max_steps == -1 else float(self.trainer.max_steps)
+        if epochs is not None and epochs > 0 and math.isfinite(batches):  # the trainer knows nothing of accumulation
+            steps = min(steps, float(math.ceil(batches / self.accumulate) * epochs))
+        self.total_steps, self.time_share, self.clocked = steps, 0.0, False
+        self.told_skipped = self._skipped()
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> None:
         """One batch: generator phase, then discriminator phase; both optimisers step together.
@@ -225,6 +228,7 @@ class AnimationTask(L.LightningModule):
         """
         optimizers = self._optimizers()
         stepping = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
+        self._look_at_clock()
         self._set_rates(optimizers)
         if not self.summed_batches:
             self.statistics.keep()
@@ -255,9 +259,9 @@ class AnimationTask(L.LightningModule):
         Raises:
             TrainingError: Too many steps in a row had to be left out.
         """
-        if (self.trainer.fit_loop.total_batch_idx + 1) % self.max_skipped == 0:  # not each time: a GPU is waited for
-            guards = (self.guard, self.discriminator_guard)
-            skipped, in_a_row = sum(int(g.skipped) for g in guards), max(int(g.in_a_row) for g in guards)
+        if self.global_step % self.max_skipped == 0:  # not each time: a GPU is waited for
+            skipped = self._skipped()
+            in_a_row = max(int(guard.in_a_row) for guard in (self.guard, self.discriminator_guard))
             if skipped > self.told_skipped:
                 rank_zero_warn(
                     f"step {self.global_step}: the gradient was not finite; steps left out so far: {skipped}"
@@ -269,6 +273,10 @@ class AnimationTask(L.LightningModule):
                     "were left out, so the checkpoints hold good weights. Go on from the last one with --ckpt_path and "
                     "a lower learning rate, or look for broken pictures in the data"
                 )
+
+    def _skipped(self) -> int:
+        """Return how many steps were left out so far, of both networks."""
+        return int(self.guard.skipped) + int(self.discriminator_guard.skipped)
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
@@ -414,21 +422,23 @@ class AnimationTask(L.LightningModule):
             self.log("train/learning_rate", self.base_rates[0] * factor, on_step=True, on_epoch=False)
 
     def progress(self) -> float:
-        """Return the share of the training that is done, 0 … 1, by steps or by time, whichever is further.
+        """Return the share of the training that is done, 0 … 1, by steps or by time, whichever is further."""
+        return max(self.global_step / self.total_steps, self.time_share)
+
+    def _look_at_clock(self) -> None:
+        """Note the share of ``max_time`` that is over; all processes have to call it at the same steps.
 
         The time is the first process's: with clocks of their own the processes would learn at different rates, and
         their weights would part.
         """
-        by_steps = self.global_step / self.total_steps
         timers = [c for c in self.trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
         left = timers[0].time_remaining("train") if timers else None
         if left is None:
-            return by_steps
+            return
         if self.trainer.world_size == 1 or self.trainer.fit_loop.total_batch_idx % CLOCK_EVERY == 0 or not self.clocked:
             spent = timers[0].time_elapsed("train")
             self.time_share = self.trainer.strategy.broadcast(spent / max(1e-6, spent + left))
             self.clocked = True
-        return max(by_steps, self.time_share)
 
     def _evaluate(self, batch: FrameBatch, metrics: MetricCollection) -> None:
         result, _, target = self.render(batch)

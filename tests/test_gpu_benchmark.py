@@ -63,6 +63,33 @@ def test_a_part_that_cannot_start_is_told_by_its_last_line(tmp_path: Path) -> No
     assert "invalid choice" in found["problem"] and found["rows"] == []
 
 
+def test_a_gpu_that_is_named_is_the_only_one_that_the_parts_see(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    def start(command: list[str], env: dict[str, str], **_: Any) -> None:
+        started.append((command, env))
+        raise OSError
+
+    monkeypatch.setattr(gpu.subprocess, "Popen", start)
+    seen = []
+    for device, visible in (("cuda", "4,7"), ("cuda:1", "4,7"), ("cuda:1", "")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(OSError):
+            gpu.run_child("peak", device, 1.0, tmp_path)
+        command, environment = started[-1]
+        seen.append((command[command.index("--device") + 1], environment["CUDA_VISIBLE_DEVICES"]))
+    assert seen == [("cuda", "4,7"), ("cuda", "7"), ("cuda", "1")]
+
+
+def test_a_part_takes_a_gpu_without_a_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(PARTS, "peak", (0.1, lambda plan: iter([{"device": str(plan.device)}])))
+    assert gpu.main(["--part", "peak", "--device", "cuda", "--until", "0", "--output", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "peak.json").read_text()) == [{"device": "cuda"}]
+
+
 def test_shares_make_a_whole() -> None:
     assert set(PARTS) == set(gpu.ORDER)
     assert sum(share for share, _ in PARTS.values()) == pytest.approx(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import lightning as L
@@ -88,8 +89,20 @@ def test_many_bad_batches_in_a_row_end_the_training_with_good_weights() -> None:
     assert all(value.isfinite().all() for value in task.state_dict().values())
 
 
-@pytest.mark.parametrize(("batches", "accumulate", "epochs", "steps"), [(5, 2, 3, 9), (4, 4, 2, 2), (3, 1, 2, 6)])
-def test_the_schedule_ends_with_the_last_epoch(batches: int, accumulate: int, epochs: int, steps: int) -> None:
+def test_steps_left_out_before_a_resume_are_not_told_again() -> None:
+    good = puppets(2)
+    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, max_skipped=1)
+    task.guard.skipped.fill_(5)  # as a checkpoint brings it
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*left out so far")
+        train(task, [good], 2)
+
+
+@pytest.mark.parametrize(
+    ("batches", "accumulate", "epochs", "most", "steps"),
+    [(5, 2, 3, -1, 9), (4, 4, 2, -1, 2), (3, 1, 2, -1, 6), (4, 2, 2, 100, 4), (4, 2, 2, 3, 3)],
+)
+def test_the_schedule_ends_with_the_training(batches: int, accumulate: int, epochs: int, most: int, steps: int) -> None:
     class Progress(L.Callback):
         last = 0.0
 
@@ -101,6 +114,7 @@ def test_the_schedule_ends_with_the_last_epoch(batches: int, accumulate: int, ep
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
+        max_steps=most,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

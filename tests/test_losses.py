@@ -260,7 +260,7 @@ def test_perceptual_needs_weights_and_says_where_from(tmp_path: Path, monkeypatc
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(ConfigError, match=r"could not be downloaded.*set the weight perceptual to 0"):
+    with pytest.raises(ConfigError, match=r"could not be downloaded.*--model.weights.perceptual 0"):
         Objective({"perceptual": 1.0})
 
 
@@ -333,6 +333,7 @@ def test_equal_flat_pictures_are_equal_in_structure_under_autocast() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             assert StructureLoss()(flat, flat) == pytest.approx(0, abs=1e-3)
             torch.testing.assert_close(frame_ssim(flat, flat), torch.ones(2), atol=1e-3, rtol=0)
+            torch.testing.assert_close(frame_ssim(prediction=flat, target=flat), torch.ones(2), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["nonsaturating", "hinge"])

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 from torch import nn
 
 from sfdkit.model import blocks, generator
 from sfdkit.task import AnimationTask, cross_rows, frozen
 from tests.tiny import tiny_animator
 
-BATCH = {
+BATCH: dict[str, Any] = {
     "source": torch.rand(4, 3, 32, 32),
     "driving": torch.rand(4, 2, 3, 32, 32),
     "key": list("abcd"),
@@ -129,6 +131,30 @@ def test_results_that_are_read_again_move_no_batch_statistics() -> None:
 def norms(made: AnimationTask) -> list[torch.Tensor]:
     parts = [m for m in made.animator.modules() if isinstance(m, nn.BatchNorm2d)]
     return [b for m in parts for b in (m.running_mean, m.running_var) if b is not None]
+
+
+def test_a_training_goes_on_with_other_terms_than_it_began_with() -> None:
+    """What a term remembers of batches is no part of the model."""
+    with_leakage, plain = task(weights={"leakage": 0.1}), task()
+    with_leakage.objective.terms["leakage"].usual.fill_(2.0)  # type: ignore[union-attr, operator]
+    for one, other in ((with_leakage, plain), (plain, task(weights={"leakage": 0.1}))):
+        other.load_state_dict(one.state_dict())
+    again = task(weights={"leakage": 0.1})
+    again.load_state_dict(with_leakage.state_dict())
+    assert again.objective.terms["leakage"].usual == 2.0
+
+
+def test_asking_how_far_a_training_is_takes_no_other_process() -> None:
+    """One process alone may ask; the others would be waited for."""
+    made = task()
+    timer = Timer(duration={"seconds": 60})
+    made._trainer = SimpleNamespace(  # type: ignore[assignment]
+        global_step=5, callbacks=[timer], world_size=2, fit_loop=SimpleNamespace(total_batch_idx=0)
+    )
+    made.total_steps = 20.0
+    assert made.progress() == 0.25
+    made.time_share = 0.5
+    assert made.progress() == 0.5
 
 
 def test_heads_take_a_single_row() -> None:

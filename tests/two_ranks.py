@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from torch.utils.data import DataLoader
 
-from sfdkit.callbacks import RandomState
+from sfdkit.callbacks import ProgressFile, RandomState
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import TimmEncoder
@@ -145,7 +145,8 @@ def cases(devices: int) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "accumulated", train(summed, 3, devices)
     timed = AnimationTask(tiny_animator(), {**PICTURES, "rate": 1e-4, "leakage": 0.1}, warmup_steps=1)
     began = time.monotonic()
-    yield "timed", train(timed, 12, devices, callbacks=[SkewedTimer(duration={"seconds": 60})])
+    asking = ProgressFile(f"{sys.argv[1]}/progress.json", every=0.0)  # the first process alone asks how far it is
+    yield "timed", train(timed, 12, devices, callbacks=[SkewedTimer(duration={"seconds": 60}), asking])
     print(f"{time.monotonic() - began:.1f} s", file=sys.stderr)
 
 

@@ -30,19 +30,20 @@ def in_float32(function: Callable[..., Result]) -> Callable[..., Result]:
     pictures is then off by up to 2, as the variances in it are small differences of large numbers.
 
     Returns:
-        The function, called without autocast and with floating positional tensors in float32.
+        The function, called without autocast and with floating tensors in float32.
     """
 
     @wraps(function)
     def run(*arguments: Any, **options: Any) -> Result:
-        tensors = [value for value in arguments if isinstance(value, Tensor)]
-        floats = (
-            value.float() if isinstance(value, Tensor) and value.is_floating_point() else value for value in arguments
-        )
-        with full_precision(tensors[0]) if tensors else nullcontext():
-            return function(*floats, **options)
+        tensor = next((value for value in (*arguments, *options.values()) if isinstance(value, Tensor)), None)
+        with nullcontext() if tensor is None else full_precision(tensor):
+            return function(*map(_float, arguments), **{name: _float(value) for name, value in options.items()})
 
     return run
+
+
+def _float(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
