@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from sfdkit.errors import TrainingError
 from sfdkit.losses.reconstruction import MultiScaleL1
+from sfdkit.model.discriminator import Discriminator
 from sfdkit.puppets.clips import make_clip
 from sfdkit.task import AnimationTask
 from sfdkit.types import FrameBatch
@@ -87,6 +88,49 @@ def test_many_bad_batches_in_a_row_end_the_training_with_good_weights() -> None:
     with pytest.raises(TrainingError, match=r"not finite in the last 4 steps before step 6;.*--ckpt_path"):
         train(task, [good, good, bad(good), bad(good), bad(good), bad(good)], 20)
     assert all(value.isfinite().all() for value in task.state_dict().values())
+
+
+def test_a_bad_batch_among_those_of_a_step_spoils_nothing() -> None:
+    good = puppets(2)
+    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, accumulate=2)
+    train(task, [bad(good), good, good, good], 2)
+    assert task.guard.skipped == 1 and task.guard.in_a_row == 0
+    assert all(value.isfinite().all() for value in task.state_dict().values())
+
+
+def test_a_step_of_fewer_batches_than_wanted_is_their_mean() -> None:
+    def sgd(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    states = []
+    for accumulate in (1, 4):
+        task = AnimationTask(tiny_animator(), {"l1": 1.0}, optimizer=sgd, gradient_clip=0.0, accumulate=accumulate)
+        train(task, [puppets(2)], 1)
+        states.append(task.animator.state_dict())
+    torch.testing.assert_close(*states)
+
+
+class Rivals(AnimationTask):
+    """Notes whether the discriminator begins its turn without the animator's gradients."""
+
+    clean = True
+
+    def _discriminator_phase(self, *arguments: Any) -> None:
+        assert self.discriminator is not None
+        self.clean &= all(parameter.grad is None for parameter in self.discriminator.parameters())
+        super()._discriminator_phase(*arguments)
+
+
+def test_the_discriminator_learns_from_its_own_loss_and_leaves_out_bad_steps() -> None:
+    good, rival = puppets(2), Discriminator(32, width=4, max_channels=8)
+    before = {name: value.clone() for name, value in rival.state_dict().items()}
+    weights = {"l1": 1.0, "adversarial": 0.1, "r1": 1.0}
+    task = Rivals(
+        tiny_animator(), weights, discriminator=rival, optimizer=adam, discriminator_optimizer=adam, warmup_steps=1
+    )
+    train(task, [good, bad(good), good], 3)
+    assert task.clean and task.discriminator_guard.skipped == 1
+    assert all(value.isfinite().all() and not torch.equal(value, before[n]) for n, value in rival.state_dict().items())
 
 
 def test_steps_left_out_before_a_resume_are_not_told_again() -> None:

@@ -75,3 +75,9 @@ def test_under_a_time_limit_processes_share_one_clock(ranks: dict[str, list[dict
 def test_processes_draw_numbers_of_their_own(what: str, ranks: dict[str, list[dict[str, Any]]]) -> None:
     one, other = (set(rank["seen"][what]) for rank in ranks["timed"])
     assert len(one) == len(other) == 12 and not one & other
+
+
+def test_a_checkpoint_holds_the_random_state_of_every_process(ranks: dict[str, list[dict[str, Any]]]) -> None:
+    one, other = (rank["states"] for rank in ranks["timed"])
+    assert len(one) == len(other) == 2 and not torch.equal(one[0], one[1])
+    assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])

@@ -85,6 +85,11 @@ class Steps(L.Callback):
         self.seen["chance"].append(float(torch.rand(())))
         self.seen["noise"].append(float(torch.randn((), generator=pl_module._noise_draws())))
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        checkpoint: dict[str, Any] = {}
+        RandomState().on_save_checkpoint(trainer, pl_module, checkpoint)
+        self.states = [state["torch"] for state in checkpoint["random_state"]]
+
 
 def train(task: AnimationTask, batches: int, devices: int, **options: Any) -> dict[str, Any]:
     """Train for an epoch; returns the weights, buffers, and what was seen of each batch."""
@@ -104,7 +109,12 @@ def train(task: AnimationTask, batches: int, devices: int, **options: Any) -> di
     )
     with counted_reductions(steps.seen["reductions"]):
         trainer.fit(task, Batches(batches))
-    return {"state": task.animator.state_dict(), "seen": steps.seen, "steps": trainer.global_step}
+    return {
+        "state": task.animator.state_dict(),
+        "seen": steps.seen,
+        "states": steps.states,
+        "steps": trainer.global_step,
+    }
 
 
 class counted_reductions:  # a context manager
