@@ -10,6 +10,7 @@ SHARDS := shards/puppets64
 PRECISION = $$($(VENV)/bin/python -m sfdkit.device precision)
 PROCESSES = $$($(VENV)/bin/python -m sfdkit.device processes)
 MINUTES ?= 10
+SEED ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test gpu lint bench clean
@@ -27,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## pack puppets, train experiments/quickstart.yaml, evaluate it, animate a face: runs/quickstart
 	$(SFDKIT) shards pack puppets --output $(SHARDS) --resolution 64 --identities 960 --validation_identities 32 --test_identities 64 --frames_per_clip 8 --fps 3 --pose 0.5 --workers 2
 	@if ls $(RUN)/checkpoints/*.ckpt >/dev/null 2>&1; then old=$(RUN)-$$(date +%Y%m%d-%H%M%S); mv $(RUN) $$old && echo "the run that was in $(RUN) is now in $$old"; fi
-	$(SFDKIT) fit --config experiments/quickstart.yaml $(PROCESSES) --trainer.precision $(PRECISION)
+	$(SFDKIT) fit --config experiments/quickstart.yaml $(PROCESSES) --trainer.precision $(PRECISION) --seed_everything $(SEED)
 	$(SFDKIT) evaluate --checkpoint $(RUN)/checkpoints/last.ckpt --shards $(SHARDS)/test --output $(RUN)
 	$(SFDKIT) puppets render --split test --identity 14 --motion 14 --resolution 64 --output $(RUN)/source.png
 	$(SFDKIT) puppets render --split test --identity 19 --motion 19 --resolution 64 --frames 75 --pose 0.5 --output $(RUN)/driving.mp4

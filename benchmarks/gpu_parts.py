@@ -182,6 +182,7 @@ def training_step(resolution: int, sources: int, precision: str, compiled: bool,
     """Return a function that does what a training does with a batch: send, augment, render, judge, learn, average."""
     from sfdkit.augment import DriverViewAugmentation
     from sfdkit.callbacks import WeightAverage
+    from sfdkit.gradients import prepare_step
     from sfdkit.types import FrameBatch
 
     device = plan.device
@@ -192,7 +193,7 @@ def training_step(resolution: int, sources: int, precision: str, compiled: bool,
     if compiled:
         task.animator.generator.compile()
     augment, seeds = DriverViewAugmentation(), itertools.count()
-    optimizer = torch.optim.Adam(task.animator.parameters(), lr=1e-4, fused=device.type == "cuda")
+    optimizer = torch.optim.Adam(task.animator.parameters(), lr=1e-4, fused=True)
     frames = torch.randint(0, 256, (sources, 1 + DRIVING, 3, resolution, resolution), dtype=torch.uint8)
     if device.type == "cuda":
         frames = frames.pin_memory()
@@ -202,9 +203,13 @@ def training_step(resolution: int, sources: int, precision: str, compiled: bool,
         there = frames.to(device, non_blocking=True).float() / 255
         batch = FrameBatch(source=there[:, 0], driving=there[:, 1:], key=names, identity=names)
         batch = augment(batch, next(seeds))
+        task.statistics.keep()
         with lower(plan, precision):
             loss, _ = task.objective(task.take_step(batch))
         loss.backward()
+        _, finite = task.guard.limit(task.animator)
+        task.statistics.settle(finite)
+        prepare_step(optimizer, finite)
         optimizer.step()
         optimizer.zero_grad()
         average.update(task.animator)

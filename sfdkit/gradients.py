@@ -67,8 +67,8 @@ class GradientGuard(nn.Module):
 def prepare_step(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
     """Make the optimiser's next step change nothing unless the gradient is finite.
 
-    Fused optimisers look at ``found_inf`` themselves, as they do for loss scaling. From others the gradients are taken
-    away, for which the device has to be asked and waited for.
+    Fused optimisers (``fused: true``) look at ``found_inf`` themselves, as they do for loss scaling. From others the
+    gradients are taken away, for which a GPU has to be asked and waited for at every step.
 
     Args:
         optimizer: The bare optimiser.

@@ -226,7 +226,8 @@ class AnimationTask(L.LightningModule):
         Raises:
             TrainingError: Too many steps in a row had to be left out.
         """
-        optimizers = self._optimizers()
+        optimizers, step = self._optimizers(), self.global_step
+        discriminating = self.discriminating
         stepping = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
         self._look_at_clock()
         self._set_rates(optimizers)
@@ -235,10 +236,11 @@ class AnimationTask(L.LightningModule):
         self.summed_batches += 1
         with nullcontext() if stepping else self._no_reduction():
             made = self.take_step(batch, self._noise_draws())
-            loss, values = self.objective(made, self.global_step)
+            loss, values = self.objective(made, step)
             self._generator_phase(made, loss, values, optimizers[0], stepping)
-            if self.discriminating:
-                self._discriminator_phase(made.image.detach(), made.target, optimizers[1], stepping)
+            if discriminating:
+                penalised = step % self.r1_every == 0
+                self._discriminator_phase(made.image.detach(), made.target, optimizers[1], stepping, penalised)
         self.last_motion = made.motion.detach()
         if stepping:
             self.summed_batches = 0
@@ -389,7 +391,7 @@ class AnimationTask(L.LightningModule):
         values["mask"] = made.mask.mean()
         if stepping:
             values["gradient_norm"], finite = self.guard.limit(self.animator, self.summed_batches)
-            values["skipped_steps"] = self.guard.skipped.float()
+            values["skipped_steps"] = (self.guard.skipped + self.discriminator_guard.skipped).float()
             self.statistics.settle(finite)
             prepare_step(optimizer.optimizer, finite)
             optimizer.step()
@@ -397,12 +399,14 @@ class AnimationTask(L.LightningModule):
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True, on_epoch=False)
         self.log("loss", loss.detach(), on_step=True, on_epoch=False)
 
-    def _discriminator_phase(self, fake: Tensor, real: Tensor, optimizer: LightningOptimizer, stepping: bool) -> None:
+    def _discriminator_phase(
+        self, fake: Tensor, real: Tensor, optimizer: LightningOptimizer, stepping: bool, penalised: bool
+    ) -> None:
         assert self.discriminator is not None
         self.discriminator.requires_grad_(True)
         loss = discriminator_loss(self.discriminator(real), self.discriminator(fake), self.adversarial)
         self.log("train/discriminator", loss.detach(), on_step=True, on_epoch=False)
-        if self.r1_weight and self.global_step % self.r1_every == 0:
+        if self.r1_weight and penalised:
             penalty = r1_penalty(self.discriminator, real)
             loss = loss + self.r1_weight * self.r1_every * penalty
             self.log("train/r1", penalty.detach(), on_step=True, on_epoch=False)

@@ -21,7 +21,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     command = [sys.executable, "-m", "tests.two_ranks", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    names = ("rows", "accumulated", "timed")
+    names = ("rows", "accumulated", "timed", "variance")
     return {n: [torch.load(folder / f"{n}-{rank}.pt", weights_only=True) for rank in (0, 1)] for n in names}
 
 
@@ -81,3 +81,10 @@ def test_a_checkpoint_holds_the_random_state_of_every_process(ranks: dict[str, l
     one, other = (rank["states"] for rank in ranks["timed"])
     assert len(one) == len(other) == 2 and not torch.equal(one[0], one[1])
     assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+def test_the_usual_variance_is_that_of_all_processes(ranks: dict[str, list[Any]]) -> None:
+    draws = [torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(rank)) * (1 + rank) for rank in (0, 1)]
+    mean = torch.stack([draw.var((0, 1), correction=0).mean() for draw in draws]).mean()
+    for usual in ranks["variance"]:
+        torch.testing.assert_close(usual, mean)

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Timer
 from torch.utils.data import DataLoader
 
 from sfdkit.callbacks import ProgressFile, RandomState
+from sfdkit.losses.leakage import Leakage
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import TimmEncoder
@@ -164,3 +165,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for name, result in cases(2):
         torch.save(result, Path(sys.argv[1]) / f"{name}-{torch.distributed.get_rank()}.pt")
+    rank, leakage = torch.distributed.get_rank(), Leakage()
+    leakage(torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(rank)) * (1 + rank))
+    torch.save(leakage.usual, Path(sys.argv[1]) / f"variance-{rank}.pt")

@@ -29,13 +29,12 @@ class ProgressFile(L.Callback):
         self.path = Path(path)
         self.every = every
         self._last = self._began = 0.0
-        self._from = 0.0
+        self._from: float | None = None
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
-        assert isinstance(pl_module, AnimationTask)
-        self._began, self._from = time.monotonic(), pl_module.progress()
+        self._began, self._from = time.monotonic(), None
 
     @rank_zero_only
     def on_train_batch_end(
@@ -54,6 +53,7 @@ class ProgressFile(L.Callback):
         assert isinstance(pl_module, AnimationTask)
         self._last = time.monotonic()
         done = pl_module.progress()
+        self._from = done if self._from is None else self._from
         made = done - self._from
         left = (self._last - self._began) * (1 - done) / made if made > 0 else None
         loss = trainer.callback_metrics.get("loss")

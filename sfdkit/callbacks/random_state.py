@@ -17,7 +17,8 @@ class RandomState(L.Callback):
     """Gives each process numbers of its own, stores their random states in checkpoints, and restores them.
 
     Lightning seeds all processes alike and stores no state: dropout would be the same on all of them, and a resumed
-    training would draw other numbers than one that was not interrupted.
+    training would draw other numbers than one that was not interrupted. With another number of processes than before
+    a resumed training begins with new states.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class RandomState(L.Callback):
         """Set the state; on_train_start would be too late, as the loaders' iterators exist by then."""
         rank, states = trainer.global_rank, self.restored
         self.restored = None
-        if states is None or len(states) != trainer.world_size:  # all processes have the first one's by now
+        if states is None or len(states) != trainer.world_size:  # Lightning has seeded all processes alike
             if rank:
                 seed = torch.initial_seed() + rank
                 torch.manual_seed(seed)
