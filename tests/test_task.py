@@ -10,6 +10,7 @@ from torch import nn
 
 from sfdkit.model import blocks, generator
 from sfdkit.task import AnimationTask, cross_rows, frozen
+from sfdkit.types import Generated
 from tests.tiny import tiny_animator
 
 BATCH: dict[str, Any] = {
@@ -163,3 +164,12 @@ def test_heads_take_a_single_row() -> None:
     assert descriptors.identity.shape == (1, 12) and descriptors.motion.isfinite().all()
     heads = [*animator.identity_head.modules(), *animator.motion_head.modules()]
     assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in heads)
+
+
+def test_validation_counts_in_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, flat = task(), torch.full((4, 3, 32, 32), 0.85)
+    result = Generated(flat.bfloat16().float(), flat[:, :2], flat[:, :1], flat)
+    monkeypatch.setattr(made, "render", lambda batch: (result, None, flat.bfloat16().float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        made.validation_step(BATCH, 0)  # type: ignore[arg-type]
+    assert made.val_metrics.compute()["val/ssim"] == pytest.approx(1, abs=1e-3)  # type: ignore[operator, union-attr]
