@@ -172,4 +172,4 @@ def test_validation_counts_in_float32_under_autocast(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(made, "render", lambda batch: (result, None, flat.bfloat16().float()))
     with torch.autocast("cpu", torch.bfloat16):
         made.validation_step(BATCH, 0)  # type: ignore[arg-type]
-    assert made.val_metrics.compute()["val/ssim"] == pytest.approx(1, abs=1e-3)  # type: ignore[operator, union-attr]
+    assert made.val_metrics.compute()["val/ssim"] == pytest.approx(1, abs=3e-3)  # type: ignore[operator, union-attr]
