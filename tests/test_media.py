@@ -191,6 +191,13 @@ def test_an_animation_of_rounded_lengths_that_was_cut(tmp_path: Path) -> None:
         assert 3 < len(list(open_driver(tmp_path / "cut.gif", 16, WHOLE))) < 8
 
 
+@pytest.mark.parametrize("name", ["a.webp", "a.png", "a.gif"])
+def test_each_frame_of_an_animation_lasts_as_long_as_it_says(tmp_path: Path, name: str) -> None:
+    frames = [Image.fromarray(np.full((24, 32, 3), 60 * k, np.uint8)) for k in range(4)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=[100, 300, 50, 50], loop=0)
+    assert [round(time, 3) for _, time in read_frames(tmp_path / name)] == [0.0, 0.1, 0.4, 0.45]
+
+
 def test_a_transparent_animation_lies_on_white_and_leaves_its_stand_in_out(tmp_path: Path) -> None:
     stand_in, clear, red = (Image.new("RGBA", (8, 8), c) for c in ("blue", (255, 0, 0, 0), (255, 0, 0, 255)))
     stand_in.save(tmp_path / "a.png", save_all=True, append_images=[clear, red], duration=40, default_image=True)

@@ -40,4 +40,5 @@ def picture_stream(container: InputContainer) -> Any:
 
 def may_start_over(container: InputContainer) -> bool:
     """Tell whether the times of a file may jump, as a transport stream's do where two were joined."""
-    return bool(container.format.flags & Flags.ts_discont.value)
+    flags: Any = container.format.flags  # an int, whatever its stub says
+    return bool(flags & Flags.ts_discont.value)
