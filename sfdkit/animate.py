@@ -36,6 +36,9 @@ from sfdkit.output import check_output, open_output
 from sfdkit.report import require_apart
 from sfdkit.types import Generated
 
+LARGEST = 4096
+"""Pixels of height up to which results can be asked for."""
+
 MotionMode: TypeAlias = Literal["absolute", "relative"]
 
 
@@ -213,7 +216,7 @@ def animate(
     """
     require_positive("batch_size", batch_size)
     if size is not None:
-        require_positive("size", size)
+        require_positive("size", size, LARGEST)
     if (driving is None) == (motion is None):
         raise ConfigError(
             f"give either --driving (a clip) or --motion (a track); {'neither' if motion is None else 'both'} is given"
@@ -251,14 +254,15 @@ def animate(
     return result
 
 
-def require_positive(name: str, value: int) -> None:
+def require_positive(name: str, value: int, most: int | None = None) -> None:
     """Check a count that a user wrote.
 
     Raises:
-        ConfigError: It is smaller than 1.
+        ConfigError: It is smaller than 1, or larger than ``most``.
     """
-    if value < 1:
-        raise ConfigError(f"{name}: {value} is not possible; give a whole number of at least 1")
+    if value < 1 or (most is not None and value > most):
+        limit = "of at least 1" if most is None else f"of 1 to {most}"
+        raise ConfigError(f"{name}: {value} is not possible; give a whole number {limit}")
 
 
 def _require_change(mode: MotionMode, clip: str, frames: int) -> None:

@@ -45,7 +45,7 @@ class Driver:
     resolution: int
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield 3 R R uint8 frames; a damaged clip ends with a warning after the frames before the damage.
+        """Yield 3 R R uint8 frames; a damaged clip ends with a warning after the frames that can be read.
 
         Raises:
             DataError: The clip cannot be read at all, or its pictures differ in size.
@@ -211,7 +211,7 @@ def _until_damage(
         if not count:
             raise
         if not quiet:
-            warnings.warn(f"{error}; what comes before is used", SfdkitWarning, stacklevel=2)
+            warnings.warn(f"{error}; these are used", SfdkitWarning, stacklevel=2)
 
 
 def _timed_frames(path: Path, kind: Kind, fps: float) -> Iterator[tuple[np.ndarray, float]]:

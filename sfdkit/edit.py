@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfdkit.animate import as_float, require_positive
+from sfdkit.animate import LARGEST, as_float, require_positive
 from sfdkit.axes import FILE_NAME, Axes, raw_step
 from sfdkit.checkpoint import load_animator
 from sfdkit.data.crop import CropMethod, CropRule
@@ -230,7 +230,7 @@ def _steps(animator: FaceAnimator, axes: Axes | None, name: str, amounts: Sequen
 def _check(output: str, steps: int | None, size: int | None, fps: float) -> tuple[Path, int]:
     """Refuse what cannot work before any work is done; return the output and the number of steps."""
     if size is not None:
-        require_positive("size", size)
+        require_positive("size", size, LARGEST)
     require_fps(fps)
     path = check_output(output, None)
     steps = (STRIP_STEPS if path.suffix.lower() == ".png" else VIDEO_STEPS) if steps is None else steps

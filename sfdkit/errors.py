@@ -19,7 +19,7 @@ class DataError(SfdkitError):
 
 
 class DamageError(DataError):
-    """A clip that ends before it should: all frames before the damage were delivered."""
+    """A clip that lacks frames: all that can be read were delivered."""
 
 
 class ShardError(DataError):

@@ -245,6 +245,8 @@ def test_numbers_and_devices_that_cannot_work(files: Path, tmp_path: Path) -> No
         run(files, tmp_path / "o.mp4", batch_size=0)
     with pytest.raises(ConfigError, match="size: -4"):
         run(files, tmp_path / "o.mp4", size=-4)
+    with pytest.raises(ConfigError, match="size: 100000000 is not possible; give a whole number of 1 to 4096"):
+        run(files, tmp_path / "o.mp4", size=100_000_000)
     with pytest.raises(ConfigError, match="device: 'cuda:77'"):
         choose_device("cuda:77")
     with pytest.raises(ConfigError, match="device: 'tpuu'"):

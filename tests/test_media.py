@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sfdkit.data.colour import to_rgb
 from sfdkit.data.crop import CropRule
 from sfdkit.data.video import VideoWriter, _true_rate, is_video, probe, read_frames, require_fps
 from sfdkit.drivers import open_driver
-from sfdkit.errors import ConfigError, SfdkitWarning
+from sfdkit.errors import ConfigError, DamageError, DataError, SfdkitWarning
 from tests.test_video import ramp, write
 
 WHOLE = CropRule("none")
@@ -186,14 +187,64 @@ def test_an_animation_of_rounded_lengths_that_was_cut(tmp_path: Path) -> None:
     driver = open_driver(tmp_path / "a.gif", 16, WHOLE)
     assert driver.fps == pytest.approx(12, rel=0.01) and len(list(driver)) == 12
     (tmp_path / "cut.gif").write_bytes((tmp_path / "a.gif").read_bytes()[: (tmp_path / "a.gif").stat().st_size // 2])
-    with pytest.warns(SfdkitWarning, match=r"cut\.gif is damaged or cut short after \d frames"):
+    with pytest.warns(SfdkitWarning, match=r"cut\.gif is damaged or cut short, \d of its frames"):
         assert 3 < len(list(open_driver(tmp_path / "cut.gif", 16, WHOLE))) < 8
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.png", "a.gif"])
+def test_each_frame_of_an_animation_lasts_as_long_as_it_says(tmp_path: Path, name: str) -> None:
+    frames = [Image.fromarray(np.full((24, 32, 3), 60 * k, np.uint8)) for k in range(4)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=[100, 300, 50, 50], loop=0)
+    assert [round(time, 3) for _, time in read_frames(tmp_path / name)] == [0.0, 0.1, 0.4, 0.45]
 
 
 def test_a_transparent_animation_lies_on_white_and_leaves_its_stand_in_out(tmp_path: Path) -> None:
     stand_in, clear, red = (Image.new("RGBA", (8, 8), c) for c in ("blue", (255, 0, 0, 0), (255, 0, 0, 255)))
     stand_in.save(tmp_path / "a.png", save_all=True, append_images=[clear, red], duration=40, default_image=True)
     assert [picture[0, 0].tolist() for picture, _ in read_frames(tmp_path / "a.png")] == [[255] * 3, [255, 0, 0]]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.avi"])
+def test_a_damaged_packet_costs_no_more_than_what_builds_upon_it(tmp_path: Path, name: str) -> None:
+    pictures = [ramp(0, 96, 96) for _ in range(30)]
+    for number, picture in enumerate(pictures):
+        picture[40:56, 40:56] = 8 * number  # too little for a key frame where none is due
+    path = encode(tmp_path / name, pictures, gop_size=10, max_b_frames=0)
+    with av.open(str(path)) as container:
+        packet = [p for p in container.demux(video=0) if p.size][13]
+    content = bytearray(path.read_bytes())
+    start = int(packet.pos or 0)
+    content[start : start + packet.size] = bytes(packet.size)
+    path.write_bytes(content)
+    read = {}
+    with pytest.raises(DamageError, match=r"is damaged or cut short, 2\d of its frames can be read"):
+        for picture, time in read_frames(path):
+            read[round(25 * time)] = picture
+    assert set(read) >= {*range(13), *range(20, 30)} and 13 not in read
+    assert max(error(read[number], pictures[number]) for number in (12, 20, 29)) < 4
+    with pytest.warns(SfdkitWarning, match="these are used"):
+        assert len(list(open_driver(path, 16, WHOLE))) == 30  # in step with its sound
+
+
+@pytest.mark.parametrize("later", [0, 90_000])
+def test_joined_streams_follow_each_other(tmp_path: Path, later: int) -> None:
+    for part, start in (("a.ts", 0), ("b.ts", later)):
+        stamps = [1000 * start + 40 * k for k in range(25)]
+        encode(tmp_path / part, [ramp(k) for k in range(25)], stamps=stamps, max_b_frames=0)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    times = []
+    with suppress(DamageError):  # FFmpeg may take the join itself for damage
+        for _, time in read_frames(joined):
+            times.append(time)
+    assert len(times) == 50 and np.allclose(np.diff(times), 0.04, atol=0.02)
+
+
+def test_text_that_is_called_a_picture_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("a few words")
+    assert not is_video(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"cannot read .*a\.png as a picture"):
+        open_driver(tmp_path / "a.png", 16, WHOLE)
 
 
 @pytest.mark.parametrize("fps", [1e9, 1e-9, 0.0, -1.0, float("nan"), float("inf")])

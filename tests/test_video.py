@@ -8,11 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from sfdkit.data.picture import list_pictures, read_picture
+from sfdkit.data.picture import list_pictures, picture_kind, read_picture
 from sfdkit.data.video import VideoWriter, probe, read_frames
 from sfdkit.errors import DataError, SfdkitWarning
 
@@ -97,7 +99,7 @@ def test_a_cut_video_gives_its_frames_and_then_says_so(tmp_path: Path, suffix: s
         for picture, _ in read_frames(cut):
             read.append(picture)
     assert 15 < len(read) < 36
-    assert "cut" + suffix in str(caught.value) and f"after {len(read)} frames" in str(caught.value)
+    assert "cut" + suffix in str(caught.value) and f"{len(read)} of its frames" in str(caught.value)
     assert all(np.array_equal(picture, true) for picture, true in zip(read, whole, strict=False))
 
 
@@ -204,6 +206,22 @@ def test_colour_profiles_are_converted(tmp_path: Path) -> None:
     picture.save(tmp_path / "bad.png", icc_profile=b"no profile")
     with pytest.warns(SfdkitWarning, match=r"colour profile of .*bad\.png cannot be used"):
         assert (read_picture(tmp_path / "bad.png")[0, 0] == (200, 120, 90)).all()
+
+
+@pytest.mark.parametrize(("gamma", "level"), [(1.0, 188), (0.45455, 128), (0.55556, 145)])
+def test_the_exponent_of_a_png_counts_where_it_has_no_profile(tmp_path: Path, gamma: float, level: int) -> None:
+    about = PngInfo()
+    about.add(b"gAMA", round(100_000 * gamma).to_bytes(4, "big"))
+    Image.new("RGB", (4, 4), (128, 0, 255)).save(tmp_path / "a.png", pnginfo=about)
+    assert read_picture(tmp_path / "a.png")[0, 0].tolist() == pytest.approx([level, 0, 255], abs=2)
+
+
+@pytest.mark.parametrize("most", [1.0, 255.0])
+def test_a_tiff_of_coloured_floats_is_read(tmp_path: Path, most: float) -> None:
+    true = ramp(20)
+    cv2.imwrite(str(tmp_path / "a.tif"), np.ascontiguousarray(true[..., ::-1]).astype(np.float32) * (most / 255))
+    assert picture_kind(tmp_path / "a.tif") == "still"
+    assert np.abs(read_picture(tmp_path / "a.tif").astype(int) - true).max() <= 1
 
 
 def test_a_profile_leaves_transparency_alone(tmp_path: Path) -> None:

@@ -7,7 +7,11 @@ from typing import Any
 
 import av
 from av.container import InputContainer
+from av.format import Flags
 from av.stream import Disposition
+
+LONGEST_PAUSE = 10.0
+"""Seconds after which a jump in the times of such a file as :func:`may_start_over` tells is no pause (as in FFmpeg)."""
 
 
 def file_url(path: Path) -> str:
@@ -32,3 +36,9 @@ def picture_stream(container: InputContainer) -> Any:
     """Return the first video stream that is not the cover of a piece of music; None where there is none."""
     moving = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
     return next((s for s in moving if s.codec_context is not None), None)
+
+
+def may_start_over(container: InputContainer) -> bool:
+    """Tell whether the times of a file may jump, as a transport stream's do where two were joined."""
+    flags: Any = container.format.flags  # an int, whatever its stub says
+    return bool(flags & Flags.ts_discont.value)

@@ -11,8 +11,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from sfdkit.errors import DataError, SfdkitWarning
 
@@ -28,7 +29,9 @@ MOST_MEGAPIXELS = 400
 _LARGE = 100e6  # pixels above which a picture is read, or made, smaller
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _TOLD = (*_ANIMATED, "JPEG", "BMP", "DIB", "TIFF", "JPEG2000", "PPM", "PSD", "ICO", "QOI")  # by their first bytes
+_SRGB_GAMMA = 0.45455  # as PNG writes it, https://www.w3.org/TR/png-3/#11gAMA
 _NO_DURATION = 0.1  # seconds; what browsers show a frame that declares (nearly) none
+_TIFF = (b"II*\0", b"MM\0*")  # how such a file begins, in either order of bytes
 _FLOAT_RANGES = (1.0, 255.0, 65535.0)
 
 
@@ -62,10 +65,24 @@ def _any_size() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
+def _opened(path: str | Path, formats: list[str] | None = None) -> Image.Image:
+    """Open a picture with Pillow, or with OpenCV a TIFF of coloured floats, which Pillow does not know."""
+    try:
+        return Image.open(path, formats=formats)
+    except UnidentifiedImageError:
+        with open(path, "rb") as file:
+            if file.read(4) not in _TIFF:
+                raise
+        values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        if values is None or values.ndim != 3 or values.shape[2] not in (3, 4):
+            raise
+        return Image.fromarray(_eight_bits(values[..., 2::-1]))
+
+
 def picture_kind(path: Path) -> Literal["still", "animated"] | None:
     """Tell from its first bytes whether a file is a picture, and whether it has several frames; None for neither."""
     try:
-        with _named(path), _any_size(), Image.open(path, formats=_formats()) as picture:
+        with _named(path), _any_size(), _opened(path, _formats()) as picture:
             moves = picture.format in _ANIMATED and getattr(picture, "is_animated", False)
             return "animated" if moves else "still"
     except DataError:
@@ -88,7 +105,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     Raises:
         DataError: The file is missing, is no picture, is damaged, or too large.
     """
-    with _named(path), _any_size(), Image.open(path) as opened:
+    with _named(path), _any_size(), _opened(path) as opened:
         return _as_shown(_at_a_bearable_size(opened, path), path)
 
 
@@ -109,6 +126,7 @@ def read_animation(path: Path) -> Iterator[tuple[np.ndarray, float, float]]:
                 opened.seek(number)
             except EOFError:
                 return
+            opened.load()  # only now WebP and AVIF know how long this frame lasts
             duration = float(opened.info.get("duration") or 0) / 1000
             duration = duration if duration > 0.01 else _NO_DURATION
             yield _as_shown(_at_a_bearable_size(opened.copy(), path), path), time, duration
@@ -141,7 +159,7 @@ def _at_a_bearable_size(picture: Image.Image, path: str | Path) -> Image.Image:
 
 def _as_shown(picture: Image.Image, path: str | Path) -> np.ndarray:
     """Return H W 3 uint8 sRGB."""
-    profile = picture.info.get("icc_profile")
+    profile, gamma = picture.info.get("icc_profile"), _gamma(picture)
     if picture.mode.startswith(("I", "F")):  # a transparent level of 65,536 would cut holes into noise
         picture = Image.fromarray(_eight_bits(np.asarray(picture)))
     elif picture.mode in ("P", "PA", "1", "La", "RGBa"):
@@ -152,9 +170,19 @@ def _as_shown(picture: Image.Image, path: str | Path) -> np.ndarray:
     if alpha is not None:
         picture = picture.convert(picture.mode[:-1])
     shown = _to_srgb(picture, profile, path)
+    if gamma is not None:
+        shown = shown.point([round(255 * (level / 255) ** (_SRGB_GAMMA / gamma)) for level in range(256)] * 3)
     if alpha is not None:
         shown = Image.composite(shown, Image.new("RGB", shown.size, "white"), alpha)
     return np.asarray(shown)
+
+
+def _gamma(picture: Image.Image) -> float | None:
+    """Return the exponent that a PNG alone declares, without a profile that goes before it; None where it is sRGB's."""
+    gamma = float(picture.info.get("gamma") or _SRGB_GAMMA)
+    if picture.info.get("icc_profile") or "srgb" in picture.info or not 0.1 <= gamma <= 10:
+        return None
+    return None if abs(gamma / _SRGB_GAMMA - 1) < 0.05 else gamma
 
 
 def _to_srgb(picture: Image.Image, profile: bytes | None, path: str | Path) -> Image.Image:

@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from sfdkit.data.container import open_media, picture_stream
+from sfdkit.data.container import LONGEST_PAUSE, may_start_over, open_media, picture_stream
 from sfdkit.errors import DataError, SfdkitWarning
 
 COPIED_CODECS = ("aac", "ac3", "eac3", "alac")
@@ -109,18 +109,20 @@ class SoundTrack:
         """Yield encoded packets whose times are counted in samples: those of a container may be coarse or repeat."""
         rate, origin, count = self._target.rate, self._origin(), 0
         resample = _Resampler(self._target.layout.name, rate)
+        longest = LONGEST_PAUSE if may_start_over(self._source) else _LONGEST_GAP
         for frame in self._decoded():
             time = count / rate if frame.time is None else frame.time - origin
-            if time < -_GAP:
+            if time < -_GAP and not count:
                 continue
             late = time - count / rate
-            parts = list(self._silence(round(late * rate))) if _GAP < late < _LONGEST_GAP else []
+            gap = round(late * rate) if _GAP < late < longest else 0
+            begin, parts = (count + gap) / rate, list(self._silence(gap))
             packets = []
             for part in [*parts, *resample(frame)]:
                 part.pts, part.time_base = count, Fraction(1, rate)
                 count += part.samples
                 packets += self._target.encode(part)
-            yield time, packets
+            yield begin, packets
 
     def _silence(self, samples: int) -> Iterator[av.AudioFrame]:
         channels = self._target.layout.nb_channels
@@ -162,9 +164,14 @@ class SoundTrack:
 
 
 def _can_copy(path: Path) -> bool:
-    """Tell whether an mp4 takes the sound of a file as it is, by copying its beginning into memory."""
+    """Tell whether an mp4 takes the sound of a file as it is, by copying its beginning into memory.
+
+    Not where its times may jump: there sound is decoded and counted.
+    """
     try:
         with open_media(path) as source, av.open(io.BytesIO(), "w", format="mp4") as trial:
+            if may_start_over(source):
+                return False
             stream = source.streams.audio[0]
             target = trial.add_stream_from_template(stream)
             last = None

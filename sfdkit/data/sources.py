@@ -161,7 +161,7 @@ class FrameSource:
         """Yield the clips in order of time.
 
         Args:
-            skip: Called with each clip that is left out and why; a damaged video gives the clips before the damage.
+            skip: Called with each clip that is left out and why; a damaged video gives the clips that can be read.
         """
         problems: list[Skip] = []
         for number, run in enumerate(self._runs(problems)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ import numpy as np
 from av.container import InputContainer
 
 from sfdkit.data.colour import to_rgb
-from sfdkit.data.container import file_url, open_media, picture_stream
+from sfdkit.data.container import LONGEST_PAUSE, file_url, may_start_over, open_media, picture_stream
 from sfdkit.data.gif import GifFile
 from sfdkit.data.picture import picture_kind, read_animation
 from sfdkit.data.sound import SoundTrack
@@ -40,6 +40,7 @@ _ROUND = 0.03  # share within which a measured rate becomes a usual one
 _USUAL_RATES = (5, 10, 12, 12.5, 15, 20, 24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 90, 100, 120)
 _ALIKE = 1.5  # factor within which distances between frames are averaged
 _SQUARE_RANGE = (0.2, 5.0)  # of the sample aspect ratio; others are mistakes
+_BACK = 0.2  # seconds by which the time of a frame may be wrong
 _STILL_BRANDS = ("heic", "heix", "heim", "heis", "mif1", "msf1")  # of HEIF, ISO/IEC 23008-12
 
 
@@ -82,7 +83,7 @@ def _open(path: Path) -> InputContainer:
     if container.metadata.get("major_brand", "").strip() in _STILL_BRANDS:
         container.close()
         raise DataError(f"{path} is a HEIC picture, which cannot be read: save it as JPEG or PNG")
-    if picture_stream(container) is None or kind == "tty" or kind.endswith("_pipe"):
+    if picture_stream(container) is None or kind in ("tty", "image2") or kind.endswith("_pipe"):
         container.close()
         raise DataError(f"{path} is no video (it was recognised as {kind!r}): give a video file")
     return container
@@ -236,53 +237,85 @@ def _stamps(container: InputContainer) -> tuple[list[float], int]:
 
 
 class _Damage(Exception):
-    """The reason why reading stopped before the end."""
+    """What could not be read."""
 
 
 def _packets(container: InputContainer) -> Iterator[av.Packet]:
     """Yield the video packets in order.
 
     Raises:
-        _Damage: The file ends before the length that it declares, or a packet is incomplete.
+        _Damage: The file ends before the length that it declares, or another stream's packet is incomplete.
     """
     video = picture_stream(container)
-    end = 0.0
+    end, whole = 0.0, True
     try:
         for packet in container.demux(video, *container.streams.audio):
-            if packet.is_corrupt:
-                raise _Damage("a packet is incomplete")
-            if packet.pts is not None and packet.time_base is not None:
+            if packet.pts is not None and packet.time_base is not None and not packet.is_corrupt:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream is video and packet.size:
                 yield packet
+            whole = whole and not packet.is_corrupt
     except av.FFmpegError as error:
         raise _Damage(str(error.strerror)) from error
     if container.duration and container.format.name.startswith(_TRUE_LENGTH):
         promised = (container.duration + (container.start_time or 0)) / av.time_base
         if promised - end > 0.25 + 2 / float(_frames_per_second(container)):
             raise _Damage(f"its data ends at {end:.2f} s of the {promised:.2f} s that it declares")
+    if not whole:
+        raise _Damage("a packet is incomplete")
 
 
 def _decoded(container: InputContainer) -> Iterator[av.VideoFrame]:
-    """Yield all frames that can be decoded, then raise ``_Damage`` when there should have been more."""
+    """Yield all frames that can be decoded, then raise ``_Damage`` when there should have been more.
+
+    After a packet that cannot be decoded those up to the next key frame are passed over, since they build upon it.
+    """
     stream = picture_stream(container)
+    context = stream.codec_context
+    joins = may_start_over(container)  # where packets beside a join are called incomplete, and are not
     damage: _Damage | None = None
     frame: av.VideoFrame | None = None
+    lost = False
     try:
         for packet in _packets(container):
-            for frame in stream.codec_context.decode(packet):
-                yield frame
-    except (_Damage, av.FFmpegError) as error:
-        damage = error if isinstance(error, _Damage) else _Damage(str(error.strerror))
+            lost = lost and not packet.is_keyframe
+            if lost:
+                continue
+            try:
+                if packet.is_corrupt:
+                    damage = damage or _Damage("a packet is incomplete")
+                    if not joins:
+                        raise damage
+                for frame in context.decode(packet):
+                    if not (damage and frame.is_corrupt):
+                        yield frame
+            except (_Damage, av.FFmpegError) as error:
+                damage, lost = damage or _reason(error), True
+                yield from _held(context)
+                context.flush_buffers()
+    except _Damage as error:
+        damage = damage or error
     try:
-        for frame in stream.codec_context.decode(None):
+        for frame in context.decode(None):
             yield frame
     except av.FFmpegError as error:
-        damage = damage or _Damage(str(error.strerror))
+        damage = damage or _reason(error)
     if frame is not None and frame.is_corrupt:
         damage = damage or _Damage("the last frame is incomplete")
     if damage:
         raise damage
+
+
+def _reason(error: Exception) -> _Damage:
+    return error if isinstance(error, _Damage) else _Damage(str(getattr(error, "strerror", error)))
+
+
+def _held(context: Any) -> Iterator[av.VideoFrame]:
+    """Yield the whole frames that a decoder still holds."""
+    with suppress(av.FFmpegError):
+        for frame in context.decode(None):
+            if not frame.is_corrupt:
+                yield frame
 
 
 def _seek(container: InputContainer, start: float) -> float | None:
@@ -315,8 +348,8 @@ def read_frames(path: str | Path, start: float = 0.0) -> Iterator[tuple[np.ndarr
 
     Raises:
         DataError: The file is missing or no video.
-        DamageError: It is damaged or cut short, and all frames before the damage were yielded. A GIF that was cut
-            between two frames cannot be told from a whole one.
+        DamageError: It is damaged or cut short, and all frames that can be read were yielded: those before the damage,
+            and those from the next key frame on. A GIF that was cut between two frames cannot be told from a whole one.
     """
     path = Path(path)
     kind = picture_kind(path)
@@ -341,12 +374,14 @@ def _read_video(path: Path, start: float) -> Iterator[tuple[np.ndarray, float]]:
         stream.thread_type = "AUTO"
         step, base = 1 / float(_frames_per_second(container)), stream.time_base or Fraction(1, av.time_base)
         count, first, time = 0, _seek(container, start), -step
-        show = _Showing(stream)
+        show, longest = _Showing(stream), LONGEST_PAUSE if may_start_over(container) else float("inf")
         try:
             for frame in _decoded(container):
                 stamp = None if frame.pts is None else float(frame.pts * base)
                 if first is None:
                     first = stamp or 0.0
+                if stamp is not None and count and not -_BACK < stamp - first - time < longest:
+                    first = stamp - time - step  # the clock was set anew, as where files were joined
                 time = max(stamp - first, time) if stamp is not None else time + step
                 count += 1
                 yield show(frame), time
@@ -356,8 +391,7 @@ def _read_video(path: Path, start: float) -> Iterator[tuple[np.ndarray, float]]:
 
 def _ended(path: Path, count: int, reason: Exception) -> DamageError:
     return DamageError(
-        f"{path} is damaged or cut short after {count} frames ({reason}): "
-        "copy or export the video again, or cut it before that point"
+        f"{path} is damaged or cut short, {count} of its frames can be read ({reason}): copy or export the video again"
     )
 
 
