@@ -193,6 +193,7 @@ _NOISE = re.compile(r"litlogger|^(?:GPU|TPU|HPU) available: False|You are using 
 def _quiet() -> None:
     """Silence what a user can do nothing about, and show the rest plainly."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch is not imported yet
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: not _NOISE.search(r.getMessage()))
     for message in (
         "LightningCLI.s args parameter.*",  # main(args) hands them over on purpose
