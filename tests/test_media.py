@@ -124,6 +124,16 @@ def test_high_dynamic_range_looks_like_the_ordinary_picture(tmp_path: Path, tran
     assert error(next(read_frames(path))[0], colours) < 5
 
 
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_high_dynamic_range_may_have_the_primaries_of_bt709(transfer: int) -> None:
+    red = np.zeros((4, 4, 3), np.uint16)
+    red[..., 0] = 30_000
+    frame = av.VideoFrame.from_ndarray(red, format="rgb48le")
+    assert to_rgb(frame, transfer, 1)[0, 0, 0] < to_rgb(frame, transfer, 9)[0, 0, 0]
+    grey = av.VideoFrame.from_ndarray(np.full((4, 4, 3), 30_000, np.uint16), format="rgb48le")
+    assert np.abs(to_rgb(grey, transfer, 1).astype(int) - to_rgb(grey, transfer, 9)).max() <= 1
+
+
 def test_highlights_are_rolled_off_and_order_is_kept() -> None:
     nits = np.array([0, 1, 100, 203, 400, 1000, 4000, 10000.0])
     signal = np.rint(65535 * to_pq(nits)).astype(np.uint16)

@@ -200,6 +200,12 @@ def test_manifest_is_looked_up_from_its_folder_and_from_root(tmp_path: Path) -> 
         read_manifest(tmp_path / "none.csv", root)
 
 
+def test_spaces_around_the_words_of_a_manifest_make_no_other_person(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("file,identity,group_age\na.mp4,ann,30\n b.mp4 , ann , 30\n")
+    people, _ = read_manifest(tmp_path / "list.csv", tmp_path)
+    assert people[tmp_path / "a.mp4"] == people[tmp_path / "b.mp4"]
+
+
 def test_a_person_named_twice_is_an_error(tmp_path: Path) -> None:
     manifest = tmp_path / "people.csv"
     (tmp_path / "a.mp4").touch()

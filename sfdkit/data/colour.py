@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 _PQ, _HLG = 16, 18  # transfer characteristics, ITU-T H.273, table 3
+_BT709 = 1  # primaries, ITU-T H.273, table 2; where nothing is said, high dynamic range has those of BT.2020
 _GAMMA = 2.2  # between the 2.4 of BT.1886 and sRGB
 _LEVELS = 65536
 _KNEE = 0.8  # light, in parts of white, up to which nothing is changed
@@ -39,7 +40,8 @@ def to_rgb(frame: av.VideoFrame, transfer: int, primaries: int) -> np.ndarray:
         return frame.to_ndarray(format="rgb24")
     signal: np.ndarray = frame.to_ndarray(format="rgb48le")
     light = np.take(_light(transfer), signal)
-    light = cv2.transform(light, np.array(_TO_709.get(primaries, _TO_709[9]), np.float32))
+    if primaries != _BT709:
+        light = cv2.transform(light, np.array(_TO_709.get(primaries, _TO_709[9]), np.float32))
     if hdr:
         peak = light.max(-1)
         light *= (_roll_off(peak) / np.maximum(peak, 1e-6))[..., None]

@@ -86,13 +86,14 @@ def read_manifest(manifest: Path, root: Path) -> tuple[dict[Path, Person], list[
                         f"--identities: {manifest} has no column {wanted!r}, its columns are {columns}.{hint} "
                         "Name the columns file,identity"
                     )
-            for row in reader:
+            for line in reader:
+                row = {name: (line[name] or "").strip() for name in columns}
                 groups = {name.removeprefix("group_"): row[name] for name in columns if name.startswith("group_")}
                 if not row["file"] or not row["identity"]:
                     raise DataError(
                         f"--identities: {manifest}, line {reader.line_num}: give each file a path and an identity"
                     )
-                person = Person(row["identity"], row.get("licence") or "", groups)
+                person = Person(row["identity"], row.get("licence", ""), groups)
                 places = [(base / row["file"]).resolve() for base in (root, manifest.parent)]
                 for place in places:
                     if people.setdefault(place, person) != person:
