@@ -3,7 +3,7 @@
 ``python -m benchmarks.memory experiments/voxceleb256.yaml`` prints a line for each batch size. On a GPU the peak of a
 step is measured; on a CPU it is counted: weights, Adam's two moments and the average last, and a step needs the
 gradients and all tensors that the backward pass keeps, each storage once. It is the generator's phase with all terms
-that have a weight; the discriminator's own phase is not in it.
+that have a weight but those whose networks are downloaded; the discriminator's own phase is not in it.
 """
 
 from __future__ import annotations
