@@ -102,10 +102,15 @@ class BatchStatistics:
         self.before = torch.cat([b.flatten() for b in self.buffers]) if self.buffers else None
 
     @torch.no_grad()
-    def settle(self, finite: Tensor) -> None:
-        """Take the mean over all processes, or go back to what was noted after a bad step."""
+    def settle(self, finite: Tensor | None = None) -> None:
+        """Take the mean over all processes, or go back to what was noted.
+
+        Args:
+            finite: Whether the step was good; None after a batch that is no step of its own.
+        """
         if self.before is None:
             return
-        now = torch.where(finite, torch.cat([b.flatten() for b in self.buffers]), self.before)
+        now = torch.cat([b.flatten() for b in self.buffers])
+        now = now if finite is None else torch.where(finite, now, self.before)
         parts = mean_over_ranks(now).split([b.numel() for b in self.buffers])
         torch._foreach_copy_(self.buffers, [part.view_as(b) for part, b in zip(parts, self.buffers, strict=True)])

@@ -396,6 +396,8 @@ class AnimationTask(L.LightningModule):
             prepare_step(optimizer.optimizer, finite)
             optimizer.step()
             optimizer.zero_grad()
+        else:
+            self.statistics.settle()
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True, on_epoch=False)
         self.log("loss", loss.detach(), on_step=True, on_epoch=False)
 
