@@ -14,6 +14,7 @@ import av
 import cv2
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import Type
 
 from sfdkit.data.colour import to_rgb
 from sfdkit.data.container import LONGEST_PAUSE, file_url, may_start_over, open_media, picture_stream
@@ -144,7 +145,8 @@ def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     The 3 x 3 matrix (ISO/IEC 14496-12, 8.3.2) takes a place (p, q) to (a p + c q, b p + d q), y downwards; it lies in
     memory as a, b, u, c, d, v, x, y, w (https://ffmpeg.org/doxygen/trunk/group__lavu__video__display.html).
     """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    sides: Any = frame.side_data
+    matrix = next((data for data in sides if data.type is Type.DISPLAYMATRIX), None)  # by name it takes 0.1 ms
     if matrix is None:
         return picture
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
