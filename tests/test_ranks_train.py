@@ -60,7 +60,7 @@ def test_accumulated_batches_are_reduced_once_and_weighted_alike(ranks: dict[str
     whole = train(alone, 3, 1)
     one, other = ranks["accumulated"]
     assert one["steps"] == other["steps"] == whole["steps"] == 2
-    assert one["seen"]["reductions"] == [0.0], "only the first batch of the first step is not reduced"
+    assert one["seen"]["unreduced"] == [0.0], "only the first batch of the first step is not reduced"
     assert_equal(one["state"], whole["state"], atol=2e-6)
     assert_equal(other["state"], whole["state"], atol=2e-6)
 

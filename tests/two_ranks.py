@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Steps(L.Callback):
     """Notes what a test wants to see of each batch."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, list[float]] = {"rate": [], "noise": [], "chance": [], "reductions": []}
+        self.seen: dict[str, list[float]] = {"rate": [], "noise": [], "chance": [], "unreduced": []}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -108,7 +108,7 @@ def train(task: AnimationTask, batches: int, devices: int, **options: Any) -> di
         callbacks=[RandomState(), steps, *options.pop("callbacks", [])],
         **options,
     )
-    with counted_reductions(steps.seen["reductions"]):
+    with unreduced_batches(steps.seen["unreduced"]):
         trainer.fit(task, Batches(batches))
     return {
         "state": task.animator.state_dict(),
@@ -118,7 +118,7 @@ def train(task: AnimationTask, batches: int, devices: int, **options: Any) -> di
     }
 
 
-class counted_reductions:  # a context manager
+class unreduced_batches:  # a context manager
     """Counts backward passes after which gradients are reduced."""
 
     def __init__(self, counts: list[float]) -> None:
@@ -142,8 +142,6 @@ class SkewedTimer(Timer):
     """A clock that goes twice as fast on the second process."""
 
     def time_elapsed(self, stage: Any = "train") -> float:
-        import os
-
         spent = super().time_elapsed(stage)
         return spent * (1 + int(os.environ.get("LOCAL_RANK", "0")))
 
@@ -155,10 +153,8 @@ def cases(devices: int) -> Iterator[tuple[str, dict[str, Any]]]:
     summed = AnimationTask(without_batch_statistics(), PICTURES, accumulate=2, **plain)  # type: ignore[arg-type]
     yield "accumulated", train(summed, 3, devices)
     timed = AnimationTask(tiny_animator(), {**PICTURES, "rate": 1e-4, "leakage": 0.1}, warmup_steps=1)
-    began = time.monotonic()
     asking = ProgressFile(f"{sys.argv[1]}/progress.json", every=0.0)  # the first process alone asks how far it is
     yield "timed", train(timed, 12, devices, callbacks=[SkewedTimer(duration={"seconds": 60}), asking])
-    print(f"{time.monotonic() - began:.1f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":
