@@ -9,11 +9,11 @@ import torch
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from sfdkit.animate import animate_track, read_motion
+from sfdkit.apply.animate import animate_track, read_motion
+from sfdkit.apply.face import render
+from sfdkit.apply.motion_track import FLOAT_BITS, MotionTrack, compressed_size, motion_fingerprint
 from sfdkit.checkpoint import load_animator
-from sfdkit.face import render
 from sfdkit.model.animator import FaceAnimator
-from sfdkit.motion_track import FLOAT_BITS, MotionTrack, compressed_size, motion_fingerprint
 from sfdkit.puppets.clips import make_clip
 from sfdkit.puppets.factors import sample_identity, sample_motion
 from sfdkit.puppets.render import render as draw

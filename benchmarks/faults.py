@@ -1,7 +1,7 @@
 """What each fault costs: ``python -m benchmarks.faults`` writes ``docs/faults.md``.
 
 Every row is an epoch of validation, which reads each clip once in a fixed order, over S3 on this machine with two
-workers, through a proxy that breaks answers (``benchmarks.proxy``) or from shards that were damaged. It is compared
+workers, through a proxy that breaks answers (``tests.servers.proxy``) or from shards that were damaged. It is compared
 with the same epoch read from disk: what is missing, what is out of order, and how long it took.
 """
 
@@ -27,17 +27,17 @@ from pathlib import Path
 from jsonargparse import auto_cli
 from PIL import Image
 
-from benchmarks.loopback import serve_s3
-from benchmarks.proxy import KINDS, Chooser, Fault, FaultProxy, always, first, never, random_faults, scripted
-from sfdkit.data.commands import pack_puppets
-from sfdkit.data.format import clip_table, frame_bytes, pack_frames, pack_table
-from sfdkit.data.index import load_index, save_index
 from sfdkit.data.loader import EpochLoader
-from sfdkit.data.reader import read_members
+from sfdkit.data.pack.commands import pack_puppets
 from sfdkit.data.settings import StreamSettings
-from sfdkit.data.shards import ShardSet
+from sfdkit.data.shard_set import ShardSet
+from sfdkit.data.shards.format import clip_table, frame_bytes, pack_frames, pack_table
+from sfdkit.data.shards.index import load_index, save_index
+from sfdkit.data.shards.reader import read_members
 from sfdkit.errors import SfdkitError
 from sfdkit.storage import Storage, StorageSettings
+from tests.servers.loopback import serve_s3
+from tests.servers.proxy import KINDS, Chooser, Fault, FaultProxy, always, first, never, random_faults, scripted
 
 TAR = r"\.tar$"
 SHARD = "train-00001.tar"

@@ -171,7 +171,7 @@ def lower(plan: Plan, precision: str) -> AbstractContextManager[Any]:
 def make_task(resolution: int, device: torch.device) -> Any:
     """Return the whole training task of experiments/puppets64.yaml for another resolution, on a device."""
     from benchmarks.throughput import animator_for
-    from sfdkit.task import AnimationTask
+    from sfdkit.train.task import AnimationTask
 
     model = yaml.safe_load((ROOT / "experiments/puppets64.yaml").read_text())["model"]
     weights = {name: weight for name, weight in model["weights"].items() if name != "perceptual"}
@@ -180,9 +180,9 @@ def make_task(resolution: int, device: torch.device) -> Any:
 
 def training_step(resolution: int, sources: int, precision: str, compiled: bool, plan: Plan) -> Callable[[], None]:
     """Return a function that does what a training does with a batch: send, augment, render, judge, learn, average."""
-    from sfdkit.augment import DriverViewAugmentation
-    from sfdkit.callbacks import WeightAverage
-    from sfdkit.gradients import prepare_step
+    from sfdkit.data.augment import DriverViewAugmentation
+    from sfdkit.train.callbacks import WeightAverage
+    from sfdkit.train.gradients import prepare_step
     from sfdkit.types import FrameBatch
 
     device = plan.device

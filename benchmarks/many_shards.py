@@ -16,8 +16,8 @@ from jsonargparse import auto_cli
 
 from sfdkit.data.bench import run
 from sfdkit.data.bench_peers import OURS, Job
-from sfdkit.data.commands import pack_puppets
-from sfdkit.data.index import load_index, save_index
+from sfdkit.data.pack.commands import pack_puppets
+from sfdkit.data.shards.index import load_index, save_index
 
 CLIPS = 64
 

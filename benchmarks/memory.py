@@ -15,8 +15,8 @@ import torch
 from jsonargparse import auto_cli
 from torch import Tensor, nn
 
-from sfdkit.task import AnimationTask
-from sfdkit.training import build
+from sfdkit.train.command import build
+from sfdkit.train.task import AnimationTask
 from sfdkit.types import FrameBatch
 
 MIB = 2**20

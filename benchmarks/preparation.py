@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 from jsonargparse import auto_cli
 
-import sfdkit.data.sources as sources
-from sfdkit.data.crop import CropMethod, CropRule, FaceSettings, Place
-from sfdkit.data.detect import FaceWatcher
-from sfdkit.data.identities import frame_sources
-from sfdkit.data.options import make_cut
-from sfdkit.data.sources import FrameSource, find_videos
-from sfdkit.data.spool import encode_jpeg
+import sfdkit.data.pack.sources as sources
+from sfdkit.data.pack.identities import frame_sources
+from sfdkit.data.pack.options import make_cut
+from sfdkit.data.pack.sources import FrameSource, find_videos
+from sfdkit.data.pack.spool import encode_jpeg
 from sfdkit.errors import DataError
+from sfdkit.media.crop import CropMethod, CropRule, FaceSettings, Place
+from sfdkit.media.detect import FaceWatcher
 
 Result = TypeVar("Result")
 

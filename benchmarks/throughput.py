@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from jsonargparse import auto_cli
 
-from sfdkit.data.commands import pack_puppets
-from sfdkit.data.index import load_index
+from sfdkit.data.pack.commands import pack_puppets
+from sfdkit.data.shards.index import load_index
 from sfdkit.device import choose_device
 from sfdkit.losses import Objective
 from sfdkit.model.animator import FaceAnimator

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from sfdkit.data.layout import DataSet, Found, Stretch, no_layout, require_root
 from sfdkit.data.module import FramesDataModule
-from sfdkit.data.picture import PICTURE_SUFFIXES
-from sfdkit.data.sources import Skip
+from sfdkit.data.pack.layout import DataSet, Found, Stretch, no_layout, require_root
+from sfdkit.data.pack.sources import Skip
+from sfdkit.media.picture import PICTURE_SUFFIXES
 
 LAYOUTS = ("<person>/Image/<frame>.jpg: a folder for each of the people, https://github.com/wywu/ReenactGAN",)
 

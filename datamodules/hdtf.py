@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from sfdkit.data.box import Box, Square
-from sfdkit.data.layout import DataSet, Found, Stretch, no_layout, read_lines, require_one, require_root
 from sfdkit.data.module import FramesDataModule
-from sfdkit.data.sources import Skip
+from sfdkit.data.pack.layout import DataSet, Found, Stretch, no_layout, read_lines, require_one, require_root
+from sfdkit.data.pack.sources import Skip
 from sfdkit.errors import DataError
+from sfdkit.media.box import Box, Square
 
 PARTS = ("RD", "WDA", "WRA")
 """Radio, and the weekly addresses of Democrats and of Republicans."""

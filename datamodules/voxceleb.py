@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from sfdkit.data.box import Box, Square, Track
-from sfdkit.data.layout import (
+from sfdkit.data.module import FramesDataModule
+from sfdkit.data.pack.layout import (
     DataSet,
     Found,
     Split,
@@ -20,11 +20,11 @@ from sfdkit.data.layout import (
     require_one,
     require_root,
 )
-from sfdkit.data.module import FramesDataModule
-from sfdkit.data.picture import PICTURE_SUFFIXES
-from sfdkit.data.sources import Skip
-from sfdkit.data.video import VIDEO_SUFFIXES
+from sfdkit.data.pack.sources import Skip
 from sfdkit.errors import DataError
+from sfdkit.media.box import Box, Square, Track
+from sfdkit.media.picture import PICTURE_SUFFIXES
+from sfdkit.media.video import VIDEO_SUFFIXES
 
 LAYOUTS = (
     "{train,test}/<person>#<video>#<start>#<end>.mp4, or a folder of pictures of that name: cropped by the scripts of "

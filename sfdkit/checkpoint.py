@@ -12,9 +12,9 @@ from jsonargparse import ArgumentParser
 from jsonargparse import Namespace as ParsedNamespace
 from torch import Tensor
 
+from sfdkit.config.parser import explain
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator
-from sfdkit.parsing import explain
 
 KEY = "sfdkit"
 AVERAGE_KEY = "animator_average"

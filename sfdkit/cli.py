@@ -99,7 +99,7 @@ def _dispatch(arguments: list[str]) -> None:
     _quiet()
     _look_here()
     if command in TRAINER_COMMANDS:
-        from sfdkit.training import run
+        from sfdkit.train.command import run
 
         run(arguments)
         return
@@ -110,14 +110,14 @@ def _dispatch(arguments: list[str]) -> None:
                 if arguments[1:] and not arguments[1].startswith("-")
                 else "usage: sfdkit model summary --config FILE [--config FILE ...] [overrides as for sfdkit fit]"
             )
-        from sfdkit.training import summary
+        from sfdkit.train.command import summary
 
         summary(arguments[2:])
         return
     from jsonargparse import auto_cli
 
-    from sfdkit.compose import config_files, read_config
-    from sfdkit.parsing import OneLineParser
+    from sfdkit.config.compose import config_files, read_config
+    from sfdkit.config.parser import OneLineParser
 
     for file in config_files(arguments):
         read_config(Path(file))
@@ -128,23 +128,23 @@ def _dispatch(arguments: list[str]) -> None:
 def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
     """Return the functions behind a command; imported only now, since each pulls in its own libraries."""
     if command == "animate":
-        from sfdkit.animate import animate
+        from sfdkit.apply.animate import animate
 
         return animate
     if command == "edit":
-        from sfdkit.edit import edit
+        from sfdkit.apply.edit import edit
 
         return edit
     if command == "interpolate":
-        from sfdkit.edit import interpolate
+        from sfdkit.apply.edit import interpolate
 
         return interpolate
     if command == "motion":
-        from sfdkit.extract import extract
+        from sfdkit.apply.extract import extract
 
         return {"extract": extract}
     if command == "evaluate":
-        from sfdkit.evaluate import evaluate
+        from sfdkit.evaluate.command import evaluate
 
         return evaluate
     if command == "bench":
@@ -156,20 +156,20 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
 
         return {"run": run, "report": report}
     if command == "measure":
-        from sfdkit.measure.commands import train
+        from sfdkit.face_networks.commands import train
 
         return {"train": train}
     if command == "prepare":
-        from sfdkit.data.commands import pack_videos
-        from sfdkit.data.prepare import commands
+        from sfdkit.data.pack.commands import pack_videos
+        from sfdkit.data.pack.prepare import commands
 
         return {**commands(), "clips": pack_videos}
     if command == "crop":
-        from sfdkit.data.preview import preview
+        from sfdkit.data.pack.preview import preview
 
         return {"preview": preview}
     if command == "shards":
-        from sfdkit.data.commands import check, copy, ls, pack_images, pack_puppets, pack_videos
+        from sfdkit.data.pack.commands import check, copy, ls, pack_images, pack_puppets, pack_videos
 
         packs = {"puppets": pack_puppets, "videos": pack_videos, "images": pack_images}
         return {"pack": packs, "ls": ls, "copy": copy, "check": check}

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sfdkit.errors import ConfigError, DataError
-from sfdkit.report import make_folder
+from sfdkit.files import make_folder
 
 SUFFIX = ".safetensors"
 

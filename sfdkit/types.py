@@ -35,7 +35,7 @@ class SkipCount(NamedTuple):
     shard: str
     """Name or address of the shard."""
     reason: str
-    """See :data:`sfdkit.data.reader.SkipReason`."""
+    """See :data:`sfdkit.data.shards.reader.SkipReason`."""
     rows: int
     message: str
     """What was wrong the first time."""
@@ -69,9 +69,9 @@ class Clip(TypedDict):
     key: str
     """Unique name within the data set: no dots, no ``#``, no slashes."""
     meta: dict[str, Any]
-    """The json: see :mod:`sfdkit.data.format`."""
+    """The json: see :mod:`sfdkit.data.shards.format`."""
     frames: bytes
-    """All JPEG pictures of the clip, packed: see :mod:`sfdkit.data.format`."""
+    """All JPEG pictures of the clip, packed: see :mod:`sfdkit.data.shards.format`."""
 
 
 class Descriptors(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sfdkit.measure.types import Measured
+from sfdkit.face_networks.types import Measured
 
 
 class BrightnessMeasurer:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from sfdkit.data.engines import EngineName
-from sfdkit.data.format import ClipMeta
-from sfdkit.data.pack import ShardOptions, pack
-from sfdkit.data.packed import PackReport
-from sfdkit.data.sources import ClipSource, CutClip, Skip
+from sfdkit.data.pack.engines import EngineName
+from sfdkit.data.pack.packed import PackReport
+from sfdkit.data.pack.sources import ClipSource, CutClip, Skip
+from sfdkit.data.pack.writer import ShardOptions, pack
+from sfdkit.data.shards.format import ClipMeta
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sfdkit.data.format import SCHEMA, ShardIndex, pack_frames
-from sfdkit.data.index import describe_shard, load_index, save_index
+from sfdkit.data.shards.format import SCHEMA, ShardIndex, pack_frames
+from sfdkit.data.shards.index import describe_shard, load_index, save_index
 
 
 def frame_colour(clip: int, frame: int) -> tuple[int, int, int]:

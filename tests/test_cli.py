@@ -12,7 +12,7 @@ from PIL import Image
 
 from sfdkit import __version__
 from sfdkit.cli import OWN_COMMANDS, TRAINER_COMMANDS, main
-from sfdkit.training import build
+from sfdkit.train.command import build
 from tests.running import EXPERIMENTS, SLOTS, config, fit, logging_to, make_data, small
 
 
@@ -216,7 +216,7 @@ def test_what_is_no_checkpoint(
 def test_a_summary_needs_no_accelerator(
     file: str, above: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sfdkit.training.summary_table", lambda animator: f"{type(animator).__name__} is built")
+    monkeypatch.setattr("sfdkit.train.command.summary_table", lambda animator: f"{type(animator).__name__} is built")
     small_parts = ["--model.animator.init_args.generator.init_args.width=4", "--model.discriminator=null"]
     given = [*small_parts, "--model.weights.adversarial=0", f"--{ENCODER}.init_args.pretrained=false"]
     assert main(["model", "summary", *config(file, *above), *given]) == 0

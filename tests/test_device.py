@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from sfdkit.device import prepare, training_precision, training_processes
-from sfdkit.evaluate import _batch_for
+from sfdkit.evaluate.command import _batch_for
+from sfdkit.evaluate.samples import frame_batches, read_samples
 from sfdkit.metrics.exact import exact, place_for_exact
-from sfdkit.samples import frame_batches, read_samples
 from tests.written import write_puppets
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +90,7 @@ def test_batches_of_an_evaluation_follow_device_and_resolution() -> None:
 
 @pytest.mark.parametrize("size", [1, 4, 5, 64])
 def test_batches_hold_frames_of_several_clips_in_order(size: int, tmp_path: Path) -> None:
-    from sfdkit.data.index import load_index
+    from sfdkit.data.shards.index import load_index
 
     folder = write_puppets(tmp_path / "puppets", shards=(3,), frames=4)
     samples = read_samples(folder, load_index(folder), None, 2)

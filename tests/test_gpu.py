@@ -18,23 +18,23 @@ import torch
 from torch import Tensor
 from torchvision.models import vgg19
 
-from sfdkit.animate import animate
-from sfdkit.augment import DriverViewAugmentation
-from sfdkit.callbacks import WeightAverage
+from sfdkit.apply.animate import animate
 from sfdkit.checkpoint import load_animator
+from sfdkit.data.augment import DriverViewAugmentation
 from sfdkit.device import prepare
-from sfdkit.evaluate import evaluate
+from sfdkit.evaluate.command import evaluate
+from sfdkit.face_networks.commands import train as train_regressor
+from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.losses import OF_NETWORKS, TERMS, Crossed, Objective, Step
 from sfdkit.losses.perceptual import WEIGHTS_VARIABLE
-from sfdkit.measure.commands import train as train_regressor
-from sfdkit.measure.types import MeasureSettings
-from sfdkit.task import AnimationTask
+from sfdkit.train.callbacks import WeightAverage
+from sfdkit.train.task import AnimationTask
+from tests.data.test_augment import make_batch
 from tests.running import EXPERIMENTS, SLOTS, config, fit, logging_to, make_data, small
-from tests.test_augment import make_batch
-from tests.test_training import WITH_GAN
-from tests.test_waiting import CROSSED
 from tests.tiny import tiny_animator
-from tests.waiting import waits
+from tests.train.test_training import WITH_GAN
+from tests.train.test_waiting import CROSSED
+from tests.train.waiting import waits
 from tests.written import lively_animator, puppet_frames, write_checkpoint, write_puppets, write_video
 
 pytestmark = pytest.mark.gpu

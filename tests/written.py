@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torchvision.io import encode_jpeg
 
-from sfdkit.data.format import SCHEMA, ClipMeta, ShardIndex, pack_frames
-from sfdkit.data.index import describe_shard, save_index
-from sfdkit.data.video import VideoWriter
+from sfdkit.data.shards.format import SCHEMA, ClipMeta, ShardIndex, pack_frames
+from sfdkit.data.shards.index import describe_shard, save_index
+from sfdkit.media.video import VideoWriter
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.puppets.clips import make_clip
 from tests.tiny import tiny_animator

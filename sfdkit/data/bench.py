@@ -24,9 +24,9 @@ from typing import Any, NamedTuple, TypedDict
 import torch
 
 from sfdkit.data.bench_peers import COPIES, OURS, PEERS, Job, Stretch, job_text, missing, processes
-from sfdkit.data.index import index_clips, load_index
+from sfdkit.data.shards.index import index_clips, load_index
 from sfdkit.errors import ConfigError, DataError, did_you_mean
-from sfdkit.report import require_apart
+from sfdkit.files import require_apart
 from sfdkit.storage import Storage
 
 SCHEMA = "sfdkit.bench/1"

@@ -1,7 +1,8 @@
 """The loaders that ``sfdkit bench stream`` compares, and one measurement of one of them, in a process of its own.
 
-All give the same: clips in random order, ``rows_per_clip`` rows of each, decoded by :mod:`sfdkit.data.decode`, in
-batches of uint8. litdata and mosaicml read a copy of the clips in their own format, made before anything is measured.
+All give the same: clips in random order, ``rows_per_clip`` rows of each, decoded by :mod:`sfdkit.data.shards.decode`,
+in batches of uint8. litdata and mosaicml read a copy of the clips in their own format, made before anything is
+measured.
 
 ``python -m sfdkit.data.bench_peers JOB`` takes a :class:`Job` as json and prints the answer as the last line.
 """
@@ -28,12 +29,12 @@ import webdataset as wds
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sfdkit.data.access import read_good_clips
-from sfdkit.data.decode import decode_frames
 from sfdkit.data.loader import EpochLoader
 from sfdkit.data.pairs import choose_frames
 from sfdkit.data.settings import StreamSettings
-from sfdkit.data.shards import ShardSet
+from sfdkit.data.shard_set import ShardSet
+from sfdkit.data.shards.access import read_good_clips
+from sfdkit.data.shards.decode import decode_frames
 from sfdkit.errors import SfdkitError
 from sfdkit.storage import Storage
 from sfdkit.storage.urls import redact, scheme_of

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfdkit.augment import DriverViewAugmentation
-from sfdkit.data.index import load_index, require_shards
+from sfdkit.data.augment import DriverViewAugmentation
 from sfdkit.data.loader import EpochLoader
 from sfdkit.data.plan import generator
 from sfdkit.data.settings import StreamSettings
-from sfdkit.data.shards import Folder, ShardSet
+from sfdkit.data.shard_set import Folder, ShardSet
+from sfdkit.data.shards.index import load_index, require_shards
 from sfdkit.errors import ConfigError, ShardError
 from sfdkit.storage import Storage, StorageSettings, storages
 from sfdkit.storage.urls import redact

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from sfdkit.data.plan import RankPlan, training_ranges, whole_ranges
-from sfdkit.data.reader import SkipReason
-from sfdkit.data.shards import ShardSet
+from sfdkit.data.shard_set import ShardSet
+from sfdkit.data.shards.reader import SkipReason
 from sfdkit.types import FrameBatch
 
 

@@ -26,13 +26,13 @@ import webdataset as wds
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from sfdkit.data.access import ClipBytes, Damage, read_range
-from sfdkit.data.decode import decode_frames
 from sfdkit.data.pairs import choose_frames, spread_frames
 from sfdkit.data.plan import RankPlan, generator, ranges_of, shuffled
 from sfdkit.data.readahead import ReadAhead
-from sfdkit.data.reader import ClipError, parse_clip
 from sfdkit.data.settings import Delivered, Failure, Skip, StreamSettings, StreamState
+from sfdkit.data.shards.access import ClipBytes, Damage, read_range
+from sfdkit.data.shards.decode import decode_frames
+from sfdkit.data.shards.reader import ClipError, parse_clip
 from sfdkit.errors import SfdkitError
 from sfdkit.types import Clip, FrameBatch
 

@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from sfdkit.face_networks.embedder import load_embedder
 from sfdkit.losses.term import LossTerm
-from sfdkit.measure.embedder import load_embedder
 
 
 class IdentityTerm(LossTerm):
@@ -19,7 +19,7 @@ class IdentityTerm(LossTerm):
     Used so with ArcFace for instance in https://arxiv.org/abs/1912.13457.
 
     Args:
-        network: File of the network, see :func:`sfdkit.measure.embedder.load_embedder`.
+        network: File of the network, see :func:`sfdkit.face_networks.embedder.load_embedder`.
 
     Raises:
         ConfigError: The file is missing, of another kind, or gradients cannot go through it.

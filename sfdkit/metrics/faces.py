@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfdkit.errors import ConfigError
-from sfdkit.measure.types import Measured
+from sfdkit.face_networks.types import Measured
 from sfdkit.metrics.exact import exact
 
 POINTS = 68
 """Landmarks of iBUG, from which openness is read."""
 
 POSE = ("yaw", "pitch", "roll")
-"""Names of the columns of :attr:`~sfdkit.measure.types.Measured.pose`."""
+"""Names of the columns of :attr:`~sfdkit.face_networks.types.Measured.pose`."""
 
 
 def landmark_error(one: Tensor, other: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from sfdkit.measure.files import Convention, NetworkFile
+from sfdkit.face_networks.files import Convention, NetworkFile
 from sfdkit.metrics.exact import place_for_exact
 from sfdkit.model.encoders import PooledTimm
 from sfdkit.ranks import ranks
@@ -31,7 +31,7 @@ class FileFeatures(nn.Module):
 
     Args:
         path: A .onnx or TorchScript file; a YAML beside it says what pictures it wants, see
-            :class:`sfdkit.measure.files.Convention`. By default 299 x 299 on [-1, 1], as Inception v3 wants them.
+            :class:`sfdkit.face_networks.files.Convention`. By default 299 x 299 on [-1, 1], as Inception v3 wants them.
     """
 
     def __init__(self, path: str | Path) -> None:

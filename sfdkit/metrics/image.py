@@ -3,7 +3,7 @@
 Legend: ``F`` frames, ``C H W`` image.
 
 Figures of different papers do not compare: they differ in crop, resolution and definition. Here a value belongs to one
-frame; means are taken over the frames of a video and then over videos, see :mod:`sfdkit.rows`.
+frame; means are taken over the frames of a video and then over videos, see :mod:`sfdkit.evaluate.rows`.
 """
 
 from __future__ import annotations

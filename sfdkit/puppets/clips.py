@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfdkit.data.format import ClipMeta
+from sfdkit.data.shards.format import ClipMeta
 from sfdkit.errors import DataError
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors, Split, groups, sample_identity, sample_motion
 from sfdkit.puppets.render import render

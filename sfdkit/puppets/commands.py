@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from sfdkit.data.video import VideoWriter, require_fps
 from sfdkit.errors import ConfigError
+from sfdkit.media.video import VideoWriter, require_fps
 from sfdkit.puppets.clips import to_bytes
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors, Split, sample_identity, sample_motion
 from sfdkit.puppets.render import render

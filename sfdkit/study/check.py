@@ -14,14 +14,14 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from sfdkit.data.index import load_index
+from sfdkit.data.shards.index import load_index
 from sfdkit.errors import ConfigError, SfdkitError, did_you_mean
-from sfdkit.evaluate import evaluate
+from sfdkit.evaluate.command import evaluate
 from sfdkit.model.summary import gmac_per_driven_frame, parameters
 from sfdkit.study.jobs import Job
 from sfdkit.study.spec import Study
-from sfdkit.task import AnimationTask
-from sfdkit.training import build
+from sfdkit.train.command import build
+from sfdkit.train.task import AnimationTask
 
 _HERE = ("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", "--trainer.precision=32-true")
 """A check may run where the accelerator of the training is not."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sfdkit.errors import ConfigError, SfdkitError
-from sfdkit.report import make_folder
+from sfdkit.files import make_folder
 from sfdkit.study.engines import EngineName, LocalEngine, ray_engine, run_jobs, slurm_script, submit
 from sfdkit.study.jobs import Job, plan, read_json
 from sfdkit.study.report import write_report

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from sfdkit.cluster import ray_cluster
+from sfdkit.data.pack.cluster import ray_cluster
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.study.jobs import Job
 from sfdkit.study.view import View

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import yaml
 
 from sfdkit import __version__
-from sfdkit.compose import composed_files
+from sfdkit.config.compose import composed_files
 from sfdkit.errors import ConfigError
 from sfdkit.study.spec import Run, Study
 
@@ -84,10 +84,10 @@ class Job:
             f"{logger}.init_args.version=",
             "--checkpoint.save_last=false",  # LastCheckpoint writes, at the very end as well
             "--checkpoint.save_top_k=0",
-            "--trainer.callbacks+=sfdkit.callbacks.LastCheckpoint",
+            "--trainer.callbacks+=sfdkit.train.callbacks.LastCheckpoint",
             f"--trainer.callbacks.path={self.checkpoint}",
             f"--trainer.callbacks.every={self.checkpoint_every}",
-            "--trainer.callbacks+=sfdkit.callbacks.ProgressFile",
+            "--trainer.callbacks+=sfdkit.train.callbacks.ProgressFile",
             f"--trainer.callbacks.path={self.folder / 'progress.json'}",
         ]
 

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from sfdkit.errors import DataError
-from sfdkit.report import Value
+from sfdkit.files import Value
 from sfdkit.study.compare import Difference, Spread, difference, spread
 from sfdkit.study.curves import Band, bands, read_curves
 from sfdkit.study.jobs import Job, read_json

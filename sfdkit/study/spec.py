@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import yaml
 
-from sfdkit.compose import composed_files
+from sfdkit.config.compose import composed_files
 from sfdkit.errors import ConfigError, did_you_mean
 
 FILE = "study.yaml"

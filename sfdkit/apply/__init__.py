@@ -1,0 +1,1 @@
+"""Using a trained animator: animate, edit, interpolate, motion tracks."""

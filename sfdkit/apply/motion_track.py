@@ -1,0 +1,222 @@
+"""Motion tracks: the motion of a clip as coefficients over time, a few numbers per frame instead of pictures.
+
+Legend: ``T`` frames, ``M`` motion coefficients.
+
+A track is stored as float32, or rounded to 2 to 8 bits per coefficient: with the smallest and the largest value of each
+coefficient in the track, ``value = offset + step * code``, ``step = (largest - smallest) / (2**bits - 1)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sfdkit.apply.axes import basis_fingerprint
+from sfdkit.errors import CheckpointError, ConfigError, DataError
+from sfdkit.media.video import require_fps
+from sfdkit.model.animator import FaceAnimator
+from sfdkit.tensor_file import check_suffix, read_tensors, write_tensors
+
+SCHEMA = "sfdkit.motion/1"
+FLOAT_BITS = 32
+CODE_BITS = range(2, 9)
+
+
+def motion_fingerprint(animator: FaceAnimator) -> str:
+    """Return 16 hexadecimal digits that tell apart models whose motion coefficients mean different things.
+
+    Hashed are the basis, and weights and sizes of the branch that reads motion.
+    """
+    encoder = animator.driving_encoder or animator.encoder
+    digest = hashlib.sha256(f"{basis_fingerprint(animator.descriptors)} {encoder.resolution}".encode())
+    for part in (encoder, animator.motion_head):
+        for name, value in sorted(part.state_dict().items()):
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Codes(NamedTuple):
+    """Coefficients rounded to a few bits."""
+
+    codes: Tensor
+    """T M uint8, each from 0 to ``2**bits - 1``."""
+    offset: Tensor
+    """M: the value of code 0."""
+    step: Tensor
+    """M: from one code to the next; 0 where a coefficient never changes."""
+
+    def values(self) -> Tensor:
+        """Return the coefficients, T M float32, each off by at most half a step."""
+        return self.offset + self.step * self.codes.float()
+
+
+def quantise(motion: Tensor, bits: int) -> Codes:
+    """Round coefficients T M to ``bits`` bits.
+
+    Raises:
+        ConfigError: ``bits`` is not from 2 to 8.
+    """
+    if bits not in CODE_BITS:
+        raise ConfigError(f"bits: {bits} is not possible; give 2 to 8, or {FLOAT_BITS} for floats as they are")
+    motion = motion.detach().float().cpu()
+    offset, largest = motion.amin(0), motion.amax(0)
+    step = (largest - offset) / (2**bits - 1)
+    codes = torch.where(step > 0, (motion - offset) / step, 0.0).round().clamp(0, 2**bits - 1)
+    return Codes(codes.to(torch.uint8), offset, step)
+
+
+@dataclass(frozen=True, eq=False)
+class MotionTrack:
+    """The motion of one clip."""
+
+    motion: Tensor
+    """T M float32, as the file holds it: rounded where ``bits`` is below 32."""
+    fps: float
+    """Frames per second."""
+    model: str
+    """:func:`motion_fingerprint` of the model that read the clip."""
+    clip: str
+    """Name of the clip."""
+    bits: int = FLOAT_BITS
+    """Bits per coefficient in the file: 2 to 8, or 32."""
+
+    def rounded(self, bits: int) -> MotionTrack:
+        """Return the track as it comes back from a file with ``bits`` bits per coefficient.
+
+        Raises:
+            ConfigError: ``bits`` is neither 2 to 8 nor 32.
+        """
+        motion = self.motion if bits == FLOAT_BITS else quantise(self.motion, bits).values()
+        return MotionTrack(motion, self.fps, self.model, self.clip, bits)
+
+    def at_rate(self, fps: float) -> MotionTrack:
+        """Return the track at another frame rate, linear between its frames; its length in seconds stays.
+
+        Raises:
+            ConfigError: ``fps`` is out of its range.
+        """
+        require_fps(fps)
+        frames = max(1, round(len(self.motion) * fps / self.fps))
+        at = (torch.arange(frames, dtype=torch.float64) * self.fps / fps).clamp(max=len(self.motion) - 1)
+        before = at.long().clamp(max=max(0, len(self.motion) - 2))
+        after = (before + 1).clamp(max=len(self.motion) - 1)
+        weight = (at - before)[:, None].float()
+        motion = torch.lerp(self.motion[before], self.motion[after], weight)
+        return MotionTrack(motion, fps, self.model, self.clip, FLOAT_BITS)
+
+    def save(self, path: str | Path) -> None:
+        """Write the track; the file appears whole or not at all.
+
+        Args:
+            path: A .safetensors file. With ``bits`` below 32 each code takes one byte in it: see
+                :func:`compressed_size` for what a transmission needs.
+
+        Raises:
+            ConfigError: Another suffix.
+            DataError: The file cannot be written.
+        """
+        path = check_suffix(path, "output")
+        about = {
+            "schema": SCHEMA,
+            "model": self.model,
+            "clip": self.clip,
+            "fps": repr(self.fps),
+            "bits": str(self.bits),
+        }
+        if self.bits == FLOAT_BITS:
+            write_tensors(path, {"motion": self.motion.float()}, about)
+        else:
+            write_tensors(path, quantise(self.motion, self.bits)._asdict(), about)
+
+    @classmethod
+    def load(cls, path: str | Path, animator: FaceAnimator | None = None) -> Self:
+        """Read a track.
+
+        Args:
+            path: A file that :meth:`save` wrote.
+            animator: The model that is to be moved by it; None leaves open whether the two belong together.
+
+        Raises:
+            CheckpointError: The track was read by another model.
+            DataError: No such file, damaged, or with other content.
+        """
+        path = Path(path)
+        _, about = read_tensors(path, SCHEMA, (), ("model", "clip", "fps", "bits"))
+        try:
+            fps, bits = float(about["fps"]), int(about["bits"])
+        except ValueError as error:
+            raise DataError(f"{path} is damaged ({error}): extract the motion again") from error
+        if bits == FLOAT_BITS:
+            motion = read_tensors(path, SCHEMA, ("motion",), ())[0]["motion"]
+        else:
+            motion = Codes(**read_tensors(path, SCHEMA, Codes._fields, ())[0]).values()
+        if motion.dim() != 2 or not len(motion) or not (math.isfinite(fps) and fps > 0 and motion.isfinite().all()):
+            raise DataError(
+                f"{path} is no usable track: coefficients of shape {tuple(motion.shape)} at {fps:g} frames per second, "
+                "of which there must be at least one, all finite; extract the motion again"
+            )
+        track = cls(motion, fps, about["model"], about["clip"], bits)
+        if animator is not None:
+            track.require(animator, path)
+        return track
+
+    def require(self, animator: FaceAnimator, path: str | Path) -> None:
+        """Make sure that the track's coefficients mean to ``animator`` what they meant to the model that read them.
+
+        Raises:
+            CheckpointError: They do not.
+        """
+        own = motion_fingerprint(animator)
+        if self.model != own or self.motion.shape[1] != animator.descriptors.motion_size:
+            raise CheckpointError(
+                f"{path} was read from {self.clip} by another model ({self.model} with {self.motion.shape[1]} "
+                f"coefficients; this checkpoint has {own} with {animator.descriptors.motion_size}), to whose "
+                "coefficients this one gives another meaning; extract the motion again with this checkpoint"
+            )
+
+
+def compressed_size(track: MotionTrack) -> int:
+    """Return the bytes of a track after lossless compression of its frame differences.
+
+    The first frame, then each frame's difference to the one before it, coefficient after coefficient, through zlib at
+    its highest level: of codes modulo 256, of floats the exclusive or of their bits, byte planes apart. The whole track
+    is compressed at once, so this is the size of a file, not that of a stream without delay.
+    """
+    if track.bits == FLOAT_BITS:
+        bits = track.motion.float().numpy().astype("<f4").view(np.uint32)
+        change = bits.copy()
+        change[1:] ^= bits[:-1]
+        planes = np.ascontiguousarray(change.T).view(np.uint8).reshape(change.shape[1], -1, 4).transpose(2, 0, 1)
+        return len(zlib.compress(np.ascontiguousarray(planes).tobytes(), 9))
+    codes = quantise(track.motion, track.bits).codes
+    change = functional.pad(codes[1:].short() - codes[:-1].short(), (0, 0, 1, 0)).remainder(256).to(torch.uint8).numpy()
+    change[0] = codes[0].numpy()
+    return len(zlib.compress(np.ascontiguousarray(change.T).tobytes(), 9))
+
+
+def rate_line(track: MotionTrack, driving_bytes: int) -> str:
+    """Say what a track needs per second, beside the clip that it was read from.
+
+    Args:
+        track: Of ``T / fps`` seconds.
+        driving_bytes: Size of the driving file as it came, sound included.
+    """
+    frames, size = track.motion.shape
+    seconds = frames / track.fps
+    plain = size * track.bits * track.fps / 1000
+    packed = compressed_size(track) * 8 / seconds / 1000
+    text = f"{size} coefficients x {track.bits} bits x {track.fps:g} fps = {plain:.2f} kbit/s"
+    text += f", {packed:.2f} kbit/s after zlib on frame differences"
+    if track.bits != FLOAT_BITS:
+        text += f" (and {2 * 4 * size} bytes once, for offsets and steps)"
+    return f"{text}; {track.clip} itself: {driving_bytes * 8 / seconds / 1000:.1f} kbit/s"

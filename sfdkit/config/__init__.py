@@ -1,0 +1,1 @@
+"""YAML experiments and the command line's parser."""

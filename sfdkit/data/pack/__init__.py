@@ -1,0 +1,1 @@
+"""Making shards: sources, encoding, splits, copies and checks."""

@@ -1,0 +1,179 @@
+"""``sfdkit crop preview``: one picture that shows what the cropper sees and cuts, before hours are spent on packing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from sfdkit.data.pack.identities import frame_sources
+from sfdkit.data.pack.options import make_cut, require
+from sfdkit.data.pack.sources import Cut, FrameSource, find_picture_folders, find_videos
+from sfdkit.errors import DataError
+from sfdkit.files import require_apart
+from sfdkit.media.box import Box
+from sfdkit.media.crop import CropMethod, CropRule, FaceSettings, Place, Refusal, crop_resize
+from sfdkit.media.detect import Face
+from sfdkit.media.picture import natural_key
+
+_FOUND, _CUT, _LOST = (255, 200, 0), (0, 220, 90), (230, 40, 40)
+_FACE = FaceSettings()
+_LABEL = 15
+"""Pixels of the words above each picture."""
+
+
+class Looked(NamedTuple):
+    """What was seen at the start of one video."""
+
+    name: str
+    image: np.ndarray | None
+    """The frame in the middle of the first clip; None where nothing can be read."""
+    faces: list[Face]
+    """What was found in the frames looked at."""
+    place: Place | Refusal
+
+
+def preview(
+    root: str,
+    output: str,
+    crop: CropMethod = "face",
+    margin: float | None = None,
+    face: FaceSettings = _FACE,
+    resolution: int = 256,
+    frames_per_clip: int = 32,
+    min_frames: int = 8,
+    fps: float = 25.0,
+    videos: int = 48,
+    columns: int = 8,
+    cell: int = 160,
+) -> None:
+    """Show on one sheet what would be cut from the first clip of each video.
+
+    Yellow are the faces found in the frames looked at, green is the square; each picture has the result beside it. A
+    video that would be left out has a red frame and the reason above it.
+
+    Args:
+        root: Folder that is searched for videos, or for folders of pictures where it holds no video.
+        output: The picture to write, .png or .jpg.
+        crop: As of sfdkit prepare clips.
+        margin: As of sfdkit prepare clips.
+        face: As of sfdkit prepare clips.
+        resolution: Pixels of a side that clips would have.
+        frames_per_clip: The most frames of a clip.
+        min_frames: The fewest.
+        fps: At most so many frames of a second are looked at.
+        videos: The most videos to show, spread over all there are.
+        columns: Pictures beside each other.
+        cell: Pixels of a picture's height.
+    """
+    for name, value in (("--videos", videos), ("--columns", columns), ("--cell", cell)):
+        require(name, value, 1)
+    require_apart(output, root=root)
+    rule = CropRule(crop, margin, face)
+    cut = make_cut(resolution, rule, frames_per_clip, min_frames, fps)
+    sources = _sources(Path(root), cut)
+    step = max(1, -(-len(sources) // videos))
+    looked = [look(source) for source in tqdm(sources[::step], desc="look", unit="video")]
+    sheet = draw(looked, columns, cell)
+    try:
+        Image.fromarray(sheet).save(output)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot write {output} ({error}); give a .png in a folder that exists") from error
+    lost = [(one.name, one.place) for one in looked if isinstance(one.place, Refusal)]
+    print(
+        f"{len(looked)} of {len(sources)} videos looked at, {len(lost)} would be left out at their start; see {output}"
+    )
+    for name, refusal in lost:
+        print(f"  {name}: {refusal.reason}, {refusal.detail}")
+
+
+def _sources(root: Path, cut: Cut) -> list[FrameSource]:
+    try:
+        paths = find_videos(root)
+    except DataError:
+        paths = find_picture_folders(root)
+    sources, _ = frame_sources(root, paths, cut, "file", None, "clips", "unknown")
+    return sorted(sources, key=lambda source: natural_key(Path(source.video)))
+
+
+def look(source: FrameSource) -> Looked:
+    """Look at the first clip of a video as packing would."""
+    cut = source.cut
+    watcher = cut.rule.watcher() if cut.rule.looks else None
+    found: dict[int, Face | None] = {}
+    images: list[np.ndarray] = []
+    try:
+        for index, frame in enumerate(source.sampled()):
+            if index > cut.frames_per_clip:
+                break
+            if watcher is not None and index % cut.every == 0:
+                found[index] = watcher(frame.image)
+            images.append(frame.image)
+    except DataError as error:
+        if not images:
+            return Looked(source.video, None, [], Refusal("unreadable", str(error)))
+    if not images:
+        return Looked(source.video, None, [], Refusal("unreadable", "it holds no frame"))
+    stop = min(cut.rule.stop(found, 0, cut.frames_per_clip), len(images))
+    image = images[stop // 2]
+    seen = [face for number, face in found.items() if number <= cut.rule.last(stop)]
+    place: Place | Refusal = cut.rule.place(seen, image.shape[1], image.shape[0])
+    if stop < cut.min_frames:
+        place = Refusal("short", f"{stop} frames, at least {cut.min_frames} are wanted")
+    return Looked(source.video, image, [face for face in seen if face is not None], place)
+
+
+def draw(looked: list[Looked], columns: int, cell: int) -> np.ndarray:
+    """Return the sheet, H W 3 uint8.
+
+    Args:
+        looked: The videos.
+        columns: Of the sheet.
+        cell: Pixels of a picture's height.
+    """
+    width = 3 * cell  # a frame of up to 2 : 1, and the result beside it
+    rows = -(-len(looked) // columns)
+    sheet = np.full((rows * (cell + _LABEL + 4), columns * (width + 4), 3), 255, np.uint8)
+    for number, one in enumerate(looked):
+        top, left = number // columns * (cell + _LABEL + 4), number % columns * (width + 4)
+        lost = isinstance(one.place, Refusal)
+        words = f"{one.name[-28:]}: {one.place.reason}" if isinstance(one.place, Refusal) else one.name[-40:]
+        ascii_words = words.encode("ascii", "replace").decode()
+        colour = _LOST if lost else (30, 30, 30)
+        cv2.putText(sheet, ascii_words, (left, top + 11), cv2.FONT_HERSHEY_SIMPLEX, 0.38, colour, 1, cv2.LINE_AA)
+        if one.image is not None:
+            sheet[top + _LABEL : top + _LABEL + cell, left : left + width] = _cell(one, width, cell)
+    return sheet
+
+
+def _cell(one: Looked, width: int, height: int) -> np.ndarray:
+    assert one.image is not None
+    tall, wide = one.image.shape[:2]
+    scale = min(height / tall, 2 * height / wide)
+    size = (max(1, round(wide * scale)), max(1, round(tall * scale)))
+    shown = cv2.resize(one.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    for face in one.faces:
+        _outline(shown, face.box, 0.0, scale, _FOUND, 1)
+        for x, y in face.eyes or ():
+            cv2.circle(shown, (round(x * scale), round(y * scale)), 2, _FOUND, -1)
+    cell = np.full((height, width, 3), 235, np.uint8)
+    if isinstance(one.place, Place):
+        _outline(shown, one.place.box, one.place.turn, scale, _CUT, 2)
+        cell[:, 2 * height :] = crop_resize(one.image, one.place, height)
+    else:
+        cv2.rectangle(shown, (0, 0), (shown.shape[1] - 1, shown.shape[0] - 1), _LOST, 3)
+    cell[: shown.shape[0], : shown.shape[1]] = shown
+    return cell
+
+
+def _outline(
+    image: np.ndarray, box: Box, turn: float, scale: float, colour: tuple[int, int, int], thickness: int
+) -> None:
+    middle = ((box.x0 + box.x1) / 2 * scale, (box.y0 + box.y1) / 2 * scale)
+    sides = ((box.x1 - box.x0) * scale, (box.y1 - box.y0) * scale)
+    corners = np.round(cv2.boxPoints((middle, sides, turn))).astype(np.int32)
+    cv2.polylines(image, [corners], True, colour, thickness, cv2.LINE_AA)

@@ -1,0 +1,1 @@
+"""Figures, pictures and a report for a checkpoint on shards."""

@@ -1,0 +1,137 @@
+"""Reading real faces with networks of other makers, given as local files.
+
+Legend: ``F`` pictures, ``R`` resolution, ``S`` side of a network's input, ``L`` landmarks, ``Z`` dimensions of an
+embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sfdkit.errors import ConfigError
+from sfdkit.face_networks.files import ARCFACE, HEAD_POSE_NET, LANDMARK_NET, NetworkFile
+from sfdkit.face_networks.types import Measured
+
+_HOW = {
+    "identity": ("embedder", "a face recognition network such as ArcFace's"),
+    "landmarks": ("landmarks", "a landmark network such as PFLD"),
+    "pose": ("head_pose", "a head pose network such as 6DRepNet"),
+}
+
+
+class ExternalMeasurer:
+    """Reads real faces: who it is, landmarks and head pose, each with a network in a local file.
+
+    The conventions are those of :data:`sfdkit.face_networks.files.ARCFACE`, ``LANDMARK_NET`` and ``HEAD_POSE_NET``; a
+    YAML beside a network changes them, see :class:`sfdkit.face_networks.files.Convention`. The pictures are seen whole
+    unless
+    ``crop`` says otherwise. No network of this kind reads expressions.
+
+    Args:
+        embedder: Face recognition network, F 3 S S to F Z.
+        landmarks: Landmark network, to F L 2 or F 2L (x and y of each point in turn).
+        head_pose: Head pose network, to F 3 angles or F 3 3 rotations.
+
+    Raises:
+        ConfigError: A file is missing, damaged or of another kind.
+    """
+
+    expression_names: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        embedder: str | Path | None = None,
+        landmarks: str | Path | None = None,
+        head_pose: str | Path | None = None,
+    ) -> None:
+        self.embedder = None if embedder is None else NetworkFile("embedder", embedder, ARCFACE)
+        self.landmarks = None if landmarks is None else NetworkFile("landmarks", landmarks, LANDMARK_NET)
+        self.head_pose = None if head_pose is None else NetworkFile("head_pose", head_pose, HEAD_POSE_NET)
+        networks = {"embedder": self.embedder, "landmarks": self.landmarks, "head_pose": self.head_pose}
+        self.about: dict[str, float | int | str | None] = {
+            f"networks/{name}": network.path.name for name, network in networks.items() if network is not None
+        }
+        self.missing = {
+            what: f"name {words} with --{key} FILE (.onnx or TorchScript)"
+            for what, (key, words) in _HOW.items()
+            if networks[key] is None
+        }
+        self.missing["expression"] = "no network for real faces reads it; puppets have it"
+
+    @torch.no_grad()
+    def measure(self, images: Tensor) -> Measured:
+        """Read faces.
+
+        Args:
+            images: F 3 R R in [0, 1].
+
+        Returns:
+            What there is a network for, on the device of the pictures.
+
+        Raises:
+            ConfigError: A network cannot take the pictures, or its output is not what its kind gives.
+        """
+        return Measured(
+            landmarks=None if self.landmarks is None else _landmarks(self.landmarks, images),
+            pose=None if self.head_pose is None else _pose(self.head_pose, images),
+            embedding=None if self.embedder is None else _embedding(self.embedder, images),
+        )
+
+
+def _embedding(network: NetworkFile, images: Tensor) -> Tensor:
+    values = network(images).flatten(1)
+    if values.shape[1] < 2:
+        raise _odd(network, values, "F Z, an embedding of each picture")
+    return F.normalize(values, dim=1)
+
+
+def _landmarks(network: NetworkFile, images: Tensor) -> Tensor:
+    values = network(images)
+    flat = values.dim() == 2 and values.shape[1] % 2 == 0
+    if not flat and not (values.dim() == 3 and values.shape[2] == 2):
+        raise _odd(network, values, "F L 2 or F 2L, x and y of each point")
+    points, convention = values.reshape(len(values), -1, 2), network.convention
+    if convention.unit == "pixels":
+        points = (points + 0.5) / convention.size
+    left, top, right, bottom = convention.window(*images.shape[2:])
+    return points * points.new_tensor([right - left, bottom - top]) + points.new_tensor([left, top]) - 0.5
+
+
+def _pose(network: NetworkFile, images: Tensor) -> Tensor:
+    values, convention = network(images), network.convention
+    if convention.unit == "matrix":
+        if values.shape[1:] != (3, 3):
+            raise _odd(network, values, "F 3 3, a rotation of each picture")
+        angles = rotation_to_angles(values)
+    else:
+        if values.flatten(1).shape[1] != 3:
+            raise _odd(network, values, "F 3, yaw, pitch and roll of each picture (or unit: matrix)")
+        columns = values.flatten(1)
+        angles = torch.stack([columns[:, convention.order.index(name)] for name in ("yaw", "pitch", "roll")], 1)
+        if convention.unit == "radians":
+            angles = angles * (180 / math.pi)
+    return angles * angles.new_tensor(convention.signs)
+
+
+def rotation_to_angles(rotation: Tensor) -> Tensor:
+    """Return yaw, pitch and roll in degrees, F 3, of rotations F 3 3.
+
+    The rotation is taken for ``R = Rz(roll) Ry(yaw) Rx(pitch)`` (x to the side, y upright, z along the view), as
+    6DRepNet does.
+    """
+    pitch = torch.atan2(rotation[:, 2, 1], rotation[:, 2, 2])
+    yaw = torch.atan2(-rotation[:, 2, 0], torch.hypot(rotation[:, 0, 0], rotation[:, 1, 0]))
+    roll = torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0])
+    return torch.stack([yaw, pitch, roll], 1) * (180 / math.pi)
+
+
+def _odd(network: NetworkFile, values: Tensor, wanted: str) -> ConfigError:
+    return ConfigError(
+        f"{network.key}: {network.path} gave {tuple(values.shape)}, where {wanted}, is needed; is it a network of this "
+        f"kind? {network.path.name}.yaml beside it can name another of its outputs (result) or another unit"
+    )

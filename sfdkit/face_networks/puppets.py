@@ -1,0 +1,156 @@
+"""Reading puppets with the kit's own network, and the file it is kept in.
+
+Legend: ``F`` pictures, ``R`` resolution.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sfdkit.errors import CheckpointError, ConfigError
+from sfdkit.face_networks.network import EXPRESSION, PuppetNetwork, landmarks_to_pixels
+from sfdkit.face_networks.types import Measured
+
+SCHEMA = 1
+_KEY = "sfdkit_regressor"
+_BATCH = 64
+
+
+class Regressor(NamedTuple):
+    """A trained network and what its file says about it."""
+
+    network: PuppetNetwork
+    """In eval mode, without gradients of its own."""
+    about: dict[str, Any]
+    """``schema resolution seed held_out_seed identities steps accuracy accuracy_soft``."""
+
+
+def train_command(resolution: int) -> str:
+    """Return the command that makes the regressor of a resolution."""
+    return f"sfdkit measure train --resolution {resolution}"
+
+
+def regressor_path(resolution: int) -> Path:
+    """Return where the regressor of a resolution is kept: the folder ``$SFDKIT_CACHE``, or the user's cache."""
+    folder = os.environ.get("SFDKIT_CACHE")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(folder) if folder else cache / "sfdkit") / f"regressor-{resolution}.safetensors"
+
+
+def save_regressor(path: Path, regressor: Regressor) -> None:
+    """Write a regressor; the file appears whole or not at all.
+
+    Args:
+        path: The file; its folder exists.
+        regressor: What to write.
+    """
+    part = path.with_name(f".{path.name}.part")
+    tensors = {name: value.contiguous() for name, value in regressor.network.state_dict().items()}
+    try:
+        save_file(tensors, part, metadata={_KEY: json.dumps(regressor.about)})
+        part.chmod(0o644)  # safetensors lets nobody else read it
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_regressor(path: str | Path) -> Regressor:
+    """Load a regressor.
+
+    Args:
+        path: A file that ``sfdkit measure train`` wrote.
+
+    Raises:
+        CheckpointError: No such file, damaged, no regressor, or of another version of the kit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"regressor {path} does not exist; make it with {train_command(64)} --output {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"regressor {path} is damaged or no .safetensors file ({error}); make it again"
+        ) from error
+    if text is None:
+        raise CheckpointError(f"{path} holds no regressor of sfdkit; {train_command(64)} writes one")
+    about = json.loads(text)
+    if about.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"regressor {path} has schema {about.get('schema')}, this sfdkit reads {SCHEMA}; make it again with "
+            f"{train_command(about.get('resolution', 64))}"
+        )
+    network = PuppetNetwork()
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise CheckpointError(
+            f"regressor {path}: its weights do not fit the network of this sfdkit ({reason}); make it again with "
+            f"{train_command(about['resolution'])}"
+        ) from error
+    return Regressor(network.eval().requires_grad_(False), about)
+
+
+class PuppetMeasurer:
+    """Reads puppets: landmarks in the order of ``LANDMARKS``, pose, expression and who it is.
+
+    Args:
+        path: A file that ``sfdkit measure train`` wrote.
+        resolution: Of the pictures that will be measured.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, of another version, or of another resolution.
+    """
+
+    expression_names = EXPRESSION
+
+    def __init__(self, path: str | Path, resolution: int) -> None:
+        self.network, about = load_regressor(path)
+        if about["resolution"] != resolution:
+            raise CheckpointError(
+                f"regressor {path} reads pictures of {about['resolution']} pixels, not {resolution}; make one with "
+                f"{train_command(resolution)}"
+            )
+        self.resolution = resolution
+        self.missing: dict[str, str] = {}
+        self.about: dict[str, float | int | str | None] = {
+            "regressor/file": Path(path).name,
+            "regressor/steps": about["steps"],
+            "regressor/seed": about["seed"],
+            **{f"regressor/{name}": value for name, value in about["accuracy"].items()},
+            **{f"regressor/soft_{name}": value for name, value in about["accuracy_soft"].items()},
+        }
+
+    @torch.no_grad()
+    def measure(self, images: Tensor) -> Measured:
+        """Read faces.
+
+        Args:
+            images: F 3 R R in [0, 1].
+
+        Returns:
+            All of :class:`Measured`, on the device of the pictures.
+
+        Raises:
+            ConfigError: The pictures are not of the regressor's resolution.
+        """
+        if images.shape[1:] != (3, self.resolution, self.resolution):
+            raise ConfigError(
+                f"the regressor reads pictures F 3 {self.resolution} {self.resolution}, got {tuple(images.shape)}; "
+                f"make one with {train_command(images.shape[-1])}"
+            )
+        network = self.network.to(images.device)
+        parts = [network(chunk.float()) for chunk in images.split(_BATCH)]
+        landmarks, *others = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Measured(landmarks_to_pixels(landmarks, self.resolution), *others)

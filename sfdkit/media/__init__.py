@@ -1,0 +1,1 @@
+"""Videos, pictures and sound: reading, writing, cropping to faces and drawing."""

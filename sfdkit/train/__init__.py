@@ -1,0 +1,1 @@
+"""The training task, its command and its callbacks."""

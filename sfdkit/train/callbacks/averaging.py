@@ -1,0 +1,139 @@
+"""Exponential moving average of the animator's weights."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from sfdkit.checkpoint import AVERAGE_KEY
+from sfdkit.errors import CheckpointError
+from sfdkit.model.animator import FaceAnimator
+from sfdkit.train.task import AnimationTask
+
+COUNT = "n_averaged"
+"""Key of the number of updates; the weights' keys begin with ``module.``, as in torch's own ``AveragedModel``."""
+
+
+class WeightAverage(L.Callback):
+    """Keeps an exponential moving average of the animator alone, and validates, tests and predicts with it.
+
+    Lightning's own averaging copies the whole module, discriminator and metrics included; this one a second animator.
+    The average begins as the weights of the first step and follows early steps faster: its decay at update ``n``,
+    counted from 0, is ``min(decay, (1 + n) / (10 + n))``. The count is kept on the host: nothing waits for a device.
+
+    Args:
+        decay: Share of the average that a step keeps, 0 … 1; 0 makes the average equal to the weights.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        self.decay = decay
+        self.average: FaceAnimator | None = None
+        self.updates = 0
+        self.restored: dict[str, Tensor] | None = None
+        self.last_step = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Make the second animator."""
+        assert isinstance(pl_module, AnimationTask)
+        if self.average is None:
+            self.average = deepcopy(pl_module.animator).requires_grad_(False)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Place the average on the device."""
+        self._ready(pl_module)
+
+    def _ready(self, pl_module: L.LightningModule) -> FaceAnimator:
+        assert self.average is not None
+        if self.restored is not None:
+            weights = {k.removeprefix("module."): v for k, v in self.restored.items() if k != COUNT}
+            self.average.load_state_dict(weights)
+            self.updates = int(self.restored[COUNT])
+            self.restored = None
+        return self.average.to(pl_module.device)
+
+    @torch.no_grad()
+    def update(self, animator: nn.Module) -> None:
+        """Move the average towards the weights and buffers of an animator; whole numbers are copied."""
+        assert self.average is not None
+        moving: tuple[list[Tensor], list[Tensor]] = ([], [])
+        copied: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for mine, theirs in zip(_tensors(self.average), _tensors(animator), strict=True):
+            own, new = moving if self.updates and torch.is_floating_point(mine) else copied
+            own.append(mine)
+            new.append(theirs)
+        if moving[0]:
+            torch._foreach_lerp_(*moving, 1 - min(self.decay, (1 + self.updates) / (10 + self.updates)))
+        if copied[0]:
+            torch._foreach_copy_(*copied)
+        self.updates += 1
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update after each generator step."""
+        assert isinstance(pl_module, AnimationTask)
+        if trainer.global_step != self.last_step:
+            self.last_step = trainer.global_step
+            self.update(pl_module.animator)
+
+    def _swap(self, pl_module: L.LightningModule) -> None:
+        average = self._ready(pl_module)
+        assert isinstance(pl_module, AnimationTask)
+        if self.updates == 0:
+            return
+        with torch.no_grad():
+            for mine, theirs in zip(_tensors(average), _tensors(pl_module.animator), strict=True):
+                kept = mine.clone()
+                mine.copy_(theirs)
+                theirs.copy_(kept)
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validate with the average."""
+        self._swap(pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the weights back."""
+        self._swap(pl_module)
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Test with the average."""
+        self._swap(pl_module)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the weights back."""
+        self._swap(pl_module)
+
+    def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Predict with the average."""
+        self._swap(pl_module)
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the weights back."""
+        self._swap(pl_module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Store the average beside the weights."""
+        if self.average is not None:
+            weights = {f"module.{name}": value.clone() for name, value in self.average.state_dict().items()}
+            checkpoint[AVERAGE_KEY] = {COUNT: torch.tensor(self.updates), **weights}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take the average back from a checkpoint.
+
+        Raises:
+            CheckpointError: The checkpoint holds none.
+        """
+        if AVERAGE_KEY not in checkpoint:
+            raise CheckpointError(
+                f"the checkpoint holds no average of the weights ({AVERAGE_KEY}); it was not written by sfdkit"
+            )
+        self.restored = checkpoint[AVERAGE_KEY]
+        self.last_step = int(checkpoint["global_step"])
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

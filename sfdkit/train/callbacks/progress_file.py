@@ -1,0 +1,69 @@
+"""How far a training is, in a file that another process can read."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+
+from sfdkit.train.task import AnimationTask
+
+
+class ProgressFile(L.Callback):
+    """Keeps a small json file with ``step``, ``steps`` of the whole training, ``loss`` and ``left``, in seconds.
+
+    ``steps`` is null where time alone ends the training. The file is written anew every so many seconds, and never
+    half.
+
+    Args:
+        path: The file.
+        every: Seconds from one writing to the next.
+    """
+
+    def __init__(self, path: str, every: float = 2.0) -> None:
+        self.path = Path(path)
+        self.every = every
+        self._last = self._began = 0.0
+        self._from: float | None = None
+
+    @rank_zero_only
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._began, self._from = time.monotonic(), None
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write when it is time."""
+        if time.monotonic() - self._last >= self.every:
+            self._write(trainer, pl_module)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the end."""
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, AnimationTask)
+        self._last = time.monotonic()
+        done = pl_module.progress()
+        self._from = done if self._from is None else self._from
+        made = done - self._from
+        left = (self._last - self._began) * (1 - done) / made if made > 0 else None
+        loss = trainer.callback_metrics.get("loss")
+        state = {
+            "step": trainer.global_step,
+            "steps": trainer.max_steps if trainer.max_steps > 0 else None,
+            "loss": None if loss is None else float(loss),
+            "left": None if left is None else round(max(0.0, left), 1),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(self.path.name + ".part")
+        part.write_text(json.dumps(state) + "\n", encoding="utf-8")
+        os.replace(part, self.path)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from sfdkit.apply.axes import basis_fingerprint, raw_step
+from sfdkit.apply.face import edit, interpolate, load_face, recombine, render, save_face
+from sfdkit.errors import CheckpointError, ConfigError, DataError
+from sfdkit.model.descriptors import DescriptorLayer
+from sfdkit.types import Descriptors
+from tests.written import lively_animator
+
+
+def face(rows: int, seed: int) -> Descriptors:
+    numbers = torch.Generator().manual_seed(seed)
+    return Descriptors(torch.randn(rows, 12, generator=numbers), torch.randn(rows, 4, generator=numbers))
+
+
+def layer(seed: int = 0, **options: object) -> DescriptorLayer:
+    torch.manual_seed(seed)
+    return DescriptorLayer(**{"identity_size": 12, "motion_size": 4, **options}).eval()  # type: ignore[arg-type]
+
+
+def test_recombination_takes_each_part_from_its_face_and_repeats_a_single_row() -> None:
+    a, b = face(1, 1), face(3, 2)
+    mixed = recombine(a, b)
+    assert mixed.motion.equal(b.motion) and mixed.identity.equal(a.identity.expand(3, 12))
+    assert recombine(b, a).motion.equal(a.motion.expand(3, 4))
+    with pytest.raises(ValueError, match="2 identities and 3 motions"):
+        recombine(face(2, 1), b)
+
+
+def test_interpolation_is_a_straight_line() -> None:
+    a, b = face(2, 1), face(2, 2)
+    for t in (-0.5, 0.0, 0.25, 1.0, 1.5):
+        there = interpolate(a, b, t)
+        for made, one, other in zip(there, a, b, strict=True):
+            assert torch.allclose(made, (1 - t) * one + t * other, atol=1e-6)
+    assert interpolate(a, b, 0.0).motion.equal(a.motion) and interpolate(a, b, 1.0).identity.equal(b.identity)
+
+
+def test_interpolation_changes_what_was_asked_and_takes_a_share_per_row() -> None:
+    a, b = face(1, 1), face(1, 2)
+    shares = torch.tensor([0.0, 0.5, 1.0])
+    moved = interpolate(a, b, shares, "motion")
+    assert moved.identity.equal(a.identity.expand(3, 12))
+    assert torch.allclose(moved.motion, torch.cat([a.motion, (a.motion + b.motion) / 2, b.motion]), atol=1e-6)
+    person = interpolate(a, b, shares, "identity")
+    assert person.motion.equal(a.motion.expand(3, 4)) and torch.allclose(person.identity[2:], b.identity)
+
+
+def test_an_edit_adds_a_step() -> None:
+    a, descriptors = face(2, 1), layer()
+    moved = edit(a, raw_step(descriptors, "motion:2", 0.7))
+    assert torch.allclose(moved.motion - a.motion, torch.tensor([0.0, 0.0, 0.7, 0.0]).expand(2, 4), atol=1e-6)
+    assert moved.identity.equal(a.identity)
+    steps = Descriptors(torch.zeros(3, 12), torch.eye(3, 4))
+    assert torch.allclose(edit(face(1, 3), steps).motion - face(1, 3).motion, torch.eye(3, 4), atol=1e-6)
+
+
+def test_a_latent_code_gives_its_coefficients_back() -> None:
+    animator = lively_animator()
+    with torch.no_grad():
+        was = face(3, 5)
+        now = animator.project(animator.recombine(*was))
+    assert torch.allclose(now.identity, was.identity, atol=1e-5) and torch.allclose(now.motion, was.motion, atol=1e-5)
+
+
+def test_rendering_uses_both_kinds_of_coefficients() -> None:
+    animator = lively_animator()
+    with torch.no_grad():
+        state = animator.source_state(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+        own = state.descriptors
+        plain = animator.generate(state, own.motion).image
+        assert render(animator, state, own).image.equal(plain)
+        driven = recombine(own, face(3, 2))
+        assert torch.allclose(
+            render(animator, state, driven).image, animator.generate(state.expand(3), driven.motion).image
+        )
+        other = Descriptors(own.identity + 1.0, own.motion)
+        by_hand = animator.generate(state._replace(descriptors=other), own.motion).image
+        assert render(animator, state, other).image.equal(by_hand)
+        assert (by_hand - plain).abs().max() > 1e-3
+
+
+def test_a_file_gives_back_the_face_and_says_what_it_is(tmp_path: Path) -> None:
+    descriptors, written = layer(), face(2, 1)
+    save_face(tmp_path / "new" / "face.safetensors", written, descriptors)
+    read = load_face(tmp_path / "new" / "face.safetensors", descriptors)
+    assert read.identity.equal(written.identity) and read.motion.equal(written.motion)
+    with safe_open(tmp_path / "new" / "face.safetensors", "pt") as file:
+        assert file.metadata() == {
+            "schema": "sfdkit.descriptors/1",
+            "basis": basis_fingerprint(descriptors),
+            "identity_size": "12",
+            "motion_size": "4",
+            "complete": "true",
+            "orthogonal": "true",
+        }
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["face.safetensors"]
+
+
+def test_switches_of_the_layer_are_written(tmp_path: Path) -> None:
+    free = layer(latent_size=20, orthogonal=False, identity_basis=False)
+    save_face(tmp_path / "face.safetensors", Descriptors(torch.rand(1, 20), torch.rand(1, 4)), free)
+    with safe_open(tmp_path / "face.safetensors", "pt") as file:
+        about = file.metadata()
+    assert (about["complete"], about["orthogonal"], about["identity_size"]) == ("false", "false", "20")
+
+
+def test_faces_of_another_model_are_refused(tmp_path: Path) -> None:
+    save_face(tmp_path / "face.safetensors", face(1, 1), layer())
+    with pytest.raises(CheckpointError, match=r"face\.safetensors holds descriptors of another model .*describe"):
+        load_face(tmp_path / "face.safetensors", layer(1))
+
+
+def test_faces_of_other_sizes_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the shapes \[\(2, 12\), \(3, 4\)\], the descriptor layer needs"):
+        save_face(tmp_path / "face.safetensors", Descriptors(torch.rand(2, 12), torch.rand(3, 4)), layer())
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_hold_no_face(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"face: .*face\.pt has the suffix '\.pt'; use \.safetensors"):
+        save_face(tmp_path / "face.pt", face(1, 1), layer())
+    with pytest.raises(DataError, match=r"there is no file .*gone\.safetensors"):
+        load_face(tmp_path / "gone.safetensors", layer())
+    save_face(tmp_path / "face.safetensors", face(1, 1), layer())
+    whole = (tmp_path / "face.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-9])
+    with pytest.raises(DataError, match=r"cut\.safetensors is damaged or no \.safetensors file"):
+        load_face(tmp_path / "cut.safetensors", layer())
+
+
+def test_others_may_read_the_file_as_the_user_allows(tmp_path: Path) -> None:
+    save_face(tmp_path / "face.safetensors", face(1, 1), layer())
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "face.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

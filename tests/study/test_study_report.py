@@ -1,0 +1,194 @@
+"""Means, spreads, tests and the files of a report, against values that were worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from sfdkit.cli import main
+from sfdkit.errors import DataError
+from sfdkit.study.compare import Spread, difference, incomplete_beta, spread, two_sided
+from sfdkit.study.curves import Band, Point, bands, read_curves
+from sfdkit.study.jobs import Job, plan, write_json
+from sfdkit.study.plot import Dots, dot_plot, line_plot
+from sfdkit.study.report import Results, write_report
+from sfdkit.study.spec import load_study
+from tests.study.test_study_spec import write
+
+
+def test_mean_and_deviation() -> None:
+    assert spread([2.0, 4.0, 9.0]) == Spread(3, 5.0, math.sqrt(13.0))  # (9 + 1 + 16) / 2
+    assert spread([3.0]) == Spread(1, 3.0, None)
+
+
+def test_welch_by_hand() -> None:
+    """Variances 13 and 1 over three seeds each: standard error sqrt(14/3), df = (14/3)^2 / ((13/3)^2/2 + (1/3)^2/2)."""
+    found = difference(spread([2.0, 4.0, 9.0]), spread([1.0, 2.0, 3.0]))
+    assert found.value == 3.0
+    assert found.t == pytest.approx(3 / math.sqrt(14 / 3))
+    assert found.freedom == pytest.approx(196 / 85)
+    assert found.p == pytest.approx(integrated(found.t or 0, found.freedom or 0), abs=1e-7)
+
+
+def integrated(t: float, freedom: float, parts: int = 20_000) -> float:
+    """Two-sided p by the midpoint rule on Student's density."""
+    constant = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
+    step = t / parts
+    inside = sum((1 + ((i + 0.5) * step) ** 2 / freedom) ** (-(freedom + 1) / 2) for i in range(parts))
+    return 1 - 2 * constant * step * inside
+
+
+@pytest.mark.parametrize("t", [0.1, 1.0, 2.5, 30.0])
+def test_student_has_closed_forms_for_one_and_two_degrees(t: float) -> None:
+    assert two_sided(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), rel=1e-9)
+    assert two_sided(-t, 2) == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-9)
+
+
+@pytest.mark.parametrize(("t", "freedom"), [(12.706205, 1), (2.776445, 4), (2.228139, 10), (1.959964, 1e8)])
+def test_student_by_the_printed_table(t: float, freedom: float) -> None:
+    assert two_sided(t, freedom) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_incomplete_beta() -> None:
+    assert incomplete_beta(2, 3, 0.25) == pytest.approx(1 - 0.75**4 - 4 * 0.25 * 0.75**3)  # a binomial tail
+    assert incomplete_beta(1, 1, 0.3) == pytest.approx(0.3)
+    assert incomplete_beta(4, 4, 0.5) == pytest.approx(0.5)
+    assert (incomplete_beta(2, 3, 0.0), incomplete_beta(2, 3, 1.0)) == (0.0, 1.0)
+
+
+def test_without_spread_there_is_no_p() -> None:
+    assert difference(spread([2.0]), spread([1.0, 2.0])).p is None
+    assert difference(spread([2.0, 2.0]), spread([1.0, 1.0])).p is None
+    assert difference(spread([2.0, 2.0]), spread([1.0, 1.1])).p is not None
+
+
+def test_a_curve_of_a_run_that_went_on_keeps_the_later_values(tmp_path: Path) -> None:
+    for steps, shift in (((1, 3, 5), 0.0), ((3, 5, 7), 0.5)):
+        writer = SummaryWriter(str(tmp_path / "logs"))
+        for step in steps:
+            writer.add_scalar("val/psnr", step + shift, step)
+            writer.add_scalar("val/seconds", 10.0 * (step + 1), step)
+        writer.close()
+        time.sleep(1.1)  # event files are ordered by the second in their name
+    found = read_curves(tmp_path / "logs", ["val/psnr", "val/none"])
+    assert found == {"val/psnr": [Point(2, 20.0, 1.0), Point(4, 40.0, 3.5), Point(6, 60.0, 5.5), Point(8, 80.0, 7.5)]}
+    assert read_curves(tmp_path / "none", ["val/psnr"]) == {}
+
+
+def test_bands_take_the_steps_that_all_seeds_have() -> None:
+    one = [Point(2, 10.0, 1.0), Point(4, 20.0, 2.0), Point(6, 30.0, 3.0)]
+    other = [Point(2, 20.0, 3.0), Point(4, 40.0, 2.0)]
+    found = bands([one, other, []])
+    assert [(b.x, b.mean) for b in found["steps"]] == [(2, 2.0), (4, 2.0)]
+    assert [b.x for b in found["seconds"]] == [15.0, 30.0]
+    assert [b.deviation for b in found["steps"]] == [pytest.approx(math.sqrt(2)), 0.0]
+    assert bands([one])["steps"][0].deviation is None
+
+
+PSNR = {("full", 1): 20.0, ("full", 2): 21.0, ("full", 3): 22.0, ("other", 1): 12.0, ("other", 2): 14.0}
+
+
+def jobs_with_results(folder: Path, values: dict[tuple[str, int], float], **changes: object) -> list[Job]:
+    metrics = [{"key": "psnr", "label": "PSNR", "direction": "higher"}, "model/parameters", "device", "absent"]
+    write(folder, metrics=metrics, **{"seeds": [1, 2, 3], **changes})
+    jobs = plan(load_study(folder), folder / "out")
+    for job in jobs:
+        if (job.run, job.seed) in values:
+            job.folder.mkdir(parents=True)
+            job.begin()
+            figures = {"psnr": values[job.run, job.seed], "model/parameters": 1431878, "device": "cpu", "absent": None}
+            write_json(job.folder / "metrics.json", figures)
+            write_json(job.folder / "done.json", job.definition)
+    return jobs
+
+
+def test_report_of_an_unfinished_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = jobs_with_results(tmp_path, PSNR)
+    cut = jobs[5]
+    cut.folder.mkdir(parents=True)
+    write_json(cut.folder / "progress.json", {"step": 7, "steps": 20, "loss": 0.1, "left": 3.0})
+    out = tmp_path / "report"
+    assert main(["study", "report", str(tmp_path), "--runs", str(tmp_path / "out"), "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "missing: other seed 3: running or cut off, at step 7 of 20" in printed
+    rows = list(csv.DictReader((out / "report.csv").open()))
+    assert [(row["run"], row["seed_given"], row["psnr"]) for row in rows][3] == ("other", "1", "12.0")
+    assert len(rows) == 5 and rows[0]["absent"] == ""
+    summary = {(row["run"], row["metric"]): row for row in csv.DictReader((out / "summary.csv").open())}
+    other = summary["other", "psnr"]
+    assert [float(other[k]) for k in ("seeds", "mean", "difference")] == [2, 13.0, -8.0]
+    assert float(other["deviation"]) == pytest.approx(math.sqrt(2), rel=1e-5)
+    t, freedom = -8 / math.sqrt(2 / 2 + 1 / 3), (1 + 1 / 3) ** 2 / (1 / 1 + (1 / 3) ** 2 / 2)
+    assert [float(other["t"]), float(other["freedom"])] == pytest.approx([t, freedom], rel=1e-5)
+    assert float(other["p"]) == pytest.approx(integrated(-t, freedom), abs=1e-5)
+    assert other["verdict"] == "worse" and summary["full", "psnr"]["verdict"] == ""
+    assert summary["other", "model/parameters"]["verdict"] == "the same"
+    text = (out / "report.md").read_text()
+    assert "| full | 3 of 3 | 21 ± 1.00 | 1.43 M | cpu | \N{EN DASH} |" in text
+    assert f"| other | -8.00 (p {float(other['p']):.3f}, worse) |" in text
+    assert "- other seed 3: running or cut off, at step 7 of 20" in text and "![PSNR" in text
+    page = (out / "report.html").read_text()
+    ElementTree.fromstring(page.partition("<svg")[1] + page.partition("<svg")[2].partition("</svg>")[0] + "</svg>")
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "") and "class='worse'" in page
+    svg = ElementTree.parse(out / "psnr.svg").getroot()
+    assert len(svg.findall("{http://www.w3.org/2000/svg}circle")) == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ({("full", 1): 20.0, ("other", 1): 12.0}, "no spread: one seed"),
+        ({("full", 1): 20.0, ("full", 2): 21.0, ("other", 1): 12.0}, "no spread: one seed"),
+        ({("full", 1): 20.0, ("full", 2): 20.0, ("other", 1): 12.0, ("other", 2): 12.0}, "no spread: all seeds alike"),
+        ({("full", 1): 20.0, ("full", 2): 21.0, ("other", 1): 20.0, ("other", 2): 22.0}, "within the spread"),
+        ({("full", 1): 20.0, ("full", 2): 20.1, ("other", 1): 29.0, ("other", 2): 29.1}, "better"),
+        ({("other", 1): 29.0, ("other", 2): 29.1}, ""),
+    ],
+)
+def test_verdicts(tmp_path: Path, values: dict[tuple[str, int], float], verdict: str) -> None:
+    jobs = jobs_with_results(tmp_path, values, seeds=[1, 2])
+    study = load_study(tmp_path)
+    assert Results(study, jobs).verdict("other", study.columns[0]) == verdict
+
+
+def test_one_seed_is_said_plainly(tmp_path: Path) -> None:
+    jobs = jobs_with_results(tmp_path, {("full", 1): 20.0, ("other", 1): 12.0}, seeds=[1])
+    write_report(load_study(tmp_path), jobs, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "One seed has no spread" in text and "-8.00 (no spread: one seed)" in text
+
+
+def test_another_definition_failure_and_half_done_are_named(tmp_path: Path) -> None:
+    jobs_with_results(tmp_path, PSNR)
+    write(tmp_path, metrics=["psnr"], seeds=[1, 2, 3], evaluate={"shards": "shards/test", "frames": 3})
+    jobs = plan(load_study(tmp_path), tmp_path / "out")
+    jobs[5].folder.mkdir(parents=True)
+    failure = {"state": "failed", "command": "fit", "status": 1, "tail": ["one", "sfdkit: error: no"]}
+    write_json(jobs[5].folder / "status.json", failure)
+    results = Results(load_study(tmp_path), jobs)
+    assert "full seed 1 was finished under another definition" in results.notes[0]
+    assert "(frames: not given -> 3)" in results.notes[0] and len(results.notes) == 5
+    assert results.missing == ["other seed 3: failed, sfdkit fit ended with status 1: sfdkit: error: no"]
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no run of the study has given anything in .*out; call sfdkit study run"):
+        Results(load_study(write(tmp_path)), plan(load_study(tmp_path), tmp_path / "out"))
+
+
+def test_plots_have_room_for_long_names() -> None:
+    name = "a_name_of_fifty_characters_that_says_all_of_the_run"
+    lines = line_plot({name: [Band(1.0, 2.0, None), Band(2.0, 3.0, None)]}, "steps", "psnr")
+    dots = dot_plot([Dots(name, [1.0, 2.0], 1.5)], "psnr", None)
+    for svg, end in ((lines, False), (dots, True)):
+        root = ElementTree.fromstring(svg)
+        (label,) = [text for text in root.findall("{http://www.w3.org/2000/svg}text") if text.text == name]
+        at, width = float(label.attrib["x"]), float(root.attrib["width"])
+        assert (label.attrib.get("text-anchor") == "end") == end
+        assert (at if end else width - at) > 7.5 * len(name)

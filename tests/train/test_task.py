@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Timer
+from torch import nn
+
+from sfdkit.model import blocks, generator
+from sfdkit.train.task import AnimationTask, cross_rows, frozen
+from sfdkit.types import Generated
+from tests.tiny import tiny_animator
+
+BATCH: dict[str, Any] = {
+    "source": torch.rand(4, 3, 32, 32),
+    "driving": torch.rand(4, 2, 3, 32, 32),
+    "key": list("abcd"),
+    "identity": ["x", "x", "y", "z"],
+}
+
+
+def task(**options: object) -> AnimationTask:
+    return AnimationTask(tiny_animator(), {"l1": 1.0, **options.pop("weights", {})}, **options)  # type: ignore
+
+
+def at_step(made: AnimationTask, step: int) -> None:
+    made._trainer = SimpleNamespace(global_step=step)  # type: ignore[assignment]
+
+
+def test_rows_are_crossed_with_other_people_only() -> None:
+    assert cross_rows(["a", "a", "b", "c"], 1.0) == [(0, 2), (1, 2), (2, 3), (3, 0)]
+    assert cross_rows(["a", "a", "b", "c"], 0.5) == [(0, 2), (1, 2)]
+    assert cross_rows(["a", "a"], 1.0) == [] and cross_rows(["a", "b"], 0.0) == []
+
+
+def test_frozen_parts_pass_gradients_on_and_learn_nothing() -> None:
+    layer, kept = torch.nn.Linear(3, 2), torch.nn.Linear(3, 3)
+    kept.bias.requires_grad_(False)
+    x = torch.rand(4, 3, requires_grad=True)
+    with frozen([layer, kept]):
+        y = layer(kept(x)).sum()
+    y.backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+    assert layer.weight.grad is None and layer.weight.requires_grad and not kept.bias.requires_grad
+
+
+def test_without_a_price_there_is_no_noise() -> None:
+    motion = torch.rand(3, 4)
+    torch.testing.assert_close(task().animator.motion_head.noisy(motion), motion)
+    assert (task(weights={"rate": 1e-4}).animator.motion_head.noisy(motion) - motion).abs().max() > 0.01
+
+
+def test_crossed_rows_are_who_they_should_be() -> None:
+    made = task(weights={"reencode": 1.0, "cycle": 1.0, "consistency": 1.0, "rate": 1e-4}, cross_share=0.5)
+    at_step(made, 0)
+    batch = BATCH
+    step = made.take_step(batch)  # type: ignore[arg-type]
+    assert step.crossed is not None and step.identity is not None and step.people is not None
+    torch.testing.assert_close(step.crossed.source, batch["source"][[0, 1]])
+    torch.testing.assert_close(step.crossed.driver, batch["driving"][[2, 2], 0])
+    torch.testing.assert_close(step.crossed.driver_motion, step.motion[[2, 2], 1])
+    torch.testing.assert_close(step.crossed.source_identity, step.identity[[0, 1], 0])
+    assert step.people.tolist() == [0, 0, 1, 2] or len(set(step.people.tolist())) == 3
+    assert step.crossed.restored is not None and step.crossed.restored.shape == (2, 3, 32, 32)
+    total, values = made.objective(step, 0)
+    assert set(values) == {"l1", "reencode", "cycle", "consistency", "rate"}
+    total.backward()
+    assert made.animator.motion_head.log_noise.grad is not None
+
+
+def test_a_step_orthogonalises_once_and_warps_each_picture_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = task(weights={"warp": 1.0, "reencode": 1.0, "cycle": 1.0}, cross_share=0.5)
+    at_step(made, 0)
+    count = {"qr": 0, "warps": 0}
+    qr, warp = torch.linalg.qr, generator.warp
+
+    def counted_qr(*arguments: object) -> object:
+        count["qr"] += 1
+        return qr(*arguments)  # type: ignore[arg-type]
+
+    def counted_warp(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+        count["warps"] += image.shape[1] == 3
+        return warp(image, flow)
+
+    monkeypatch.setattr(torch.linalg, "qr", counted_qr)
+    monkeypatch.setattr(generator, "warp", counted_warp)
+    monkeypatch.setattr(blocks, "warp", counted_warp)
+    step = made.take_step(BATCH)  # type: ignore[arg-type]
+    assert step.crossed is not None and step.crossed.restored is not None
+    assert count == {"qr": 1, "warps": 3}, "the batch, the crossed rows and those restored"
+    made.objective(step)[0].backward()
+    weight = made.animator.descriptors.weight
+    assert weight.grad is not None and weight.grad.abs().sum() > 0
+    made.animator.generate(made.animator.source_state(BATCH["source"]), torch.rand(4, 4))  # type: ignore[arg-type]
+    assert count["qr"] == 2
+
+
+def test_noise_of_a_term_that_starts_late_grows_with_its_weight() -> None:
+    made = task(weights={"rate": 1e-4}, starts={"rate": 1000}).eval()  # no statistics move
+    sent = []
+    monitored = made.animator.generate
+
+    def generate(state: object, motion: torch.Tensor) -> object:
+        sent.append(motion)
+        return monitored(state, motion)  # type: ignore[arg-type]
+
+    made.animator.generate = generate  # type: ignore[method-assign, assignment]
+    for step in (999, 1000, 1099, 1199, 5000):
+        at_step(made, step)
+        made.take_step(BATCH, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    noise = [(motion - sent[0]).std().item() for motion in sent]
+    assert noise[0] == 0 and noise[3] == pytest.approx(noise[4], rel=1e-4) and noise[3] > 0.1
+    assert noise[1] == pytest.approx(noise[3] / 200, rel=0.01) and noise[2] == pytest.approx(noise[3] / 2, rel=0.01)
+
+
+def test_results_that_are_read_again_move_no_batch_statistics() -> None:
+    made = task(weights={"reencode": 1.0}, cross_share=0.25)  # a single row is read
+    at_step(made, 0)
+    made.take_step(BATCH)  # type: ignore[arg-type]
+    with_crossing = [b.clone() for b in norms(made)]
+    plain = task()
+    at_step(plain, 0)
+    plain.take_step(BATCH)  # type: ignore[arg-type]
+    assert len(with_crossing) > 4
+    for one, other in zip(with_crossing, norms(plain), strict=True):
+        torch.testing.assert_close(one, other)
+    assert made.animator.encoder.training
+
+
+def norms(made: AnimationTask) -> list[torch.Tensor]:
+    parts = [m for m in made.animator.modules() if isinstance(m, nn.BatchNorm2d)]
+    return [b for m in parts for b in (m.running_mean, m.running_var) if b is not None]
+
+
+def test_a_training_goes_on_with_other_terms_than_it_began_with() -> None:
+    """What a term remembers of batches is no part of the model."""
+    with_leakage, plain = task(weights={"leakage": 0.1}), task()
+    with_leakage.objective.terms["leakage"].usual.fill_(2.0)  # type: ignore[union-attr, operator]
+    for one, other in ((with_leakage, plain), (plain, task(weights={"leakage": 0.1}))):
+        other.load_state_dict(one.state_dict())
+    again = task(weights={"leakage": 0.1})
+    again.load_state_dict(with_leakage.state_dict())
+    assert again.objective.terms["leakage"].usual == 2.0
+
+
+def test_asking_how_far_a_training_is_takes_no_other_process() -> None:
+    """One process alone may ask; the others would be waited for."""
+    made = task()
+    timer = Timer(duration={"seconds": 60})
+    made._trainer = SimpleNamespace(  # type: ignore[assignment]
+        global_step=5, callbacks=[timer], world_size=2, fit_loop=SimpleNamespace(total_batch_idx=0)
+    )
+    made.total_steps = 20.0
+    assert made.progress() == 0.25
+    made.time_share = 0.5
+    assert made.progress() == 0.5
+
+
+def test_heads_take_a_single_row() -> None:
+    animator = tiny_animator().train()
+    descriptors = animator.describe(torch.rand(1, 3, 32, 32))
+    assert descriptors.identity.shape == (1, 12) and descriptors.motion.isfinite().all()
+    heads = [*animator.identity_head.modules(), *animator.motion_head.modules()]
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in heads)
+
+
+def test_validation_counts_in_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, flat = task(), torch.full((4, 3, 32, 32), 0.85)
+    result = Generated(flat.bfloat16().float(), flat[:, :2], flat[:, :1], flat)
+    monkeypatch.setattr(made, "render", lambda batch: (result, None, flat.bfloat16().float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        made.validation_step(BATCH, 0)  # type: ignore[arg-type]
+    assert made.val_metrics.compute()["val/ssim"] == pytest.approx(1, abs=3e-3)  # type: ignore[operator, union-attr]
