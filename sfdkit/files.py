@@ -1,10 +1,11 @@
-"""Files and tables that state the result of an evaluation."""
+"""Writing files that appear whole or not at all, and folders and tables of results."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +20,25 @@ Value: TypeAlias = float | int | str | None
 _COLUMNS = ("l1", "psnr", "ssim")
 
 
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Write a file so that a reader finds it whole or not at all, also when the process is killed.
+
+    Args:
+        path: The file; its folder exists.
+
+    Yields:
+        A path beside it, with the same suffix, to write to. It replaces ``path`` when the block ends, and is removed
+        when the block fails.
+    """
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_metrics(path: Path, metrics: Mapping[str, Value]) -> None:
     """Write figures as json, sorted by key, one per line; the file appears whole or not at all.
 
@@ -31,16 +51,14 @@ def write_metrics(path: Path, metrics: Mapping[str, Value]) -> None:
     """
     rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in metrics.items()}
     text = json.dumps(rounded, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
     """Write H W 3 uint8 as a picture; the suffix names the format, and the file appears whole or not at all."""
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    Image.fromarray(pixels).save(part)
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        Image.fromarray(pixels).save(part)
 
 
 def make_folder(folder: Path) -> Path:
