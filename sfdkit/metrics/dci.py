@@ -16,8 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sfdkit.metrics.exact import exact
-from sfdkit.metrics.probes import is_constant, standardise
+from sfdkit.metrics.probes import standardise, varying
 
 HALF = 0.5
 """What a vector of a factor's own has to explain more than."""
@@ -71,10 +70,10 @@ def dci(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor) -> DCI:
     Raises:
         ValueError: No factor varies.
     """
-    varying = _varying(factors)
-    if not varying:
+    known = varying(factors)
+    if not known:
         raise ValueError("no factor varies in these frames")
-    x, y = standardise(code), standardise(torch.stack(list(varying.values()), 1))
+    x, y = standardise(code), standardise(torch.stack(list(known.values()), 1))
     error = x.new_zeros(len(_STRENGTHS), y.shape[1])
     for fold in range(int(folds.max()) + 1):
         test = folds == fold
@@ -159,12 +158,12 @@ def describe_vectors(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor)
     Returns:
         P descriptions, in the order of the coefficients.
     """
-    varying = _varying(factors)
-    names = list(varying)
+    known = varying(factors)
+    names = list(known)
     x = standardise(code)
     if not names:
         return [Vector(i, None, 0.0, 0.0, 0.0, False) for i in range(x.shape[1])]
-    y = standardise(torch.stack(list(varying.values()), 1))
+    y = standardise(torch.stack(list(known.values()), 1))
     explains = torch.stack([_fit_r2(x[:, i, None], y, folds) for i in range(x.shape[1])])  # P Q
     share = torch.stack([_fit_r2(y[:, q, None], x, folds) for q in range(y.shape[1])], 1)  # P Q
     together = torch.maximum(_fit_r2(y, x, folds), share.amax(1))
@@ -200,7 +199,3 @@ def _fit_r2(predictors: Tensor, targets: Tensor, folds: Tensor) -> Tensor:
         error += (design[test] @ fit - targets[test]).square().sum(0)
     total = targets.square().sum(0)
     return torch.where(total > 0, (1.0 - error / total.clamp(min=1e-12)).clamp(min=0.0), 0.0)
-
-
-def _varying(factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: exact(values) for name, values in factors.items() if not is_constant(values)}
