@@ -37,7 +37,7 @@ from sfdkit.evaluate.probes import why_no_probes
 from sfdkit.evaluate.report.page import About
 from sfdkit.evaluate.result_files import Keep
 from sfdkit.evaluate.run import run_plan
-from sfdkit.evaluate.samples import read_samples, read_videos
+from sfdkit.evaluate.samples import Sample, read_samples, read_videos
 from sfdkit.evaluate.summarise import pair_figures, require_finite, summarise
 from sfdkit.evaluate.write import FILES, write_files
 from sfdkit.face_networks.types import MeasureSettings
@@ -123,14 +123,12 @@ def evaluate(
     index = load_index(shards)
     folder = make_folder(Path(output))
     loaded = load_animator(checkpoint, choose_device(device), trust or ())
-    _require_resolution(loaded.animator, index, checkpoint, shards)
     animator, place = loaded.animator, next(loaded.animator.parameters()).device
+    _require_resolution(animator, index, checkpoint, shards)
     size = batch_size or default_batch_size(place, animator.resolution)
     samples = read_samples(shards, index, clips, frames or FRAMES)
     shown_groups = choose_groups(groups, samples)
-    no_probes = "they were switched off" if probes is False else why_no_probes(samples)
-    if probes and no_probes:
-        raise ConfigError(f"probes: {shards} cannot be probed: {no_probes}; leave --probes out, or give such shards")
+    no_probes = _why_no_probes(probes, samples, shards)
     networks = open_networks(measure, animator.resolution, all(sample.is_puppet for sample in samples), place)
 
     plan = plan_clips(samples, cross_pairs, seed)
@@ -146,22 +144,15 @@ def evaluate(
         return dict(distances)
 
     summary = summarise(loaded, index, run, samples, networks, shown_groups, not no_probes, size)
-    metrics = {**distances, **summary.metrics}
-    metrics |= {"evaluation/clips": len(plan.own), "evaluation/pairs": len(plan.with_truth), "evaluation/seed": seed}
-    metrics |= {"evaluation/protocol": protocol or "spread", "evaluation/driven_frames": measured.frames}
+    metrics = {**distances, **summary.metrics, "evaluation/protocol": protocol or "spread", "evaluation/seed": seed}
+    metrics |= {"evaluation/clips": len(plan.own), "evaluation/pairs": len(plan.with_truth)}
+    metrics |= {"evaluation/driven_frames": measured.frames, "evaluation/seconds": time.perf_counter() - began}
     metrics |= {} if protocol else {"evaluation/frames_per_clip": frames or FRAMES}
-    metrics["evaluation/seconds"] = time.perf_counter() - began
-
     missing = {**networks.missing, **_missing(plan, protocol, no_probes, shown_groups)}
     about = About(checkpoint, command, missing, shown_groups, networks.about)
     sheet = (plan_clips(samples, sheet_rows, seed) if protocol else plan).first(sheet_rows)
     write_files(folder, animator, sheet, samples[0], run, summary, metrics, about)
-    if distances:
-        print(distance_table(metrics, _TABLE))
-    truth = f"{len(plan.with_truth)} pairs with truth"
-    if measured.cross and not plan.with_truth:
-        truth += f", {len(measured.cross)} without"
-    print(f"{len(plan.own)} clips, {truth}; wrote {', '.join(FILES)} to {folder}")
+    _print_summary(metrics, measured, folder)
     return metrics
 
 
@@ -178,6 +169,22 @@ def _require_resolution(animator: FaceAnimator, index: ShardIndex, checkpoint: s
             f"shards: {shards} holds pictures of {index['resolution']} pixels and the model in {checkpoint} makes "
             f"{animator.resolution}; pack the data with --resolution {animator.resolution}"
         )
+
+
+def _why_no_probes(asked: bool | None, samples: Sequence[Sample], shards: str) -> str | None:
+    """Return why nothing is probed, or None; refuse what was asked for and cannot be done."""
+    reason = "they were switched off" if asked is False else why_no_probes(samples)
+    if asked and reason:
+        raise ConfigError(f"probes: {shards} cannot be probed: {reason}; leave --probes out, or give such shards")
+    return reason
+
+
+def _print_summary(metrics: Mapping[str, Value], measured: Plan, folder: Path) -> None:
+    if any(key.startswith(("self/", "cross/")) for key in metrics):
+        print(distance_table(metrics, _TABLE))
+    known = len(measured.with_truth)
+    pairs = f"{known} pairs with truth" + (f", {len(measured.cross) - known} without" if measured.cross[known:] else "")
+    print(f"{len(measured.own)} clips, {pairs}; wrote {', '.join(FILES)} to {folder}")
 
 
 def _missing(plan: Plan, protocol: str | None, no_probes: str | None, groups: Sequence[str]) -> dict[str, str]:

@@ -93,10 +93,6 @@ def render_truth(pairs: Sequence[Pair], device: torch.device) -> tuple[Tensor, T
 
     The pictures are rounded to 8 bits, as those in the shards are; they do not pass through JPEG.
 
-    Args:
-        pairs: G pairs of puppets.
-        device: Where to render.
-
     Returns:
         Pictures G K 3 R R in [0, 1] and face masks G K 1 R R in [0, 1].
     """

@@ -29,16 +29,7 @@ _ROWS_BESIDE = 12
 
 
 def draw_sheet(animator: FaceAnimator, own: Sequence[Pair], cross: Sequence[Pair]) -> np.ndarray:
-    """Draw self-reenactment above cross-reenactment, one row per pair, by the middle one of its driving frames.
-
-    Args:
-        animator: In eval mode.
-        own: Pairs of self-reenactment; at least one.
-        cross: Pairs of cross-reenactment; may be empty.
-
-    Returns:
-        H W 3 uint8.
-    """
+    """Draw self- above cross-reenactment, one row per pair, by the middle one of its driving frames: H W 3 uint8."""
     return stack_sheets([_draw_pairs(animator, pairs) for pairs in (own, cross) if pairs])
 
 
@@ -83,13 +74,8 @@ def order_vectors(effects: Sequence[Effect], std: Tensor) -> list[int]:
 def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, effects: Sequence[Effect]) -> np.ndarray:
     """Draw a face with each motion coefficient, one per row, changed by -3 to +3 standard deviations.
 
-    Many vectors stand in two columns, to be read down the left one first.
-
-    Args:
-        animator: In eval mode.
-        sample: Its source frame is the face; all rows change the face's own motion.
-        std: M, the standard deviation of each coefficient over the frames of the evaluation; 0 leaves it out.
-        effects: What each vector moves, M or none.
+    The face is the source frame of ``sample``, and all rows change its own motion. Many vectors stand in two columns,
+    to be read down the left one first. See :func:`order_vectors` for ``std`` and ``effects``.
 
     Returns:
         H W 3 uint8.

@@ -1,18 +1,7 @@
 """Step 1 of an evaluation: which frame is the source, and which frames drive it.
 
 Without a protocol each clip drives itself, and pairs of clips of different people are drawn by seed. The protocols of
-the field work on whole videos: clips that packing cut from one video are joined by their times.
-
-``reconstruction``
-    Frame 0 of each video is driven by all its frames (First Order Motion Model, https://arxiv.org/abs/2003.00196;
-    PIRenderer's same-identity reenactment is the same on its own list of videos).
-``cross``
-    Frame 0 of a video is driven by all frames of another person's, in pairs drawn by seed.
-``cross_best``
-    The same with relative motion, from the best frame of the driver, the one whose pose is nearest to the source's:
-    ``motion = source + driving - best``, as for HDTF in MCNet's evaluation, https://arxiv.org/abs/2307.09906.
-``pairs``
-    Single frames or whole videos from a csv, see :mod:`sfdkit.evaluate.pair_list`.
+the field (``docs/metrics.md``) work on whole videos: clips that packing cut from one video are joined by their times.
 
 Legend: ``K`` driving frames of a pair.
 """
@@ -104,17 +93,9 @@ def plan_protocol(
 
 
 def draw_pairs(identities: Sequence[str], count: int, seed: int) -> list[tuple[int, int]]:
-    """Draw pairs of clips of two different people.
+    """Draw pairs (source clip, driving clip) of different people, uniformly over all ordered pairs, none twice.
 
-    The drawing is uniform over all ordered pairs of clips of different identities, without a pair drawn twice.
-
-    Args:
-        identities: The identity of each clip.
-        count: How many pairs are wanted.
-        seed: The same seed gives the same pairs.
-
-    Returns:
-        Up to ``count`` pairs (number of the source clip, number of the driving clip); fewer when there are no more.
+    Clips are numbered as their ``identities``. There are fewer than ``count`` pairs when there are no more.
     """
     clips = len(identities)
     order = sorted(range(clips), key=lambda clip: (identities[clip], clip))  # clips of one person stand side by side

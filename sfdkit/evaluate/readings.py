@@ -53,7 +53,7 @@ def read_faces(
 def reading_values(read: Readings) -> dict[str, Tensor]:
     """Return errors of landmarks, pose and expression and similarities of identity, F values each.
 
-    See :mod:`sfdkit.evaluate.summarise` for the names.
+    ``docs/metrics.md`` explains the names.
     """
     # a driver's face has another shape than the source's, so its landmarks are no reference
     reference = read.truth or read.driving._replace(landmarks=None)

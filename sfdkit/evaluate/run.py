@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
     pair: Pair
     values: dict[str, float]
-    """Means over the driving frames, by the names that :mod:`sfdkit.evaluate.summarise` explains."""
+    """Means over the driving frames, by the names that ``docs/metrics.md`` explains."""
 
 
 class Follow(NamedTuple):
@@ -135,12 +135,9 @@ def reenact(
 
 
 def drive(animator: FaceAnimator, frames: Frames, batch_size: int) -> Generated:
-    """Drive each source with each of its driving frames; a source is encoded once.
+    """Drive each of G sources with each of its K driving frames; a source is encoded once.
 
-    Args:
-        animator: In eval mode, on the device of the frames.
-        frames: G sources and their G K driving frames.
-        batch_size: The most driven frames per step, but at least one of each source.
+    A step drives at most ``batch_size`` frames, but at least one of each source.
 
     Returns:
         G * K rows, those of one source side by side; the image clamped to [0, 1].

@@ -1,23 +1,6 @@
-"""Step 3 of an evaluation: figures of a model from the values of its pairs, keyed as in metrics.json.
+"""Step 3 of an evaluation: figures of a model from the values of its pairs.
 
-``docs/metrics.md`` explains the keys. The values of a pair (:class:`sfdkit.evaluate.run.Row`), columns of pairs.csv,
-are means over its driving frames:
-
-``l1 psnr ssim ms_ssim lpips`` and ``face_*``
-    Distance of the result from the truth, on [0, 1]; inside the mask of the face.
-``landmark_error pose_error yaw_error … expression_error mouth_open_error …``
-    What a network reads in the result against what it reads in the truth: pixels, degrees, units of the factor.
-``csim_source csim_driver csim_gap``, in self-reenactment ``csim``
-    Cosine of the result's embedding with the source frame's, with the driving frame's, the first less the second; with
-    the truth's.
-``leakage``
-    By how much the gap is smaller than that of the truth (of the unchanged source, where there is no truth).
-``copy_*``, ``truth_*``
-    The same for the unchanged source, or for the truth, in place of the result.
-``floor_*``
-    In self-reenactment of puppets: the network's own error in the driving frames, against their known factors.
-``unread``
-    Share of the frames in which something could not be read; those are left out of what was read.
+``docs/metrics.md`` explains the keys of metrics.json, and the values of a pair, which are columns of pairs.csv.
 """
 
 from __future__ import annotations
@@ -122,12 +105,7 @@ def require_finite(figures: Mapping[str, float], checkpoint: str) -> None:
 
 
 def means(rows: Iterable[Row], kind: str) -> dict[str, float]:
-    """Return the mean of each value over the pairs that have it.
-
-    Args:
-        rows: The pairs.
-        kind: ``self`` or ``cross``. Values of the unchanged source go to ``self/copy_*`` and ``copy/*``.
-    """
+    """Return the mean of each value over the pairs that have it; ``kind`` is ``self`` or ``cross``."""
     columns: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         for name, value in row.values.items():
@@ -171,14 +149,8 @@ def _follow(read: Mapping[str, Follow], prefixes: tuple[str, str], blind: Contai
 def group_figures(groups: Sequence[str], own: Sequence[Row], cross: Sequence[Row]) -> dict[str, float]:
     """Return means by group of the source, and how far its best and its worst value lie apart.
 
-    Args:
-        groups: Such as ``skin``.
-        own: Pairs of self-reenactment.
-        cross: Pairs of cross-reenactment.
-
-    Returns:
-        ``groups/skin/dark/cross_psnr`` and so on for all of :data:`COMPARED`; ``groups/skin/dark/self_pairs`` and
-        ``cross_pairs``; and ``groups/skin/gap_cross_psnr``, the largest mean less the smallest.
+    ``groups/skin/dark/cross_psnr`` and so on for all of :data:`COMPARED`; ``groups/skin/dark/self_pairs`` and
+    ``cross_pairs``; and ``groups/skin/gap_cross_psnr``, the largest mean less the smallest.
     """
     figures: dict[str, float] = {}
     for group in groups:

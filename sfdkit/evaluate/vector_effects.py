@@ -157,12 +157,7 @@ def _fit_reader(
 
 
 def judge_effects(moved: Tensor, names: Sequence[str]) -> list[Effect]:
-    """Return what each vector moves.
-
-    Args:
-        moved: M Q, standard deviations of each factor per standard deviation of each coefficient.
-        names: Q.
-    """
+    """Return what each vector moves, from M Q standard deviations of Q factors per one of each coefficient."""
     squares = exact(moved).square()
     rows, columns = squares.sum(1), squares.sum(0)
     effects = []

@@ -65,7 +65,7 @@ def dci(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor) -> DCI:
     Args:
         code: F P.
         factors: Name to F values; at least one varies.
-        folds: F numbers of the fold of each frame, all frames of a person in one fold.
+        folds: F fold numbers, all frames of a person in one fold.
 
     Raises:
         ValueError: No factor varies.
@@ -111,15 +111,8 @@ def lasso_path(x: Tensor, y: Tensor, strengths: Sequence[float]) -> Tensor:
     """Return lasso weights, ``argmin 1/(2 F) |y - x w|^2 + strength |w|_1``, for several strengths.
 
     By accelerated proximal gradient steps (FISTA, https://doi.org/10.1137/080716542), each strength starting from the
-    last one's weights; all targets at once, from the matrix of second moments alone.
-
-    Args:
-        x: F P with mean 0.
-        y: F Q with mean 0.
-        strengths: From strong to weak.
-
-    Returns:
-        S P Q float64.
+    last one's weights; all targets at once, from the matrix of second moments alone. ``x`` F P and ``y`` F Q have mean
+    0; ``strengths`` go from strong to weak; the weights are S P Q float64.
     """
     gram, cross = x.T @ x / len(x), x.T @ y / len(x)
     step = 1.0 / max(float(torch.linalg.matrix_norm(gram, 2)), 1e-12)
@@ -153,7 +146,7 @@ def describe_vectors(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor)
     Args:
         code: F P.
         factors: Name to F values; constant ones are left out.
-        folds: F numbers of the fold of each frame, all frames of a person in one fold.
+        folds: F fold numbers, all frames of a person in one fold.
 
     Returns:
         P descriptions, in the order of the coefficients.
@@ -179,15 +172,9 @@ def describe_vectors(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor)
 
 
 def _fit_r2(predictors: Tensor, targets: Tensor, folds: Tensor) -> Tensor:
-    """Return R2 out of fold, at least 0, of quadratic least-squares fits; constant targets give 0.
+    """Return R2 out of fold, at least 0, of quadratic least-squares fits of each of m targets on n predictors.
 
-    Args:
-        predictors: F n standardised columns, all used at once.
-        targets: F m standardised columns.
-        folds: F.
-
-    Returns:
-        m values.
+    All columns, F n and F m, are standardised; constant targets give 0.
     """
     design = torch.cat([torch.ones_like(predictors[:, :1]), predictors, predictors.square()], 1)
     error = targets.new_zeros(targets.shape[1])
