@@ -232,11 +232,13 @@ def test_shards_that_are_missing_are_named(files: Path, tmp_path: Path) -> None:
 
 def test_numbers_that_cannot_work(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", f"--checkpoint={files}/model.ckpt", f"--shards={files}/puppets", f"--output={tmp_path}/o"]
-    for name, value in (("clips", 0), ("frames", 0), ("batch_size", -1), ("sheet_rows", 0), ("cross_pairs", -1)):
+    wrong = {"clips": 0, "frames": 0, "batch_size": -1, "sheet_rows": 0, "cross_pairs": -1}
+    for name, value in [*wrong.items(), ("frames", "many")]:
         with pytest.raises(SystemExit) as left:
             main([*words, f"--{name}={value}"])
         (line,) = capsys.readouterr().err.splitlines()
-        assert left.value.code == 2 and re.search(f"{name}: .*{value}", line), line
+        assert left.value.code == 2 and re.search(f"{name}: .*{value}.*(whole number|restriction)", line), line
+        assert "takes null" not in line
     assert not (tmp_path / "o").exists()
 
 
