@@ -24,6 +24,8 @@ ROOMS = {
     "kornia": ("sfdkit.data.augment",),
     "timm": ("sfdkit.model.encoders",),
     "safetensors": ("sfdkit.tensor_file", "sfdkit.face_networks.puppets"),
+    "jinja2": ("sfdkit.evaluate.report",),
+    "matplotlib": ("sfdkit.evaluate.report",),
     "ray": ("sfdkit.data.pack.cluster",),
     "tensorboard": ("sfdkit.study.curves",),
     "onnxruntime": ("sfdkit.face_networks.files",),
@@ -46,6 +48,10 @@ NEVER = [
     ("sfdkit.model", "sfdkit.face_networks"),
     ("sfdkit.face_networks", "sfdkit.data"),
     ("sfdkit.face_networks", "sfdkit.train.task"),
+    ("sfdkit.apply", "sfdkit.evaluate"),
+    ("sfdkit.evaluate", "sfdkit.apply.animate"),
+    ("sfdkit.evaluate", "sfdkit.apply.edit"),
+    ("sfdkit.metrics", "sfdkit.evaluate"),
 ]
 
 

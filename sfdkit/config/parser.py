@@ -244,6 +244,15 @@ _KINDS = {
     "<class 'collections.abc.Mapping'>": "a mapping",
 }
 
+_BOUNDED = {
+    "PositiveInt": "a whole number above 0",
+    "NonNegativeInt": "a whole number, 0 or more",
+    "PositiveFloat": "a number above 0",
+    "NonNegativeFloat": "a number, 0 or more",
+    "ClosedUnitInterval": "a number from 0 to 1",
+    "OpenUnitInterval": "a number between 0 and 1",
+}
+
 
 def _reasons(message: str) -> Iterator[_Reason]:
     levels: list[_Level] = []
@@ -302,6 +311,9 @@ def _explain_value(message: str, parser: ArgumentParser) -> str:
     dotted = [r.text.rpartition(": ")[2] for r in together if r.text.startswith("Expected a dot import path")]
     wanted = [kind for r in together for kind in _wanted(r.text)]
     value = next((r.value for r in together if r.value is not None), dotted[0] if dotted else None)
+    if wanted:  # a number within bounds, or something else such as null
+        named = [found[1] for r in together if (found := re.match(r"Not of type (\w+):", r.text))]
+        wanted = [_BOUNDED.get(name, name) for name in named] + wanted
     if not wanted:
         text = re.sub(r"^Not of type \w+: ", "", deepest.text)
         text = re.sub(r"^invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number", text)

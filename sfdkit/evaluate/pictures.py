@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: what was asked, what came out, what should have, and what each motion vector does."""
+"""Pictures of an evaluation: a sheet of pairs, and what each motion vector does to a face."""
 
 from __future__ import annotations
 
@@ -9,43 +9,31 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sfdkit.evaluate.effects import Effect
-from sfdkit.evaluate.reenact import drive
-from sfdkit.evaluate.samples import Frames, Pair, Sample, load_frames, render_truth
+from sfdkit.evaluate.frames import Frames, load_frames, render_truth
+from sfdkit.evaluate.run import drive
+from sfdkit.evaluate.samples import Pair, Sample
+from sfdkit.evaluate.vector_effects import Effect
 from sfdkit.media.draw import flow_to_rgb, make_sheet, stack_sheets
 from sfdkit.model.animator import FaceAnimator
 
 LEAST_CELL = 128
-"""Pixels below which pictures are enlarged by a whole factor, so that a person can see them."""
+"""Pixels below which pictures are enlarged by a whole factor."""
 ERROR_GAIN = 4.0
 STEPS = (-3, -2, -1, 0, 1, 2, 3)
-"""Standard deviations of a coefficient that the columns of a traversal stand for."""
+"""Standard deviations of a coefficient, one column of a traversal each."""
 TRAVERSED = 32
 """The most rows of a traversal."""
-_STRIP_CELL = 80
+_TRAVERSAL_CELL = 80
 _ROWS_BESIDE = 12
 """With more rows than these a traversal has two columns of them."""
 
 
-def draw_sheet(animator: FaceAnimator, own: Sequence[Pair], pairs: Sequence[Pair]) -> np.ndarray:
-    """Draw self-reenactment above cross-reenactment, one row per clip or pair, by the middle one of its driving frames.
-
-    Args:
-        animator: In eval mode.
-        own: Clips, each paired with itself; at least one.
-        pairs: Pairs of different people; may be empty.
-
-    Returns:
-        H W 3 uint8.
-    """
-    cell = animator.resolution * -(-LEAST_CELL // animator.resolution)
-    sheets = [_block(animator, own, cell)]
-    if pairs:
-        sheets.append(_block(animator, pairs, cell))
-    return stack_sheets(sheets)
+def draw_sheet(animator: FaceAnimator, own: Sequence[Pair], cross: Sequence[Pair]) -> np.ndarray:
+    """Draw self- above cross-reenactment, one row per pair, by the middle one of its driving frames: H W 3 uint8."""
+    return stack_sheets([_draw_pairs(animator, pairs) for pairs in (own, cross) if pairs])
 
 
-def _block(animator: FaceAnimator, pairs: Sequence[Pair], cell: int) -> np.ndarray:
+def _draw_pairs(animator: FaceAnimator, pairs: Sequence[Pair]) -> np.ndarray:
     device = next(animator.parameters()).device
     frames = load_frames(pairs, device)
     middle = frames.driving.shape[1] // 2
@@ -53,7 +41,7 @@ def _block(animator: FaceAnimator, pairs: Sequence[Pair], cell: int) -> np.ndarr
     made = drive(animator, Frames(frames.source, driving[:, None]), batch_size=len(pairs))
     columns = {"source": frames.source, "driving": driving, "result": made.image}
     truth: Tensor | None = None
-    if all(pair.source is pair.driver for pair in pairs):
+    if all(pair.is_self for pair in pairs):
         title, truth = "Self-reenactment: driven by another frame of the same clip, which is the truth", driving
     elif all(pair.has_truth for pair in pairs):
         title = "Cross-reenactment: driven by another face, truth rendered"
@@ -64,11 +52,11 @@ def _block(animator: FaceAnimator, pairs: Sequence[Pair], cell: int) -> np.ndarr
         columns[f"error x {ERROR_GAIN:g}"] = ((made.image - truth).abs() * ERROR_GAIN).clamp(max=1.0)
     columns |= {"flow": flow_to_rgb(made.flow), "warped (white)": made.mask}
     rows = list(zip(*(pictures.unbind(0) for pictures in columns.values()), strict=True))
-    return make_sheet(rows, list(columns), cell, title)
+    return make_sheet(rows, list(columns), animator.resolution * -(-LEAST_CELL // animator.resolution), title)
 
 
 def order_vectors(effects: Sequence[Effect], std: Tensor) -> list[int]:
-    """Return the coefficients of a traversal, in order: a factor's own first, then by how much they move.
+    """Return the coefficients of a traversal: first vectors that are a factor's own, then by how much they move.
 
     Args:
         effects: What each moves; empty where that is not known: then those that vary most come first.
@@ -84,15 +72,10 @@ def order_vectors(effects: Sequence[Effect], std: Tensor) -> list[int]:
 
 
 def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, effects: Sequence[Effect]) -> np.ndarray:
-    """Draw what each motion vector does to a face: one row per vector, the coefficient changed by -3 to +3 deviations.
+    """Draw a face with each motion coefficient, one per row, changed by -3 to +3 standard deviations.
 
-    Many vectors stand in two columns, to be read down the left one first.
-
-    Args:
-        animator: In eval mode.
-        sample: Its source frame is the face, and the face's own motion is where all rows start from.
-        std: M, the standard deviation of each coefficient over the frames of the evaluation; 0 leaves it out.
-        effects: What each vector moves, M or none.
+    The face is the source frame of ``sample``, and all rows change its own motion. Many vectors stand in two columns,
+    to be read down the left one first. See :func:`order_vectors` for ``std`` and ``effects``.
 
     Returns:
         H W 3 uint8.
@@ -110,9 +93,9 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, effects:
             rows.append([_label(index, effects, float(std[index])), *made])
     captions = ["motion vector", *(f"{step:+d} sigma" if step else "as it is" for step in STEPS)]
     if len(rows) <= _ROWS_BESIDE:
-        return make_sheet(rows, captions, _STRIP_CELL)
+        return make_sheet(rows, captions, _TRAVERSAL_CELL)
     half = -(-len(rows) // 2)
-    left, right = (make_sheet(part, captions, _STRIP_CELL) for part in (rows[:half], rows[half:]))
+    left, right = (make_sheet(part, captions, _TRAVERSAL_CELL) for part in (rows[:half], rows[half:]))
     right = np.pad(right, ((0, len(left) - len(right)), (0, 0), (0, 0)), constant_values=255)
     return np.concatenate([left, right], 1)
 
@@ -123,11 +106,11 @@ def _label(index: int, effects: Sequence[Effect], std: float) -> Tensor:
     if effects and effects[index].factor is not None:
         effect = effects[index]
         lines = [f"{index}{', own' if effect.own else ''}", str(effect.factor), f"by {effect.moves:.2f} sd"]
-    cell = Image.new("RGB", (_STRIP_CELL, _STRIP_CELL), (255, 255, 255))
+    cell = Image.new("RGB", (_TRAVERSAL_CELL, _TRAVERSAL_CELL), (255, 255, 255))
     pen = ImageDraw.Draw(cell)
     for number, line in enumerate(lines):
         size = 14.0
-        while size > 9 and ImageFont.load_default(size).getlength(line) > _STRIP_CELL - 2:
+        while size > 9 and ImageFont.load_default(size).getlength(line) > _TRAVERSAL_CELL - 2:
             size -= 1
         pen.text((1, 12 + 19 * number), line, fill=(20, 20, 20), font=ImageFont.load_default(size))
     return torch.from_numpy(np.asarray(cell).copy()).permute(2, 0, 1).float() / 255.0

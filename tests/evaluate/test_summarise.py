@@ -9,9 +9,9 @@ import pytest
 
 from sfdkit.errors import ConfigError
 from sfdkit.evaluate.command import evaluate
-from sfdkit.evaluate.reenact import Scored
-from sfdkit.evaluate.rows import by_group, means
+from sfdkit.evaluate.run import Row
 from sfdkit.evaluate.samples import Pair, Sample
+from sfdkit.evaluate.summarise import group_figures, means
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.types import Clip
 from tests.written import lively_animator, write_checkpoint, write_puppets
@@ -74,10 +74,10 @@ def test_a_chosen_group_and_one_that_is_not_there(result: Path, tmp_path: Path) 
         run(result, tmp_path, groups=["skin", "hat"])
 
 
-def scored(value: float, groups: dict[str, str], **more: float) -> Scored:
+def scored(value: float, groups: dict[str, str], **more: float) -> Row:
     meta = {"identity": "a", "groups": groups}
     sample = Sample(Clip(key="a", meta=meta, frames=b""), [0, 1])
-    return Scored(Pair(sample, sample), {"psnr": value, **more})
+    return Row(Pair(sample, sample), {"psnr": value, **more})
 
 
 def test_gaps_small_groups_and_values_that_some_rows_lack() -> None:
@@ -88,7 +88,7 @@ def test_gaps_small_groups_and_values_that_some_rows_lack() -> None:
     ]
     rows.append(scored(30.0, {}))
     assert means(rows, "cross") == {"cross/psnr": pytest.approx(24.75), "cross/leakage": pytest.approx(0.1)}
-    figures = by_group(["skin"], [], rows)
+    figures = group_figures(["skin"], [], rows)
     assert figures["groups/skin/dark/cross_psnr"] == pytest.approx(22)
     assert figures["groups/skin/gap_cross_psnr"] == pytest.approx(3)
     assert figures["groups/skin/dark/cross_pairs"] == 2 and figures["groups/skin/light/self_pairs"] == 0

@@ -7,7 +7,6 @@ import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from sfdkit.metrics.image import PSNR_LIMIT, frame_l1, frame_psnr, frame_ssim
-from sfdkit.metrics.protocol import cross_pairs
 
 
 def pictures(count: int = 5, size: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,24 +57,3 @@ def test_half_weights_of_a_mask_count_half() -> None:
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 0], mask[..., 1] = 0.5, 1.0
     assert frame_l1(prediction, target, mask).item() == pytest.approx(1 / 3)
-
-
-def test_pairs_are_of_two_people_seeded_and_without_repetition() -> None:
-    names = ["a", "b", "a", "c", "b", "d"]
-    every = {(i, j) for i in range(6) for j in range(6) if names[i] != names[j]}
-    assert set(cross_pairs(names, 1000, 0)) == every
-    assert len(cross_pairs(names, 1000, 0)) == len(every)
-    some = cross_pairs(names, 7, 4)
-    assert len(set(some)) == 7 and set(some) <= every
-    assert some == cross_pairs(names, 7, 4) != cross_pairs(names, 7, 5)
-    assert cross_pairs(["a", "a"], 5, 0) == [] == cross_pairs([], 5, 0)
-
-
-def test_all_pairs_are_equally_likely() -> None:
-    names = ["a", "a", "b", "c"]
-    counts: dict[tuple[int, int], int] = {}
-    for seed in range(2000):
-        (pair,) = cross_pairs(names, 1, seed)
-        counts[pair] = counts.get(pair, 0) + 1
-    assert len(counts) == 10
-    assert min(counts.values()) > 150 and max(counts.values()) < 255  # 200 expected, deviation 13

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from sfdkit.data.shards.index import load_index
-from sfdkit.evaluate.describe import Truth, describe_samples
-from sfdkit.evaluate.effects import Effect, judge_effects, measure_effects
-from sfdkit.evaluate.samples import Pair, load_frames, read_samples
+from sfdkit.evaluate.frames import load_frames
+from sfdkit.evaluate.probes import Truth, encode_samples
+from sfdkit.evaluate.samples import Pair, read_samples
+from sfdkit.evaluate.vector_effects import Effect, judge_effects, measure_effects
 from sfdkit.face_networks.types import Measured
 from tests.written import lively_animator, write_puppets
 
@@ -48,7 +49,7 @@ def test_effects_are_those_of_results_with_one_coefficient_changed(puppets: Path
     animator, reader = lively_animator(), Colours()
     torch.nn.init.constant_(animator.motion_head.log_noise, -20.0)  # no coefficient is silent
     samples = read_samples(puppets, load_index(puppets), 4, 2)
-    codes = describe_samples(animator, samples, 2)
+    codes = encode_samples(animator, samples, 2)
     found = measure_effects(animator, samples, codes, None, reader, 4)
     assert found is not None and found.factors == {"yaw": 1.0, "pitch": 1.0, "roll": 1.0} and not found.unread
     frames = load_frames([Pair(s, s) for s in samples], torch.device("cpu"))
@@ -69,7 +70,7 @@ def test_effects_are_those_of_results_with_one_coefficient_changed(puppets: Path
 def test_factors_that_the_network_cannot_read_are_named(puppets: Path) -> None:
     animator, reader = lively_animator(), Colours()
     samples = read_samples(puppets, load_index(puppets), 4, 7)
-    codes = describe_samples(animator, samples, 8)
+    codes = encode_samples(animator, samples, 8)
     frames = load_frames([Pair(s, s) for s in samples], torch.device("cpu"))
     pose = reader.measure(torch.cat([frames.source[:, None], frames.driving], 1).flatten(0, 1)).pose
     noise = torch.randn(len(pose), generator=torch.Generator().manual_seed(0))

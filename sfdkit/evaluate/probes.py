@@ -1,6 +1,6 @@
-"""What the descriptors of a model hold: probes, scores of disentanglement, and named directions.
+"""What the descriptors of a model hold: probes, DCI scores, and named directions.
 
-Legend: ``F`` frames of all clips, ``N`` identity coefficients, ``M`` motion coefficients.
+Legend: ``F`` frames of all samples, ``N`` identity coefficients, ``M`` motion coefficients, ``C`` channels.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sfdkit.apply.axes import Axes, BlockAxes, Direction, VectorFactor, basis_fingerprint
-from sfdkit.evaluate.samples import Sample, frame_batches
+from sfdkit.evaluate.frames import frame_batches
+from sfdkit.evaluate.samples import Sample
 from sfdkit.metrics.dci import Vector, dci, describe_vectors
 from sfdkit.metrics.exact import exact
-from sfdkit.metrics.probes import LEAST_IDENTITIES, grouped_folds, is_constant, probe, ridge
+from sfdkit.metrics.probes import LEAST_IDENTITIES, grouped_folds, probe, ridge, varying
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.blocks import resize
 from sfdkit.puppets.clips import factors_from_meta
-from sfdkit.puppets.factors import Factors
+from sfdkit.puppets.factors import IdentityFactors, MotionFactors
 
 _UNITS = {"yaw": "degrees", "pitch": "degrees", "roll": "degrees", "scale": "times the size"}
 _UNITS |= {"shift_x": "picture widths", "shift_y": "picture widths"}
@@ -31,7 +32,7 @@ SILENT = 0.1
 
 
 class Codes(NamedTuple):
-    """The descriptors of all frames of an evaluation, on the CPU."""
+    """The codes of all frames of an evaluation, on the CPU."""
 
     identity: Tensor
     """F N."""
@@ -42,13 +43,13 @@ class Codes(NamedTuple):
     people: list[str]
     """F names of who is seen."""
     noise: Tensor | None = None
-    """M: standard deviation of the noise that training sent each motion coefficient through; None for no noise."""
+    """M: standard deviation of the noise that is added to each motion coefficient in training; None for no noise."""
 
-    def spoken(self) -> Tensor:
-        """Return which motion coefficients say something, M: more than :data:`SILENT` nats pass through their noise.
+    def active(self) -> Tensor:
+        """Return whether each motion coefficient carries information, M: more than :data:`SILENT` nats pass the noise.
 
-        A coefficient that the term ``rate`` has silenced still follows some factor in its last digits. No picture shows
-        it, so it is no vector of any factor.
+        A coefficient that the loss term ``kl`` has silenced still follows some factor in its last digits. No picture
+        shows it, so it is no vector of any factor.
         """
         variance = self.motion.var(0, correction=0)
         if self.noise is None:
@@ -57,39 +58,32 @@ class Codes(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """The known factors of all frames."""
+    """The known factors of all frames: name to F values."""
 
     motion: dict[str, Tensor]
-    """Factor to F values."""
     identity: dict[str, Tensor]
 
 
 class Findings(NamedTuple):
-    """What probes and scores say."""
+    """Results of probes and scores."""
 
     metrics: dict[str, float | int | str]
     """``probe/...`` and ``dci/...``."""
     motion: list[Vector]
-    """The motion vectors, in the order of the coefficients."""
+    """What each motion vector follows, in the order of the coefficients."""
     identity: list[Vector]
 
 
-def describe_samples(animator: FaceAnimator, samples: Sequence[Sample], batch_size: int) -> Codes:
-    """Describe the source and the driving frames of all clips.
-
-    Args:
-        animator: In eval mode.
-        samples: The clips.
-        batch_size: Frames per step.
-    """
+def encode_samples(animator: FaceAnimator, samples: Sequence[Sample], batch_size: int) -> Codes:
+    """Encode the source and the driving frames of all samples, ``batch_size`` at a time; the animator in eval mode."""
     device = next(animator.parameters()).device
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     people = [sample.identity for sample in samples for _ in sample.chosen]
     with torch.no_grad(), tqdm(total=len(people), desc="describe", unit="frame") as bar:
         for image in frame_batches(samples, batch_size, device):
             features = animator.encoder(resize(image, animator.encoder.resolution))
-            own = animator.driving_encoder is None
-            motion = animator.motion_head(features) if own else animator.motion(image)
+            shared = animator.driving_encoder is None
+            motion = animator.motion_head(features) if shared else animator.motion(image)
             parts.append((animator.identity_head(features), motion, features[-1].mean((2, 3))))
             bar.update(len(image))
     identity, motion, backbone = (torch.cat([t.float().cpu() for t in c]) for c in zip(*parts, strict=True))
@@ -97,7 +91,7 @@ def describe_samples(animator: FaceAnimator, samples: Sequence[Sample], batch_si
 
 
 def known_factors(samples: Sequence[Sample]) -> Truth:
-    """Return the factors of all frames of puppets, in the order of :func:`describe_samples`.
+    """Return the factors of all frames of puppets, in the order of :func:`encode_samples`.
 
     Raises:
         DataError: A clip is no puppet of this version.
@@ -107,11 +101,7 @@ def known_factors(samples: Sequence[Sample]) -> Truth:
         identity, motion = factors_from_meta(sample.clip["meta"])
         motions.append(motion[torch.tensor(sample.chosen)])
         identities.append(identity.expand(len(sample.chosen)))
-    return Truth(_columns(motions), _columns(identities))
-
-
-def _columns(parts: Sequence[Factors]) -> dict[str, Tensor]:
-    return {name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].names()}
+    return Truth(vars(MotionFactors.concat(motions)), vars(IdentityFactors.concat(identities)))
 
 
 def why_no_probes(samples: Sequence[Sample]) -> str | None:
@@ -124,38 +114,34 @@ def why_no_probes(samples: Sequence[Sample]) -> str | None:
     return None
 
 
-def examine(codes: Codes, truth: Truth) -> Findings:
-    """Probe both blocks and the backbone for all factors, and score the two blocks.
+def run_probes(codes: Codes, truth: Truth) -> Findings:
+    """Probe both blocks and the backbone for all factors, and score the two blocks by DCI.
 
-    Probes see all coefficients, DCI and the description of the vectors those motion coefficients that are not silent.
-
-    Args:
-        codes: Of all frames.
-        truth: Of the same frames.
+    Probes see all coefficients; DCI and the description of the vectors see the active motion coefficients alone.
     """
     folds = grouped_folds(codes.people)
     metrics: dict[str, float | int | str] = {"probe/frames": len(folds), "probe/identities": len(set(codes.people))}
-    wanted = {"motion": truth.motion, "identity": truth.identity}
-    skipped: list[str] = []
+    skipped: dict[str, None] = {}
     for place, code in (("motion", codes.motion), ("identity", codes.identity), ("backbone", codes.backbone)):
-        for what, factors in wanted.items():
+        for what, factors in truth._asdict().items():
             found = probe(code, factors, folds)
             metrics |= {f"probe/{what}_from_{place}/{name}": value for name, value in found.r2.items()}
             if found.r2:
                 metrics[f"probe/{what}_from_{place}/mean"] = found.mean
-            skipped += [name for name in found.skipped if name not in skipped]
+            skipped |= dict.fromkeys(found.skipped)
     if skipped:
         metrics["probe/skipped"] = ", ".join(skipped)
-    heard = codes.motion * codes.spoken()
-    for block, code in (("motion", heard), ("identity", codes.identity)):
-        if any(not is_constant(values) for values in wanted[block].values()):
-            scores = dci(code, wanted[block], folds)
-            metrics |= {f"dci/{block}/{name}": value for name, value in scores._asdict().items()}
-    vectors = [describe_vectors(c, f, folds) for c, f in zip((heard, codes.identity), wanted.values(), strict=True)]
-    metrics["dci/active_vectors"] = int(codes.spoken().sum())
-    metrics["dci/own_vectors"] = sum(vector.own for vector in vectors[0])
-    metrics["dci/factors"] = sum(not is_constant(values) for values in truth.motion.values())
-    return Findings(metrics, *vectors)
+    active = codes.active()
+    vectors: dict[str, list[Vector]] = {}
+    for block, code in (("motion", codes.motion * active), ("identity", codes.identity)):
+        factors = getattr(truth, block)
+        if varying(factors):
+            metrics |= {f"dci/{block}/{name}": value for name, value in dci(code, factors, folds)._asdict().items()}
+        vectors[block] = describe_vectors(code, factors, folds)
+    metrics["dci/active_vectors"] = int(active.sum())
+    metrics["dci/own_vectors"] = sum(vector.own for vector in vectors["motion"])
+    metrics["dci/factors"] = len(varying(truth.motion))
+    return Findings(metrics, **vectors)
 
 
 def make_axes(animator: FaceAnimator, codes: Codes, truth: Truth | None, findings: Findings | None) -> Axes:
@@ -163,13 +149,8 @@ def make_axes(animator: FaceAnimator, codes: Codes, truth: Truth | None, finding
 
     Mean and standard deviation of each coefficient are over all frames. A direction is the change of the coefficients
     per unit of a factor, from one ridge regression of each coefficient on all factors of its block together; its
-    strength is chosen by folds of people, and is negligible where there are many more frames than factors.
-
-    Args:
-        animator: Whose basis it is.
-        codes: Of all frames.
-        truth: Of the same frames; None leaves the directions out.
-        findings: What the vectors stand for; None leaves that out.
+    strength is chosen by folds of people, and is negligible where there are many more frames than factors. Without
+    ``truth`` there are no directions, without ``findings`` no word of what the vectors follow.
     """
     folds = grouped_folds(codes.people)
     blocks = []
@@ -182,15 +163,12 @@ def make_axes(animator: FaceAnimator, codes: Codes, truth: Truth | None, finding
 
 
 def _directions(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor) -> dict[str, Direction]:
-    varying = {name: values for name, values in factors.items() if not is_constant(values)}
-    if not varying:
+    factors = varying(factors)
+    if not factors:
         return {}
-    weights = ridge(torch.stack(list(varying.values()), 1), code, folds).weights.float()
-    return {name: Direction(row, _unit(name)) for name, row in zip(varying, weights, strict=True)}
-
-
-def _unit(factor: str) -> str:
-    return _UNITS.get(factor, "of -1 to 1" if factor in _BOTH_WAYS else "of 0 to 1")
+    weights = ridge(torch.stack(list(factors.values()), 1), code, folds).weights.float()
+    units = [_UNITS.get(name, "of -1 to 1" if name in _BOTH_WAYS else "of 0 to 1") for name in factors]
+    return {name: Direction(row, unit) for name, row, unit in zip(factors, weights, units, strict=True)}
 
 
 def orthonormality(animator: FaceAnimator) -> float:

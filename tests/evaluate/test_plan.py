@@ -21,14 +21,16 @@ from sfdkit.data.shards.decode import decode_frames
 from sfdkit.data.shards.index import load_index
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.evaluate.command import evaluate
-from sfdkit.evaluate.protocols import Video, plan_protocol, read_videos, with_best_frames
-from sfdkit.evaluate.reenact import Gauges, drive, reenact
-from sfdkit.evaluate.samples import Frames, Sample, load_frames
+from sfdkit.evaluate.frames import Frames, Pictures, load_frames
+from sfdkit.evaluate.networks import Networks
+from sfdkit.evaluate.plan import add_best_frames, draw_pairs, plan_protocol
+from sfdkit.evaluate.run import drive, reenact
+from sfdkit.evaluate.samples import Pair, Sample, Video, read_videos
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.media.video import probe
 from sfdkit.metrics.image import frame_psnr
 from tests import datasets
-from tests.datasets import seen
+from tests.datasets import seen as seen_in
 from tests.written import lively_animator, write_checkpoint
 
 NOTHING = MeasureSettings(regressor="none", lpips="none")
@@ -55,7 +57,7 @@ def videos(folder: Path) -> list[Video]:
 def numbers(sample: Sample) -> list[int]:
     """Which frames a sample holds, as their pictures say."""
     pictures = decode_frames(sample.clip, range(len(sample.chosen))).permute(0, 2, 3, 1).numpy()
-    return [round(seen(picture)[2]) for picture in pictures]
+    return [round(seen_in(picture)[2]) for picture in pictures]
 
 
 def test_clips_of_a_video_are_put_together_again(videos: list[Video]) -> None:
@@ -103,16 +105,16 @@ def test_reconstruction_drives_frame_0_by_all(videos: list[Video]) -> None:
 
 def test_long_videos_are_measured_piece_by_piece(videos: list[Video], monkeypatch: pytest.MonkeyPatch) -> None:
     animator, plan = lively_animator(), plan_protocol("reconstruction", videos, 9, 0, None, None)
-    shown = []
-    gauges = Gauges(None, None)
-    whole = reenact(animator, plan.own, 32, gauges, "self")
-    monkeypatch.setattr("sfdkit.evaluate.reenact._PIECE", 3)
-    pieces = reenact(animator, plan.own, 2, gauges, "self", lambda *given: shown.append(given))
+    shown: list[tuple[Pair, Pictures]] = []
+    networks = Networks()
+    whole = reenact(animator, plan.own, 32, networks, "self")
+    monkeypatch.setattr("sfdkit.evaluate.run._PIECE", 3)
+    pieces = reenact(animator, plan.own, 2, networks, "self", [lambda *given: shown.append(given)])
     by_key = {row.pair.source.clip["key"]: row.values for row in whole.rows}
     assert len(pieces.rows) == 5 == len(shown)
     for row in pieces.rows:
         assert row.values == pytest.approx(by_key[row.pair.source.clip["key"]], rel=1e-4)
-    pair, result, driving, truth = shown[-1]
+    pair, (result, driving, truth) = shown[-1]
     assert len(result) == len(driving) == len(pair.driver.chosen) - 1 and torch.equal(driving, truth)
     made = drive(animator, load_frames([pair], torch.device("cpu")), 4).image
     assert torch.allclose(made, result, atol=1e-5)
@@ -157,13 +159,13 @@ def test_pairs_come_from_lists_of_frames(videos: list[Video], tmp_path: Path) ->
     assert relative.start is not None and numbers(relative.start)[0] == 4 and relative.start.identity == "id10270"
     assert numbers(whole.source)[0] == 0 and numbers(whole.driver)[1:] == list(range(12)) and whole.start is None
     (own,) = plan.own
-    assert own.source is own.driver and numbers(own.source) == [1, 5]
+    assert own.is_self and numbers(own.source) == [1, 5]
 
 
 def test_relative_motion_starts_at_the_best_frame(videos: list[Video]) -> None:
     animator = lively_animator()
-    (pair,) = plan_protocol("cross_best", videos, 1, 0, None, None).cross
-    (found,) = with_best_frames(animator, [pair], None, 3)
+    plan = plan_protocol("cross_best", videos, 1, 0, None, None)
+    (found,) = add_best_frames(animator, plan, None, 3).cross
     frames = load_frames([found], torch.device("cpu"))
     assert frames.start is not None
     with torch.no_grad():
@@ -197,7 +199,7 @@ def test_evaluate_follows_a_protocol_and_keeps_results(folder: Path, tmp_path: P
     else:
         pictures = sorted(first.iterdir())
         assert [p.name for p in pictures] == [f"{k:07d}.png" for k in range(5)]
-        assert round(seen(np.asarray(Image.open(pictures[-1])))[2]) == 19
+        assert round(seen_in(np.asarray(Image.open(pictures[-1])))[2]) == 19
 
 
 def test_cross_results_of_real_faces_are_kept_beside_their_driver(
@@ -243,7 +245,14 @@ def test_sets_are_compared_by_a_feature_network(folder: Path, tmp_path: Path) ->
     assert metrics["self/fid_frames"] == 92 and "cross/fid" not in metrics and "self/kid" not in metrics
     pairs = plan_protocol("reconstruction", read_videos(shards, load_index(shards)), 0, 0, None, None).own
     results, truths = [], []
-    reenact(lively_animator(), pairs, 16, Gauges(), "self", lambda p, r, d, t: (results.append(r), truths.append(t)))
+    reenact(
+        lively_animator(),
+        pairs,
+        16,
+        Networks(),
+        "self",
+        [lambda _, p: (results.append(p.result), truths.append(p.truth))],
+    )
     x, y = (
         net(torch.nn.functional.interpolate(torch.cat(p), (299, 299), mode="bilinear") * 2 - 1)
         for p in (truths, results)
@@ -273,3 +282,24 @@ def test_two_processes_measure_what_one_does(folder: Path, tmp_path: Path) -> No
     assert [row.split(",")[:4] for row in rows[0]] == [row.split(",")[:4] for row in rows[1]] and len(rows[0]) == 8
     kept = [sorted(p.relative_to(tmp_path / run) for p in (tmp_path / run).rglob("*.png")) for run in ("one", "two")]
     assert kept[0] == kept[1] and len(kept[0]) > 20
+
+
+def test_pairs_are_of_two_people_seeded_and_without_repetition() -> None:
+    names = ["a", "b", "a", "c", "b", "d"]
+    every = {(i, j) for i in range(6) for j in range(6) if names[i] != names[j]}
+    assert set(draw_pairs(names, 1000, 0)) == every
+    assert len(draw_pairs(names, 1000, 0)) == len(every)
+    some = draw_pairs(names, 7, 4)
+    assert len(set(some)) == 7 and set(some) <= every
+    assert some == draw_pairs(names, 7, 4) != draw_pairs(names, 7, 5)
+    assert draw_pairs(["a", "a"], 5, 0) == [] == draw_pairs([], 5, 0)
+
+
+def test_all_pairs_are_equally_likely() -> None:
+    names = ["a", "a", "b", "c"]
+    counts: dict[tuple[int, int], int] = {}
+    for seed in range(2000):
+        (pair,) = draw_pairs(names, 1, seed)
+        counts[pair] = counts.get(pair, 0) + 1
+    assert len(counts) == 10
+    assert min(counts.values()) > 150 and max(counts.values()) < 255  # 200 expected, deviation 13

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,17 @@ from sfdkit.data.shards.index import load_index
 from sfdkit.data.shards.reader import read_clips
 from sfdkit.errors import CheckpointError, ConfigError, DataError, ShardError
 from sfdkit.evaluate.command import evaluate
-from sfdkit.evaluate.describe import Codes, Truth, describe_samples, examine, known_factors, make_axes, orthonormality
-from sfdkit.evaluate.effects import Effect
-from sfdkit.evaluate.gauges import READ, open_gauges
-from sfdkit.evaluate.reenact import Gauges, drive
-from sfdkit.evaluate.samples import Pair, load_frames, read_samples, render_truth
-from sfdkit.evaluate.sheet import draw_traversal, order_vectors
+from sfdkit.evaluate.frames import load_frames, render_truth
+from sfdkit.evaluate.plan import draw_pairs
+from sfdkit.evaluate.probes import encode_samples
+from sfdkit.evaluate.run import drive
+from sfdkit.evaluate.samples import Pair, read_samples
 from sfdkit.face_networks.network import PuppetNetwork
 from sfdkit.face_networks.puppets import SCHEMA, Regressor, save_regressor
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.files import distance_table, make_folder, write_metrics
 from sfdkit.metrics.dci import DCI
 from sfdkit.metrics.image import frame_psnr
-from sfdkit.metrics.protocol import cross_pairs
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors
 from tests.written import lively_animator, write_checkpoint, write_puppets
 
@@ -119,7 +118,7 @@ def test_self_figures_equal_a_calculation_by_hand(files: Path, tmp_path: Path) -
 def test_cross_figures_equal_a_calculation_by_hand(files: Path, tmp_path: Path) -> None:
     metrics = run(files, tmp_path, cross_pairs=1, seed=5)
     samples = read_samples(files / "puppets", load_index(files / "puppets"), None, 2)
-    ((i, j),) = cross_pairs([s.identity for s in samples], 1, 5)
+    ((i, j),) = draw_pairs([s.identity for s in samples], 1, 5)
     source = decode_frames(samples[i].clip, [0]).float() / 255
     driving = decode_frames(samples[j].clip, [1, 2]).float() / 255
     truth, mask = (t[0] for t in render_truth([Pair(samples[i], samples[j])], CPU))
@@ -132,18 +131,6 @@ def test_cross_figures_equal_a_calculation_by_hand(files: Path, tmp_path: Path) 
     assert 0.02 < float(mask.mean()) < 0.6
 
 
-def test_truth_is_what_the_shards_hold(files: Path) -> None:
-    samples = read_samples(files / "puppets", load_index(files / "puppets"), None, 3)
-    own = [Pair(sample, sample) for sample in samples]
-    frames = load_frames(own, CPU)
-    truth, _ = render_truth(own, CPU)
-    assert float((truth - frames.driving).abs().mean()) < 0.02
-    crossed, _ = render_truth([Pair(samples[0], samples[1])], CPU)
-    assert float((crossed[0] - frames.driving[0]).abs().mean()) > 0.02
-    assert float((crossed[0] - frames.driving[1]).abs().mean()) > 0.02
-    assert [s.chosen for s in samples] == [[0, 1, 3, 4]] * 5
-
-
 def test_result_does_not_depend_on_the_batch_and_repeats(files: Path, tmp_path: Path) -> None:
     first = run(files, tmp_path, batch_size=1)
     for size in (3, 16):
@@ -153,19 +140,6 @@ def test_result_does_not_depend_on_the_batch_and_repeats(files: Path, tmp_path: 
     once_more = run(files, tmp_path, batch_size=16)
     assert again == {**once_more, "evaluation/seconds": again["evaluation/seconds"]}
     assert run(files, tmp_path, seed=1)["copy/l1"] != first["copy/l1"]
-
-
-def test_driving_in_parts_is_driving_at_once(files: Path) -> None:
-    samples = read_samples(files / "puppets", load_index(files / "puppets"), 3, 4)
-    frames = load_frames([Pair(s, s) for s in samples], CPU)
-    animator = lively_animator()
-    whole, parts = drive(animator, frames, 100), drive(animator, frames, 4)
-    assert whole.image.shape == (12, 3, 32, 32)
-    for one, other in zip(whole, parts, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
-    with torch.no_grad():
-        row = animator(frames.source[1:2], frames.driving[1, 2][None]).image
-    assert torch.allclose(whole.image[4 + 2], row[0].clamp(0, 1), atol=1e-5)
 
 
 def test_clips_are_taken_from_the_start_across_shards(files: Path, tmp_path: Path) -> None:
@@ -232,7 +206,7 @@ def test_a_regressor_that_is_named_reads_results(files: Path, tmp_path: Path) ->
     assert stored["cross/leakage"] == pytest.approx(gaps[0] - gaps[1], abs=1e-4)
     assert -1 <= stored["cross/follow_mouth_open"] <= 1
     samples = read_samples(files / "puppets", load_index(files / "puppets"), None, 2)
-    pairs = [Pair(samples[i], samples[j]) for i, j in cross_pairs([s.identity for s in samples], 4, 0)]
+    pairs = [Pair(samples[i], samples[j]) for i, j in draw_pairs([s.identity for s in samples], 4, 0)]
     errors = []
     for pair in pairs:
         result = drive(lively_animator(), load_frames([pair], CPU), 9).image
@@ -242,19 +216,6 @@ def test_a_regressor_that_is_named_reads_results(files: Path, tmp_path: Path) ->
     assert stored["cross/pose_error"] == pytest.approx(np.mean(errors), rel=1e-3)
     report = (tmp_path / "o" / "report.html").read_text()
     assert "<dt>LPIPS</dt><dd>switched off</dd>" in report and "--measure.regressor" in report
-
-
-def test_what_measures_is_opened_or_said_to_be_missing(tmp_path: Path) -> None:
-    nothing = open_gauges(MeasureSettings(regressor="none", lpips="none"), 32, True, CPU)
-    assert nothing.gauges == Gauges()
-    assert set(nothing.missing) == {f"{what.capitalize()}, read by a network" for what in READ} | {
-        "LPIPS",
-        "FID and KID",
-    }
-    with pytest.raises(CheckpointError, match=r"regressor .*gone\.safetensors does not exist"):
-        open_gauges(MeasureSettings(regressor=str(tmp_path / "gone.safetensors"), lpips="none"), 32, True, CPU)
-    with pytest.raises(ConfigError, match=r"lpips: .*gone\.pth is no file"):
-        open_gauges(MeasureSettings(regressor="none", lpips=str(tmp_path / "gone.pth")), 32, True, CPU)
 
 
 def test_shards_that_are_missing_are_named(files: Path, tmp_path: Path) -> None:
@@ -269,10 +230,16 @@ def test_shards_that_are_missing_are_named(files: Path, tmp_path: Path) -> None:
         run(files, tmp_path, shards=str(broken))
 
 
-def test_numbers_that_cannot_work(files: Path, tmp_path: Path) -> None:
-    for name, value in (("clips", 0), ("frames", 0), ("batch_size", -1), ("sheet_rows", 0), ("cross_pairs", -1)):
-        with pytest.raises(ConfigError, match=f"{name}: {value}"):
-            run(files, tmp_path, **{name: value})
+def test_numbers_that_cannot_work(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", f"--checkpoint={files}/model.ckpt", f"--shards={files}/puppets", f"--output={tmp_path}/o"]
+    wrong = {"clips": 0, "frames": 0, "batch_size": -1, "sheet_rows": 0, "cross_pairs": -1}
+    for name, value in [*wrong.items(), ("frames", "many")]:
+        with pytest.raises(SystemExit) as left:
+            main([*words, f"--{name}={value}"])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert left.value.code == 2 and re.search(f"{name}: .*{value}.*(whole number|restriction)", line), line
+        assert "takes null" not in line
+    assert not (tmp_path / "o").exists()
 
 
 def test_probes_that_cannot_be_made(files: Path, tmp_path: Path) -> None:
@@ -289,93 +256,12 @@ def test_axes_belong_to_the_model_and_point_the_right_way(files: Path, tmp_path:
     animator = lively_animator()
     axes = Axes.load(tmp_path / "axes.json", animator.descriptors)
     samples = read_samples(files / "puppets", load_index(files / "puppets"), None, 4)
-    codes = describe_samples(animator, samples, 8)
+    codes = encode_samples(animator, samples, 8)
     assert torch.allclose(axes.motion.mean, codes.motion.mean(0), atol=1e-4)
     assert torch.allclose(axes.identity.std, codes.identity.std(0, correction=0), atol=1e-4)
     assert set(axes.motion.directions) == set(MotionFactors.names())
     assert axes.motion.directions["yaw"].unit == "degrees"
     assert [v.index for v in axes.motion.vectors] == [0, 1, 2, 3]
-
-
-def test_directions_are_the_slopes_of_the_coefficients() -> None:
-    animator, people = lively_animator(), [f"p{k}" for k in range(20) for _ in range(10)]
-    motion = {"yaw": 20 * torch.randn(200), "smile": torch.rand(200), "still": torch.ones(200)}
-    identity = {"age": torch.rand(20).repeat_interleave(10)}
-    slopes = torch.tensor([[0.1, 0.0, -0.05, 0.0], [0.0, 3.0, 2.0, 0.0]])
-    noise = 0.01 * torch.randn(200, 4)
-    codes = Codes(
-        torch.randn(200, 12), torch.stack([motion["yaw"], motion["smile"]], 1) @ slopes + noise, noise, people
-    )
-    truth = Truth(motion, identity)
-    axes = make_axes(animator, codes, truth, examine(codes, truth))
-    assert set(axes.motion.directions) == {"yaw", "smile"} and set(axes.identity.directions) == {"age"}
-    for name, row in zip(("yaw", "smile"), slopes, strict=True):
-        assert torch.allclose(axes.motion.directions[name].vector, row, atol=0.01)
-    assert [v.factor for v in axes.motion.vectors[:2]] == ["yaw", "smile"]
-    assert min(v.explains for v in axes.motion.vectors[:2]) > 0.99
-
-
-def test_silent_coefficients_are_no_vectors_of_any_factor() -> None:
-    people = [f"p{k}" for k in range(20) for _ in range(10)]
-    yaw, smile = torch.randn(200), torch.randn(200)
-    motion = torch.stack([yaw, 0.05 * smile, smile], 1)
-    noise = torch.tensor([0.3, 0.95, 0.3])
-    loud, quiet = (Codes(torch.randn(200, 4), motion, motion, people, n) for n in (None, noise))
-    assert loud.spoken().tolist() == [True] * 3 and quiet.spoken().tolist() == [True, False, True]
-    truth = Truth({"yaw": yaw, "smile": smile}, {"age": torch.rand(20).repeat_interleave(10)})
-    for codes, active in ((loud, 3), (quiet, 2)):
-        found = examine(codes, truth)
-        assert found.metrics["dci/active_vectors"] == active and found.metrics["dci/own_vectors"] == 2
-    assert [v.factor for v in found.motion] == ["yaw", None, "smile"]
-
-
-def test_codes_are_those_of_the_frames(files: Path) -> None:
-    animator = lively_animator()
-    samples = read_samples(files / "puppets", load_index(files / "puppets"), 2, 2)
-    codes = describe_samples(animator, samples, 2)
-    frames = torch.cat([decode_frames(s.clip, range(3)) for s in samples]).float() / 255
-    with torch.no_grad():
-        wanted, maps = animator.describe(frames), animator.encoder(frames)
-    assert torch.allclose(codes.identity, wanted.identity, atol=1e-4)
-    assert torch.allclose(codes.motion, wanted.motion, atol=1e-4)
-    assert torch.allclose(codes.backbone, maps[-1].mean((2, 3)), atol=1e-4)
-    assert codes.people == ["puppet-test-0"] * 3 + ["puppet-test-1"] * 3
-    truth = known_factors(samples)
-    assert truth.motion["yaw"].tolist()[:3] == pytest.approx(
-        [samples[0].clip["meta"]["puppet"]["motion"]["yaw"][k] for k in samples[0].chosen]
-    )
-    assert truth.identity["age"].tolist() == pytest.approx(
-        [s.clip["meta"]["puppet"]["identity"]["age"] for s in samples for _ in range(3)]
-    )
-
-
-def test_a_skewed_basis_is_called_that(files: Path) -> None:
-    animator = lively_animator()
-    assert orthonormality(animator) < 1e-5
-    animator.descriptors.orthogonal = False
-    with torch.no_grad():
-        animator.descriptors.weight[:, 1] = animator.descriptors.weight[:, 0]
-    assert orthonormality(animator) == pytest.approx(1, abs=1e-5)
-
-
-def test_a_traversal_moves_one_coefficient(files: Path) -> None:
-    animator = lively_animator()
-    sample = read_samples(files / "puppets", load_index(files / "puppets"), 1, 1)[0]
-    std = torch.tensor([0.0, 1.0, 0.5, 2.0])
-    strip = draw_traversal(animator, sample, std, [])
-    assert order_vectors([], std) == [3, 1, 2], "a coefficient that keeps still is left out"
-    cells = [strip[-(3 - row) * 84 :][: 84 - 4, 88:] for row in range(3)]
-    faces = [[cell[:, c * 84 : c * 84 + 80].astype(int) for c in range(7)] for cell in cells]
-    moved = [np.abs(row[0] - row[6]).mean() for row in faces]
-    assert min(moved) > 0
-    assert all(np.abs(row[3] - faces[0][3]).max() == 0 for row in faces)  # in the middle all are the face as it is
-    effects = [
-        Effect(k, n, e, 0, 0, o)
-        for k, n, e, o in [(0, None, 0, False), (1, "yaw", 0.6, True), (2, "yaw", 0.9, False), (3, "roll", 0.7, True)]
-    ]
-    assert order_vectors(effects, std) == [3, 1, 2] and order_vectors(effects, std.new_ones(4)) == [3, 1, 2, 0]
-    assert order_vectors(effects, std.new_zeros(4)) == [3]
-    assert not np.array_equal(draw_traversal(animator, sample, std, effects), strip)
 
 
 def test_shards_of_another_resolution_are_refused(files: Path, tmp_path: Path) -> None:
