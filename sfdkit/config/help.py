@@ -51,6 +51,14 @@ class HelpAll(argparse._HelpAction):
         parser.exit()
 
 
+def documented(parser: ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    """Yield a parser's options that stand for one value and about which something is said, with their actions."""
+    for action in parser._actions:
+        option = next((o for o in action.option_strings if o.startswith("--")), "")
+        if option and action.help and not option.endswith(".help") and action.dest not in (parser.groups or {}):
+            yield option, action
+
+
 def key_lines(parser: ArgumentParser, chosen: Callable[[str], bool]) -> Iterator[str]:
     """Yield two lines at most for each of a parser's keys: its name, what it is, its default; grouped by first part.
 
@@ -59,10 +67,9 @@ def key_lines(parser: ArgumentParser, chosen: Callable[[str], bool]) -> Iterator
         chosen: Says of a key whether it is wanted; one that nothing is said about is left out.
     """
     group: str | None = None
-    for action in parser._actions:
-        option = next((o for o in action.option_strings if o.startswith("--")), "")
-        key, about = action.dest, action.help
-        if not option or not about or option.endswith(".help") or key in (parser.groups or {}) or not chosen(key):
+    for option, action in documented(parser):
+        key, about = action.dest, str(action.help)
+        if not chosen(key):
             continue
         first = key.partition(".")[0] if "." in key else ""
         if first != group:
