@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ NEVER = [
 ]
 
 
+@cache
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
     """Every module that a file imports, ``from a import b`` as ``a.b`` where that is a module of the project."""
     tree = ast.parse(path.read_text())
