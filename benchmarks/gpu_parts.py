@@ -181,13 +181,13 @@ def make_task(resolution: int, device: torch.device) -> Any:
 def training_step(resolution: int, sources: int, precision: str, compiled: bool, plan: Plan) -> Callable[[], None]:
     """Return a function that does what a training does with a batch: send, augment, render, judge, learn, average."""
     from sfdkit.data.augment import DriverViewAugmentation
-    from sfdkit.train.callbacks import WeightAverage
+    from sfdkit.train.callbacks import WeightEMA
     from sfdkit.train.gradients import prepare_step
     from sfdkit.types import FrameBatch
 
     device = plan.device
     task = make_task(resolution, device)
-    average = WeightAverage()
+    average = WeightEMA()
     average.setup(None, task, "fit")  # type: ignore[arg-type]
     average.average.to(device)  # type: ignore[union-attr]
     if compiled:

@@ -13,11 +13,12 @@ from jsonargparse import Namespace as ParsedNamespace
 from torch import Tensor
 
 from sfdkit.config.parser import explain
+from sfdkit.config.renamed import rename_config
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator
 
 KEY = "sfdkit"
-AVERAGE_KEY = "animator_average"
+EMA_KEY = "animator_average"
 SCHEMA = 1
 NO_NOISE = -20.0
 """Logarithm of the motion coefficients' noise where it is none: without a price on information."""
@@ -70,9 +71,9 @@ def load_animator(path: str | Path, device: str | torch.device = "cpu", trust: S
 
 def animator_weights(stored: dict[str, Any]) -> dict[str, Tensor]:
     """Return the animator's weights in a checkpoint: the averaged ones, if any were averaged."""
-    if int(stored[AVERAGE_KEY]["n_averaged"]) == 0:
+    if int(stored[EMA_KEY]["n_averaged"]) == 0:
         return {k.removeprefix("animator."): v for k, v in stored["state_dict"].items() if k.startswith("animator.")}
-    return {k.removeprefix("module."): v for k, v in stored[AVERAGE_KEY].items() if k.startswith("module.")}
+    return {k.removeprefix("module."): v for k, v in stored[EMA_KEY].items() if k.startswith("module.")}
 
 
 class Adopted(NamedTuple):
@@ -132,7 +133,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is no readable checkpoint: {_kind(path)}; give a file that sfdkit fit wrote"
         ) from error
-    if not isinstance(stored, dict) or KEY not in stored or AVERAGE_KEY not in stored:
+    if not isinstance(stored, dict) or KEY not in stored or EMA_KEY not in stored:
         raise CheckpointError(
             f"{path} is the checkpoint of another program or model: it has no entry {KEY!r}; "
             "give one that sfdkit fit wrote"
@@ -159,6 +160,7 @@ def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> 
     Raises:
         CheckpointError: It names a class outside sfdkit and ``trust``, or one that cannot be built.
     """
+    config = rename_config(config, str(path))
     allowed = ("sfdkit", *trust)
     for name in _class_paths(config):
         if name.split(".")[0] not in allowed:

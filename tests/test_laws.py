@@ -29,11 +29,12 @@ ROOMS = {
     "onnxruntime": ("sfdkit.face_networks.files",),
     "onnx": ("sfdkit.face_networks.files",),
     "onnx2torch": ("sfdkit.face_networks.files",),
-    "lightning": ("sfdkit.train.task", "sfdkit.train.callbacks", "sfdkit.data.module", "sfdkit.train.command"),
+    "lightning": ("sfdkit.train", "sfdkit.data.module"),
 }
 NEVER = [
     ("sfdkit", "datamodules"),
     ("sfdkit.train.task", "sfdkit.data"),
+    ("sfdkit.train.reenactment", "sfdkit.data"),
     ("sfdkit.train.callbacks", "sfdkit.data"),
     ("sfdkit.storage", "sfdkit.data"),
     ("sfdkit.data", "sfdkit.model"),

@@ -14,9 +14,9 @@ from sfdkit.losses.consistency import Consistency
 from sfdkit.losses.field import Painting, Smoothness
 from sfdkit.losses.gradient import GradientLoss
 from sfdkit.losses.identity import IdentityTerm
+from sfdkit.losses.kl import KLDivergence
 from sfdkit.losses.leakage import Leakage
 from sfdkit.losses.perceptual import PerceptualLoss
-from sfdkit.losses.rate import Rate
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.reencode import Reencode
 from sfdkit.losses.sparsity import Sparsity
@@ -67,7 +67,7 @@ TERMS: dict[str, Term] = {
     "warp": Term(MultiScaleL1, lambda step: (step.warped, step.target)),
     "smoothness": Term(Smoothness, lambda step: (step.flow,)),
     "painting": Term(Painting, lambda step: (step.mask,)),
-    "rate": Term(Rate, lambda step: (step.motion, step.log_noise), "noise"),
+    "kl": Term(KLDivergence, lambda step: (step.motion, step.log_noise), "noise"),
     "sparsity": Term(Sparsity, lambda step: (step.motion,)),
     "leakage": Term(Leakage, lambda step: (step.motion,)),
     "total_leakage": Term(partial(Leakage, together=True), lambda step: (step.motion,)),

@@ -12,7 +12,7 @@ class Reencode(LossTerm):
     """The source's identity and the driver's motion come back from the result.
 
     Identity by its direction, since only that is contrasted between people; motion coefficient by coefficient, each as
-    far as it says something, ``1 - noise^2`` (see :class:`sfdkit.losses.rate.Rate`).
+    far as it says something, ``1 - noise^2`` (see :class:`sfdkit.losses.kl.KLDivergence`).
     """
 
     def forward(

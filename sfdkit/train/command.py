@@ -42,7 +42,7 @@ from sfdkit.train.callbacks import (
     RunSummary,
     TrainingProgress,
     TrainingStatistics,
-    WeightAverage,
+    WeightEMA,
 )
 from sfdkit.train.task import AnimationTask
 
@@ -74,9 +74,9 @@ USUAL = (
 """The trainer's keys that the short help shows."""
 
 UNFIT: dict[str, tuple[tuple[Any, ...], str]] = {
-    "accumulate_grad_batches": ((1,), "set model.accumulate, the number of batches per step"),
-    "gradient_clip_val": ((None, 0), "set model.gradient_clip, the largest norm of the gradient"),
-    "gradient_clip_algorithm": ((None,), "set model.gradient_clip, the largest norm of the gradient"),
+    "accumulate_grad_batches": ((1,), "set model.accumulate_grad_batches, the number of batches per step"),
+    "gradient_clip_val": ((None, 0), "set model.gradient_clip_norm, the largest norm of the gradient"),
+    "gradient_clip_algorithm": ((None,), "set model.gradient_clip_norm, the largest norm of the gradient"),
     "enable_checkpointing": ((None, True), "set checkpoint.save_last to false and checkpoint.save_top_k to 0"),
 }
 """The trainer's keys that the kit replaces: the values that change nothing, and what to set instead."""
@@ -184,7 +184,7 @@ class AnimationCLI(LightningCLI):
         parser.add_argument(
             f"--{COMPOSE}", type=list[str] | None, default=None, help="Files that a config is laid over."
         )
-        parser.add_lightning_class_args(WeightAverage, "average")
+        parser.add_lightning_class_args(WeightEMA, "ema")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")

@@ -15,7 +15,7 @@ from tests.running import EXPERIMENTS
 BASE = {
     "base": ["base.yaml"],
     "seeds": [1, 2],
-    "runs": {"full": None, "other": {"title": "another", "overrides": {"model.accumulate": 2}}},
+    "runs": {"full": None, "other": {"title": "another", "overrides": {"model.accumulate_grad_batches": 2}}},
     "evaluate": {"shards": "shards/test"},
     "metrics": ["self/psnr", {"key": "self/l1", "label": "L1", "direction": "lower"}],
 }
@@ -32,10 +32,10 @@ def write(folder: Path, **changes: object) -> Path:
 
 
 def test_runs_seeds_and_defaults(tmp_path: Path) -> None:
-    study = load_study(write(tmp_path, overrides={"trainer.max_steps": 6, "model.accumulate": 1}))
+    study = load_study(write(tmp_path, overrides={"trainer.max_steps": 6, "model.accumulate_grad_batches": 1}))
     assert study.name == tmp_path.name and study.title == tmp_path.name and study.reference == "full"
     assert [run.title for run in study.runs] == ["full", "another"]
-    assert study.runs[1].overrides == {"trainer.max_steps": 6, "model.accumulate": 2}
+    assert study.runs[1].overrides == {"trainer.max_steps": 6, "model.accumulate_grad_batches": 2}
     assert study.curves == ("val/psnr",) and study.checkpoint_every == 100 and study.validations is None
     jobs = plan(study, tmp_path / "out")
     assert [(job.index, job.run, job.seed) for job in jobs] == [
@@ -48,7 +48,7 @@ def test_runs_seeds_and_defaults(tmp_path: Path) -> None:
     assert jobs[3].arguments == (
         f"--config={tmp_path / 'base.yaml'}",
         "--trainer.max_steps=6",
-        "--model.accumulate=2",
+        "--model.accumulate_grad_batches=2",
         "--seed_everything=2",
         "--data.init_args.seed=2",
     )

@@ -1,8 +1,8 @@
 """Lightning callbacks of the kit, and its way of writing checkpoints."""
 
-from sfdkit.train.callbacks.averaging import WeightAverage
 from sfdkit.train.callbacks.checkpoint_files import AtomicCheckpoints
 from sfdkit.train.callbacks.data_report import DataReport
+from sfdkit.train.callbacks.ema import WeightEMA
 from sfdkit.train.callbacks.last_checkpoint import LastCheckpoint
 from sfdkit.train.callbacks.pictures import Pictures
 from sfdkit.train.callbacks.predictions import PredictionWriter
@@ -24,5 +24,5 @@ __all__ = [
     "RunSummary",
     "TrainingProgress",
     "TrainingStatistics",
-    "WeightAverage",
+    "WeightEMA",
 ]

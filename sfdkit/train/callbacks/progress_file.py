@@ -52,7 +52,7 @@ class ProgressFile(L.Callback):
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, AnimationTask)
         self._last = time.monotonic()
-        done = pl_module.progress()
+        done = pl_module.progress.at(trainer.global_step)
         self._from = done if self._from is None else self._from
         made = done - self._from
         left = (self._last - self._began) * (1 - done) / made if made > 0 else None
