@@ -81,11 +81,9 @@ class Job:
             f"{logger}.init_args.save_dir={self.folder}",
             f"{logger}.init_args.name=logs",
             f"{logger}.init_args.version=",
-            "--checkpoint.save_last=false",  # LastCheckpoint writes, at the very end as well
-            "--checkpoint.save_top_k=0",
-            "--trainer.callbacks+=sfdkit.train.callbacks.LastCheckpoint",
-            f"--trainer.callbacks.path={self.checkpoint}",
-            f"--trainer.callbacks.every={self.checkpoint_every}",
+            f"--checkpoint.dirpath={self.checkpoint.parent}",
+            f"--checkpoint.every_n_train_steps={self.checkpoint_every}",
+            "--checkpoint.save_top_k=0",  # last.ckpt alone
             "--trainer.callbacks+=sfdkit.train.callbacks.ProgressFile",
             f"--trainer.callbacks.path={self.folder / 'progress.json'}",
         ]

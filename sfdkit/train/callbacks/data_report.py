@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ import lightning as L
 import torch.distributed
 from lightning.pytorch.utilities import rank_zero_info
 
+from sfdkit.files import atomic_write
 from sfdkit.train.schedule import logs_step
 from sfdkit.types import DataAccount
 
@@ -135,9 +135,8 @@ class DataReport(L.Callback):
         ]
         report.setdefault(split, []).append(entry)
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return total
 
 
