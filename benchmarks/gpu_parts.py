@@ -182,7 +182,7 @@ def training_step(resolution: int, sources: int, precision: str, compiled: bool,
     """Return a function that does what a training does with a batch: send, augment, render, judge, learn, average."""
     from sfdkit.data.augment import DriverViewAugmentation
     from sfdkit.train.callbacks import WeightEMA
-    from sfdkit.train.gradients import prepare_step
+    from sfdkit.train.gradients import skip_unless_finite
     from sfdkit.types import FrameBatch
 
     device = plan.device
@@ -203,13 +203,13 @@ def training_step(resolution: int, sources: int, precision: str, compiled: bool,
         there = frames.to(device, non_blocking=True).float() / 255
         batch = FrameBatch(source=there[:, 0], driving=there[:, 1:], key=names, identity=names)
         batch = augment(batch, next(seeds))
-        task.statistics.keep()
+        task.statistics.save()
         with lower(plan, precision):
             loss, _ = task.objective(task.take_step(batch))
         loss.backward()
-        _, finite = task.guard.limit(task.animator)
-        task.statistics.settle(finite)
-        prepare_step(optimizer, finite)
+        _, finite = task.clipping.clip(task.animator)
+        task.statistics.reduce(finite)
+        skip_unless_finite(optimizer, finite)
         optimizer.step()
         optimizer.zero_grad()
         average.update(task.animator)

@@ -82,8 +82,8 @@ def test_dependencies_go_one_way(one: str, other: str) -> None:
     assert not guilty
 
 
-def test_model_files_are_torch_only() -> None:
-    allowed = {"torch", "timm", "sfdkit", *sys.stdlib_module_names}
+def test_model_files_are_torch_and_types_of_arguments_only() -> None:
+    allowed = {"torch", "timm", "jsonargparse", "sfdkit", *sys.stdlib_module_names}
     for module, path in MODULES.items():
         if belongs(module, "sfdkit.model"):
             assert {i.split(".")[0] for i in imports(path)} <= allowed, module

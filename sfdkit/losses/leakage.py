@@ -66,7 +66,7 @@ class Leakage(LossTerm):
 
     @torch.no_grad()
     def _follow(self, total: Tensor) -> Tensor:
-        """Return the running mean of the variance, in training with this batch's in it."""
+        """Return the running mean of the variance, in training updated with this batch."""
         if self.training:
             now = mean_over_ranks(total.mean())
             followed = torch.where(self.running_mean > 0, self.running_mean.lerp(now, MOMENTUM), now)

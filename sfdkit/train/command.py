@@ -1,4 +1,4 @@
-"""The trainer's command line: LightningCLI with sfdkit's task, callbacks and links."""
+"""The commands fit, validate, test and predict: LightningCLI with sfdkit's task, callbacks and links."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from sfdkit.train.parser import Trainer, TrainerParser
 from sfdkit.train.task import AnimationTask
 
 WORDS = ("last", "best", "hpc")
-"""What ``--ckpt_path`` may say instead of a file, see ``Trainer.fit``."""
+"""Values of ``--ckpt_path`` that are no file, see ``Trainer.fit``."""
 
 UNFIT: dict[str, tuple[tuple[Any, ...], str]] = {
     "accumulate_grad_batches": ((1,), "set model.accumulate_grad_batches, the number of batches per step"),
@@ -52,7 +52,7 @@ UNFIT: dict[str, tuple[tuple[Any, ...], str]] = {
     "gradient_clip_algorithm": ((None,), "set model.gradient_clip_norm, the largest norm of the gradient"),
     "enable_checkpointing": ((None, True), "set checkpoint.save_last to false and checkpoint.save_top_k to 0"),
 }
-"""The trainer's keys that the kit replaces: the values that change nothing, and what to set instead."""
+"""Keys of the trainer that the kit replaces: their neutral values, and what to set instead."""
 
 
 class AnimationCLI(LightningCLI):
@@ -103,11 +103,11 @@ class AnimationCLI(LightningCLI):
             parser.link_arguments("data.init_args.resolution", f"{part}.init_args.resolution")
 
     def before_instantiate_classes(self) -> None:
-        """Check what need not wait, and forget which files were composed: the saved config holds all that they said.
+        """Check the trainer's keys and the checkpoint, and drop ``compose``: the saved config holds all files' content.
 
         Raises:
-            ConfigError: A key of the trainer's that the kit replaces.
-            CheckpointError: ``ckpt_path`` is no checkpoint.
+            ConfigError: A key of the trainer that the kit replaces.
+            CheckpointError: ``ckpt_path`` is no checkpoint of sfdkit.
         """
         config = self.config[self.subcommand] if self.subcommand else self.config
         config[COMPOSE] = None
@@ -131,8 +131,8 @@ class AnimationCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer, with the kit's progress bar unless ``trainer.enable_progress_bar`` is off.
 
-        Checkpoints are written by :class:`~sfdkit.train.callbacks.AtomicCheckpointIO` unless ``trainer.plugins`` has a
-        writer.
+        Checkpoints are written by :class:`~sfdkit.train.callbacks.AtomicCheckpointIO` unless ``trainer.plugins`` names
+        another.
         """
         plugins = self._get(self.config_init, "trainer.plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
@@ -146,7 +146,7 @@ class AnimationCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def instantiate_classes(self) -> None:
-        """Build everything, and tell the task what it was built from, for its checkpoints."""
+        """Build everything, and give the task the animator's configuration, which its checkpoints store."""
         super().instantiate_classes()
         config = self.config[self.subcommand] if self.subcommand else self.config
         parser = (
@@ -160,10 +160,10 @@ class AnimationCLI(LightningCLI):
         self.model.experiment = {**written, "seed": config.seed_everything}
 
     def before_fit(self) -> None:
-        """Refuse what a training would come upon only later.
+        """Check what would otherwise fail after the training has begun.
 
         Raises:
-            ConfigError: An optimiser's value that it refuses, or a folder with the checkpoints of an earlier training.
+            ConfigError: A wrong argument of an optimiser, or a folder with the checkpoints of an earlier training.
         """
         assert isinstance(self.model, AnimationTask)
         for name in ("optimizer", "discriminator_optimizer"):
@@ -178,25 +178,25 @@ class AnimationCLI(LightningCLI):
                 callback.refuse_old_run(self.trainer, self._get(self.config, "ckpt_path"), resumes)
 
     def predict(self, **kwargs: Any) -> None:
-        """Run ``Trainer.predict`` without keeping what it renders: the callback has written it by then."""
+        """Run ``Trainer.predict`` without keeping the results, which the callback writes."""
         self.trainer.predict(**kwargs, return_predictions=False)
 
     def _parse_ckpt_path(self) -> None:
-        """Keep the configuration as given: Lightning would lay a checkpoint's hyperparameters over it silently."""
+        """Keep the configuration as given: Lightning would override it with a checkpoint's hyperparameters."""
 
 
 def run(args: Sequence[str]) -> None:
     """Run ``fit``, ``validate``, ``test`` or ``predict`` with the command line's arguments, the subcommand first.
 
     Raises:
-        SfdkitError: What a part of the experiment refused.
+        SfdkitError: A part of the experiment cannot be built or run.
     """
     _want_config(f"sfdkit {args[0]}", args[1:])
     _launch(expand_arguments(args))
 
 
 def _want_config(command: str, args: Sequence[str]) -> None:
-    """Say that a configuration is missing before the parser says which of its keys are."""
+    """Raise an error without ``--config``, which is clearer than the parser's about missing keys."""
     helps = ("-h", "--help", "--help_all", "--print_config")
     names = [word.partition("=")[0] for word in args]
     if any(n in (*OPTIONS, *helps) or n.endswith(".help") or n.startswith("--model.animator") for n in names):
@@ -206,11 +206,11 @@ def _want_config(command: str, args: Sequence[str]) -> None:
 
 
 def _launch(args: Sequence[str], run: bool = True, prog: str = "sfdkit") -> AnimationCLI:
-    """Build the command line's experiment and, with ``run``, run it.
+    """Build the experiment and, with ``run``, run it.
 
     Raises:
-        SfdkitError: What a part of the experiment, or Lightning, refused.
-        SystemExit: SIGTERM ended a training, with the shell's status for that: Lightning's own would be 0, a success.
+        SfdkitError: A part of the experiment, or Lightning, cannot be built or run.
+        SystemExit: SIGTERM ended a training; with status 143, where Lightning's would be 0.
     """
     try:
         with one_line_errors():
@@ -220,14 +220,14 @@ def _launch(args: Sequence[str], run: bool = True, prog: str = "sfdkit") -> Anim
 
 
 def build(args: Sequence[str], prog: str = "sfdkit fit") -> AnimationCLI:
-    """Build the experiment of ``--config`` files and overrides, and run nothing.
+    """Build the experiment of ``--config`` files and overrides without running it.
 
     Args:
         args: As on the command line, without a command.
-        prog: What the command line is called in messages.
+        prog: Name of the command in messages.
 
     Raises:
-        SfdkitError: What a part of the experiment refused.
+        SfdkitError: A part of the experiment cannot be built or run.
     """
     return _launch(expand_arguments(args), run=False, prog=prog)
 
@@ -236,7 +236,7 @@ def summary(args: Sequence[str]) -> None:
     """Print parameters and multiply-accumulates of the model that ``--config`` files and overrides describe.
 
     Raises:
-        SfdkitError: What a part of the experiment refused.
+        SfdkitError: A part of the experiment cannot be built or run.
     """
     prog = "sfdkit model summary"
     _want_config(prog, args)
@@ -247,7 +247,7 @@ def summary(args: Sequence[str]) -> None:
 
 
 def _leave_out_downloads(config: Namespace) -> None:
-    """Take from a configuration what training alone needs: weights to begin with, and networks that judge results."""
+    """Remove what only training needs: pretrained weights, and loss terms with networks of their own."""
     for key in tuple(config.keys()):
         if key.endswith(".init_args.pretrained"):
             config[key] = False
@@ -256,10 +256,10 @@ def _leave_out_downloads(config: Namespace) -> None:
 
 
 def _check_checkpoint(path: str) -> None:
-    """Look at a checkpoint before anything is built; of a remote one only whether it is there.
+    """Check a checkpoint before anything is built; a remote one only for its existence.
 
     Raises:
-        CheckpointError: It is not there, or is none.
+        CheckpointError: There is no such file, or it is no checkpoint of sfdkit.
     """
     if "://" not in path:
         read_checkpoint(Path(path), mmap=True)

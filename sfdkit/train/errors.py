@@ -1,4 +1,4 @@
-"""Errors of Lightning and of the kit's parts, as errors of one line."""
+"""Turning errors that a configuration causes into one line."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NO_DEVICE = re.compile(r"backend found|can not run on your system|torch_xla|acc
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what the kit or Lightning refuse on purpose into an error of one line.
+    """Raise errors of the kit as they are, and those that Lightning raises itself as a :class:`ConfigError`.
 
     Raises:
-        SfdkitError: What a part of the experiment refused. The parser would report it with all values of that part,
-            which may be the very secret that was refused.
-        ConfigError: What Lightning refused, a package that it asks for, or a file that cannot be read or written.
+        SfdkitError: An error of the kit, without the parser's message around it, which repeats all values of the part
+            and with them a secret that was refused.
+        ConfigError: An error of Lightning, a missing package, or a file that cannot be read or written.
     """
     try:
         yield
@@ -43,19 +43,19 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that led to it."""
+    """Yield an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _refused(error: BaseException) -> SfdkitError | None:
-    """Return the kit's own error among those that led to ``error``."""
+    """Return the kit's own error among an error and its causes."""
     return next((e for e in _chain(error) if isinstance(e, SfdkitError)), None)
 
 
 def _by_lightning(error: BaseException) -> bool:
-    """Whether it is Lightning that raised an error, rather than something that it called."""
+    """Whether Lightning itself raised an error, and not something that it called."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -33,22 +33,22 @@ USUAL = (
     "profiler",
     "callbacks",
 )
-"""The trainer's keys that the short help shows."""
+"""Keys of the trainer in the short help."""
 
 
 class Trainer(L.Trainer):
-    """Lightning's trainer, with whole numbers first where a number of batches or a share of them may be given.
+    """Lightning's trainer, with ``int`` before ``float`` where a number or a fraction of batches can be given.
 
-    A parser takes the first type that fits. In Lightning's signature that depends on the order in which Python has met
-    these types before, and ``limit_val_batches: 1``, one batch, became ``1.0``, all of them.
+    The parser takes the first type of a union that fits. The order in Lightning's signature depends on which unions
+    Python has cached before, so that ``limit_val_batches: 1``, one batch, could become ``1.0``, all of them.
 
     Args:
-        limit_train_batches: Batches of an epoch of training, a whole number, or a share of them, 0.0 to 1.0.
-        limit_val_batches: Batches of a validation, a whole number, or a share of them, 0.0 to 1.0.
-        limit_test_batches: Batches of a test, a whole number, or a share of them, 0.0 to 1.0.
-        limit_predict_batches: Batches that are rendered, a whole number, or a share of them, 0.0 to 1.0.
-        overfit_batches: Learn from this many batches, or this share of them, alone; 0.0 for all.
-        val_check_interval: Batches from one validation to the next, a share of an epoch, or a time (DD:HH:MM:SS).
+        limit_train_batches: Batches of an epoch of training, an integer, or a fraction of them, 0.0 to 1.0.
+        limit_val_batches: Batches of a validation, an integer, or a fraction of them, 0.0 to 1.0.
+        limit_test_batches: Batches of a test, an integer, or a fraction of them, 0.0 to 1.0.
+        limit_predict_batches: Batches that are rendered, an integer, or a fraction of them, 0.0 to 1.0.
+        overfit_batches: Train on this many batches only, or this fraction of them; 0.0 for all.
+        val_check_interval: Batches from one validation to the next, a fraction of an epoch, or a time (DD:HH:MM:SS).
         **kwargs: See Lightning's trainer.
     """
 
@@ -75,7 +75,7 @@ class Trainer(L.Trainer):
 
 
 class TrainerParser(OneLineParser, LightningArgumentParser):
-    """The parser of one of the trainer's commands: its help shows the kit's keys and the trainer's usual ones."""
+    """Parser of fit, validate, test and predict: its help shows the kit's keys and the common ones of the trainer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

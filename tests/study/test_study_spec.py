@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sfdkit.errors import ConfigError
+from sfdkit.errors import ConfigError, SfdkitWarning
 from sfdkit.study.jobs import plan
 from sfdkit.study.spec import load_study
 from tests.running import EXPERIMENTS
@@ -68,6 +68,17 @@ def test_validations_are_spread_over_the_steps_that_count(tmp_path: Path) -> Non
     intervals = [job.training["options"]["trainer.val_check_interval"] for job in plan(study, tmp_path)[::2]]
     assert intervals == [10, 5, 2]
     assert "--trainer.check_val_every_n_epoch=null" in plan(study, tmp_path)[0].arguments
+
+
+def test_names_of_the_release_before_count_as_the_new_ones(tmp_path: Path) -> None:
+    folder = write(tmp_path, validations=4, runs={"a": {"overrides": {"model.accumulate": 3}}, "b": None})
+    (folder / "base.yaml").write_text("trainer: {max_steps: 8}\nmodel: {accumulate: 2}\n")
+    with pytest.warns(SfdkitWarning, match=r"study\.yaml: runs\.a\.overrides: model\.accumulate is now model\."):
+        study = load_study(folder)
+    with pytest.warns(SfdkitWarning, match=r"base\.yaml: model\.accumulate is now model\.accumulate_grad_batches"):
+        jobs = plan(study, tmp_path / "out")
+    assert study.runs[0].overrides["model.accumulate_grad_batches"] == 3
+    assert [job.training["options"]["trainer.val_check_interval"] for job in jobs[::2]] == [6, 4]
 
 
 def test_validations_need_a_length(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Lightning callbacks of the kit, and its way of writing checkpoints."""
+"""Lightning callbacks of the kit, and its checkpoint IO."""
 
 from sfdkit.train.callbacks.checkpoints import AtomicCheckpointIO, RunCheckpoints
 from sfdkit.train.callbacks.data_report import DataReport
