@@ -190,13 +190,13 @@ def make_task(resolution: int, device: torch.device) -> Any:
 def training_step(resolution: int, sources: int, precision: str, compiled: bool, plan: Plan) -> Callable[[], None]:
     """Return a function that does what a training does with a batch: send, augment, render, judge, learn, average."""
     from sfdkit.data.augment import DriverViewAugmentation
-    from sfdkit.train.callbacks import WeightAverage
-    from sfdkit.train.gradients import prepare_step
+    from sfdkit.train.callbacks import WeightEMA
+    from sfdkit.train.gradients import skip_unless_finite
     from sfdkit.types import FrameBatch
 
     device = plan.device
     task = make_task(resolution, device)
-    average = WeightAverage()
+    average = WeightEMA()
     average.setup(None, task, "fit")  # type: ignore[arg-type]
     average.average.to(device)  # type: ignore[union-attr]
     if compiled:
@@ -212,13 +212,13 @@ def training_step(resolution: int, sources: int, precision: str, compiled: bool,
         there = frames.to(device, non_blocking=True).float() / 255
         batch = FrameBatch(source=there[:, 0], driving=there[:, 1:], key=names, identity=names)
         batch = augment(batch, next(seeds))
-        task.statistics.keep()
+        task.statistics.save()
         with lower(plan, precision):
             loss, _ = task.objective(task.take_step(batch))
         loss.backward()
-        _, finite = task.guard.limit(task.animator)
-        task.statistics.settle(finite)
-        prepare_step(optimizer, finite)
+        _, finite = task.clipping.clip(task.animator)
+        task.statistics.reduce(finite)
+        skip_unless_finite(optimizer, finite)
         optimizer.step()
         optimizer.zero_grad()
         average.update(task.animator)

@@ -1,4 +1,4 @@
-"""Loading what a training wrote: the animator with its averaged weights, and how it was trained."""
+"""Loading checkpoints: the animator with its EMA weights, and its training's statistics."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from jsonargparse import Namespace as ParsedNamespace
 from torch import Tensor
 
 from sfdkit.config.parser import explain
+from sfdkit.config.renamed import rename_config
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator
 
 KEY = "sfdkit"
-AVERAGE_KEY = "animator_average"
+EMA_KEY = "animator_average"
 SCHEMA = 1
 NO_NOISE = -20.0
-"""Logarithm of the motion coefficients' noise where it is none: without a price on information."""
+"""Logarithm of the motion coefficients' noise without the loss term ``kl``: no noise."""
 NOISE = "motion_head.log_noise"
 
 
@@ -28,9 +29,9 @@ class LoadedAnimator(NamedTuple):
     """An animator from a checkpoint."""
 
     animator: FaceAnimator
-    """In eval mode, with the averaged weights."""
+    """In eval mode, with the EMA weights."""
     train: dict[str, Any]
-    """Of its training, as far as known: ``steps seconds frames images_per_second identities world_size seed``."""
+    """Statistics of its training: ``steps seconds frames images_per_second identities world_size seed``."""
     experiment: dict[str, Any]
     """The animator's configuration: ``class_path`` and ``init_args`` of each part."""
 
@@ -69,27 +70,27 @@ def load_animator(path: str | Path, device: str | torch.device = "cpu", trust: S
 
 
 def animator_weights(stored: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the animator's weights in a checkpoint: the averaged ones, if any were averaged."""
-    if int(stored[AVERAGE_KEY]["n_averaged"]) == 0:
+    """Return the animator's weights in a checkpoint: the EMA ones, if it was ever updated."""
+    if int(stored[EMA_KEY]["n_averaged"]) == 0:
         return {k.removeprefix("animator."): v for k, v in stored["state_dict"].items() if k.startswith("animator.")}
-    return {k.removeprefix("module."): v for k, v in stored[AVERAGE_KEY].items() if k.startswith("module.")}
+    return {k.removeprefix("module."): v for k, v in stored[EMA_KEY].items() if k.startswith("module.")}
 
 
 class Adopted(NamedTuple):
-    """What a model took over from a checkpoint of another one."""
+    """Which weights a model has loaded from the checkpoint of another one."""
 
     taken: list[str]
-    """Names of the weights taken over."""
+    """Names of the loaded weights."""
     left: list[str]
-    """Names of those that stay as they were: the checkpoint has none of that name and shape."""
+    """Names of the unchanged weights: the checkpoint has none of that name and shape."""
 
 
 def adopt_weights(animator: FaceAnimator, path: str | Path) -> Adopted:
-    """Begin with what a checkpoint of a similar model has learned, for example one of half the resolution.
+    """Load what fits from a checkpoint of a similar model, for example one of half the resolution.
 
     Args:
-        animator: Weights of the same name and shape are replaced. The noise of the motion coefficients is one of them
-            where both models have a price on information: without one there is none, and none cannot be paid for.
+        animator: Weights of the same name and shape are replaced; the noise of the motion coefficients only if both
+            models are trained with the loss term ``kl``, as it is 0 without.
         path: A checkpoint that ``sfdkit fit`` wrote.
 
     Raises:
@@ -114,7 +115,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
     Args:
         path: The file.
-        mmap: Leave the tensors on the disk until they are used.
+        mmap: Read tensors from the disk only when they are used.
 
     Raises:
         CheckpointError: No such file, or not a checkpoint of sfdkit.
@@ -132,7 +133,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is no readable checkpoint: {_kind(path)}; give a file that sfdkit fit wrote"
         ) from error
-    if not isinstance(stored, dict) or KEY not in stored or AVERAGE_KEY not in stored:
+    if not isinstance(stored, dict) or KEY not in stored or EMA_KEY not in stored:
         raise CheckpointError(
             f"{path} is the checkpoint of another program or model: it has no entry {KEY!r}; "
             "give one that sfdkit fit wrote"
@@ -141,7 +142,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def _kind(path: Path) -> str:
-    """Return in words what a file is that cannot be read as a checkpoint."""
+    """Describe a file that cannot be read as a checkpoint."""
     with path.open("rb") as file:
         head = file.read(4)
     if not head:
@@ -159,6 +160,7 @@ def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> 
     Raises:
         CheckpointError: It names a class outside sfdkit and ``trust``, or one that cannot be built.
     """
+    config = rename_config(config, str(path))
     allowed = ("sfdkit", *trust)
     for name in _class_paths(config):
         if name.split(".")[0] not in allowed:
@@ -177,7 +179,7 @@ def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> 
 
 
 def without_downloads(config: Any) -> Any:
-    """Return the configuration with pretrained weights switched off: the checkpoint holds all weights."""
+    """Return the configuration without pretrained weights, which the checkpoint replaces."""
     if not isinstance(config, dict):
         return config
     cleaned = {key: without_downloads(value) for key, value in config.items()}

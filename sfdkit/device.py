@@ -1,7 +1,7 @@
-"""What computes, in which precision, and how a GPU is set up for it.
+"""Choosing the device and the precision, and setting up a GPU.
 
 ``python -m sfdkit.device precision`` prints the value for ``--trainer.precision`` that suits this machine, and
-``python -m sfdkit.device processes`` the arguments of ``sfdkit fit`` that share a training out over its cores.
+``python -m sfdkit.device processes`` the arguments of ``sfdkit fit`` for a training on all its cores.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from sfdkit.errors import ConfigError
 
 _BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
-"""Of processors that compute in bfloat16; others emulate it slowly."""
+"""Flags of CPUs with bfloat16 units; others emulate it slowly."""
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device that a user named; ``auto`` takes a CUDA GPU, then Apple's, then the CPU.
+    """Return the device of that name; ``auto`` prefers CUDA, then MPS, then the CPU.
 
     Raises:
         ConfigError: There is no such device.
@@ -41,7 +41,7 @@ def training_precision(cpu_flags: str | None = None) -> str:
     """Return the precision in which this machine trains fastest: ``bf16-mixed`` or ``32-true``.
 
     Args:
-        cpu_flags: What the processor can do, as in /proc/cpuinfo, which is read by default.
+        cpu_flags: Of the CPU, as in /proc/cpuinfo, which is read by default.
     """
     if torch.cuda.is_available():
         pays = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -60,7 +60,7 @@ def _read_cpu_flags() -> str:
 
 
 def training_processes() -> str:
-    """Return arguments of ``sfdkit fit``: on two cores or more two processes of one thread each, beside no accelerator.
+    """Return arguments of ``sfdkit fit``: two processes of one thread each, on two cores or more without accelerator.
 
     They train almost twice as fast as one process of two threads.
     """
@@ -70,11 +70,10 @@ def training_processes() -> str:
 
 
 def prepare(device: torch.device) -> None:
-    """Set a GPU up for a training, whose pictures are all of one size.
+    """Set up a GPU for a training, whose images all have one size: cuDNN benchmarking, and TF32 in convolutions.
 
-    Convolutions, 98.8 to 99.8 % of the operations at 64 to 256 pixels, are tried out for the fastest way and compute in
-    TF32 where they are not in bfloat16. Products of matrices stay in float32: the basis is orthonormal and read back by
-    them, and the rest of them would gain nothing.
+    Convolutions are 98.8 to 99.8 % of the operations at 64 to 256 pixels. Matrix products stay in float32, which the
+    orthonormal basis needs.
     """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True

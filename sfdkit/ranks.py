@@ -1,4 +1,4 @@
-"""One evaluation on several processes, as ``torchrun`` starts them: each takes a share, and all get every result."""
+"""Sharing work between the processes of ``torchrun`` or DDP, and gathering the results in all of them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Value = TypeVar("Value")
 
 
 class Ranks(NamedTuple):
-    """Where this process stands among all."""
+    """Rank of this process, and number of processes."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes what is written once."""
+        """Whether this process is rank 0, which writes files."""
         return self.rank == 0
 
     def mine(self, number: int) -> bool:
-        """Whether piece ``number`` of the work is this process's."""
+        """Whether this process does piece ``number`` of the work."""
         return number % self.world == self.rank
 
     def gather(self, own: Mapping[int, Value]) -> list[Value]:
-        """Return what all processes made of their pieces, in order of the pieces' numbers; all have to call it."""
+        """Return the results of all processes, in order of the pieces' numbers; all must call it."""
         found = [dict(own)]
         if self.world > 1:
             everybody: list[dict[int, Value] | None] = [None] * self.world
@@ -40,7 +40,7 @@ class Ranks(NamedTuple):
 
 
 def join_ranks() -> Ranks:
-    """Meet the other processes that ``torchrun`` started, each on the GPU of its own number; alone, there is one."""
+    """Join the process group of ``torchrun``, with one GPU per process if there are as many; else there is one rank."""
     if dist.is_torchelastic_launched() and not dist.is_initialized():
         backend, local = "gloo", int(os.environ["LOCAL_RANK"])
         if local < torch.cuda.device_count():
@@ -51,12 +51,12 @@ def join_ranks() -> Ranks:
 
 
 def ranks() -> Ranks:
-    """Return where this process stands among those that it has met."""
+    """Return the rank and world size of the current process group."""
     return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks()
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Return the mean over all processes of a tensor of the same shape on each; all have to call it."""
+    """Return the mean over all processes of a tensor of the same shape on each; all must call it."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return value
     value = value / dist.get_world_size()

@@ -1,4 +1,4 @@
-"""The typed objects that travel between the parts of sfdkit.
+"""Types that several parts of sfdkit share.
 
 Legend: ``B`` sources in a batch, ``K`` driving frames per source, ``C H W`` image, ``D`` latent dimensions,
 ``N`` identity coefficients, ``M`` motion coefficients.
@@ -18,11 +18,11 @@ class FrameBatch(TypedDict):
     """
 
     source: Tensor
-    """B 3 H W: the frame that gives appearance and identity."""
+    """B 3 H W: the frames that give appearance and identity."""
     driving: Tensor
-    """B K 3 H W: the frames whose motion is wanted; in self-reenactment they are the target as well."""
+    """B K 3 H W: the frames that give the motion; in self-reenactment also the targets."""
     driving_view: NotRequired[Tensor]
-    """B K 3 H W: the harder view of ``driving`` that the motion branch sees in training; added on the device."""
+    """B K 3 H W: ``driving`` under strong augmentation, the motion branch's input in training; made on the device."""
     key: list[str]
     """B clip keys."""
     identity: list[str]
@@ -30,7 +30,7 @@ class FrameBatch(TypedDict):
 
 
 class SkipCount(NamedTuple):
-    """Rows of batches that were lost to damage of one kind in one shard."""
+    """Rows of batches that were skipped for one reason in one shard."""
 
     shard: str
     """Name or address of the shard."""
@@ -38,7 +38,7 @@ class SkipCount(NamedTuple):
     """See :data:`sfdkit.data.shards.reader.SkipReason`."""
     rows: int
     message: str
-    """What was wrong the first time."""
+    """Error of the first of them."""
 
 
 class DataAccount(TypedDict):
@@ -46,25 +46,25 @@ class DataAccount(TypedDict):
 
     epoch: int
     batches: int
-    """Batches given so far, those before a resume included."""
+    """Batches delivered so far, including those before a resume."""
     planned_batches: int
     """Batches of the whole epoch."""
     batches_before_resume: int
-    """Batches that an earlier process gave; they are in none of the counts below."""
+    """Batches that were delivered before a resume; the counts below leave them out."""
     expected: int
-    """Rows of the batches given."""
+    """Rows of the delivered batches."""
     read: int
-    """Rows that are what was planned."""
+    """Rows with the planned clip."""
     skipped: list[SkipCount]
-    """Rows that were lost; in training another clip stands in for each."""
+    """Rows whose clip could not be read; in training another clip replaces each."""
     repeated_reads: int
-    """Attempts at reading after the first."""
+    """Retries."""
     waited: float
-    """Seconds of waiting for batches."""
+    """Seconds that the training waited for batches."""
 
 
 class Clip(TypedDict):
-    """One clip as it comes from a shard: packed frames and the json beside them."""
+    """One clip as stored in a shard: packed frames and the json beside them."""
 
     key: str
     """Unique name within the data set: no dots, no ``#``, no slashes."""
@@ -84,13 +84,13 @@ class Descriptors(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """What the generator renders."""
+    """Results of the generator."""
 
     image: Tensor
     """B 3 H W in [0, 1]."""
     flow: Tensor
-    """B 2 H W: where each output pixel looks in the source, as an offset in normalised [-1, 1] units (x, y)."""
+    """B 2 H W: offset (x, y) from each output pixel to its place in the source, in normalised [-1, 1] coordinates."""
     mask: Tensor
-    """B 1 H W in [0, 1]: 1 where the warped source shows, 0 where the generator paints."""
+    """B 1 H W in [0, 1]: 1 for the warped source, 0 for inpainting."""
     warped: Tensor
-    """B 3 H W in [0, 1]: the source under the flow, nothing painted."""
+    """B 3 H W in [0, 1]: the warped source, without inpainting."""

@@ -68,8 +68,8 @@ def test_model_summary(capsys: pytest.CaptureFixture[str]) -> None:
         ("--data.init_args.resolution=48", "resolution must be 32, 64"),
         ("--model.weights.adversarial=1", "no discriminator"),
         ("--data.init_args.root=/no/such/shards", "/no/such/shards"),
-        ("--trainer.accumulate_grad_batches=2", "set model.accumulate"),
-        ("--trainer.gradient_clip_val=1", "set model.gradient_clip"),
+        ("--trainer.accumulate_grad_batches=2", "set model.accumulate_grad_batches"),
+        ("--trainer.gradient_clip_val=1", "set model.gradient_clip_norm"),
         ("--trainer.enable_checkpointing=false", "set checkpoint.save_last"),
         ("--model.optimizer.init_args.lr=-1", "model.optimizer: Invalid learning rate: -1.0"),
         ("--trainer.accelerator=gpu", "--trainer.accelerator auto takes what there is"),
@@ -112,6 +112,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 ENCODER = "model.animator.init_args.encoder"
+BASIS = "model.animator.init_args.descriptors.init_args"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,10 @@ ENCODER = "model.animator.init_args.encoder"
         ([f"--{ENCODER}.class_path=sfdkit.model.encoders.TimEncoder"], "Did you mean TimmEncoder?"),
         (["--model.warmup_steps=soon"], "model.warmup_steps: 'soon' is no whole number"),
         (["--model.cross_share=3"], "model.cross_share: 3 does not conform"),
+        (["--model.gradient_clip_factor=-1"], "model.gradient_clip_factor: -1 does not conform to restriction v>=0"),
+        (["--ema.decay=1.5"], "ema.decay: 1.5 does not conform to restriction v>=0 and v<=1"),
+        (["--pictures.every=0"], "pictures.every: 0 does not conform to restriction v>0"),
+        ([f"--{BASIS}.motion_size=0"], f"{BASIS}.motion_size: 0 does not conform to restriction v>0"),
         (["--trainer.precision=bf61"], "trainer.precision: 'bf61' will not do; it takes"),
         (
             ["--model.optimizer.init_args.lr=fast"],

@@ -28,7 +28,7 @@ from sfdkit.face_networks.commands import train as train_regressor
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.losses import OF_NETWORKS, TERMS, Crossed, Objective, Step
 from sfdkit.losses.perceptual import WEIGHTS_VARIABLE
-from sfdkit.train.callbacks import WeightAverage
+from sfdkit.train.callbacks import WeightEMA
 from sfdkit.train.task import AnimationTask
 from tests.data.test_augment import make_batch
 from tests.running import EXPERIMENTS, SLOTS, config, fit, logging_to, make_data, small
@@ -195,7 +195,7 @@ def test_augmentation_is_that_of_the_cpu(kind: str, device: torch.device) -> Non
 def test_the_average_is_that_of_the_cpu(device: torch.device) -> None:
     averages = []
     for place in (CPU, device):
-        callback, task = WeightAverage(0.9), AnimationTask(tiny_animator().to(place), {"l1": 1.0}).to(place)
+        callback, task = WeightEMA(0.9), AnimationTask(tiny_animator().to(place), {"l1": 1.0}).to(place)
         callback.setup(None, task, "fit")  # type: ignore[arg-type]
         for _ in range(3):
             with torch.no_grad():

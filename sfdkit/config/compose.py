@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from sfdkit.config.renamed import rename_arguments, rename_config
 from sfdkit.config.shipped import find_config
 from sfdkit.errors import ConfigError
 
@@ -26,11 +27,13 @@ OPTIONS = ("--config", "-c")
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """Return command-line arguments with each ``--config FILE`` preceded by the files that FILE is composed of.
 
+    A file with names of the release before (:mod:`sfdkit.config.renamed`) is replaced by its content with new names.
+
     Raises:
         ConfigError: A file that does not exist, is no YAML, or composes itself; an option without a file.
     """
     expanded: list[str] = []
-    words = iter(arguments)
+    words = iter(rename_arguments(arguments))
     for word in words:
         name, equals, value = word.partition("=")
         if name not in OPTIONS:
@@ -40,7 +43,9 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
         if not file or file.startswith("-"):
             raise ConfigError(f"{name} needs a file, for example {name} experiments/quickstart.yaml")
         for path in composed_files(find_config(file)):
-            expanded += ["--config", str(path)]
+            content = read_config(path)
+            renamed = rename_config(content, str(path))
+            expanded += ["--config", str(path) if renamed == content else yaml.safe_dump(renamed, sort_keys=False)]
     return expanded
 
 

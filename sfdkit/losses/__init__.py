@@ -1,4 +1,4 @@
-"""Loss terms. One file, one term: to add one, write it and name it in ``TERMS``; a weight in YAML switches it on."""
+"""The objective: a weighted sum of loss terms. To add a term, write its file and add it to :data:`TERMS`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sfdkit.losses.consistency import Consistency
 from sfdkit.losses.field import Painting, Smoothness
 from sfdkit.losses.gradient import GradientLoss
 from sfdkit.losses.identity import IdentityTerm
+from sfdkit.losses.kl import KLDivergence
 from sfdkit.losses.leakage import Leakage
 from sfdkit.losses.perceptual import PerceptualLoss
-from sfdkit.losses.rate import Rate
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.reencode import Reencode
 from sfdkit.losses.sparsity import Sparsity
@@ -28,14 +28,14 @@ __all__ = ["TERMS", "Crossed", "Objective", "Step"]
 
 
 class Term(NamedTuple):
-    """How a term is made and what it reads."""
+    """How a term is built, and what of a step it takes."""
 
     make: Callable[..., nn.Module]
-    """Without arguments, but for terms of :data:`OF_NETWORKS`, which take the file of their network."""
+    """Builds it; terms of :data:`OF_NETWORKS` take the file of their network."""
     read: Callable[[Step], tuple[Tensor | None, ...] | None]
-    """Its arguments; None where the step has nothing for it to judge."""
+    """Returns its arguments, or None where the step lacks them."""
     needs: str = ""
-    """The field of :class:`~sfdkit.losses.step.Step` that is made for such terms alone."""
+    """What a step computes for such terms only: noise, identity, crossed or restored."""
 
 
 def _pictures(step: Step) -> tuple[Tensor | None, ...]:
@@ -67,7 +67,7 @@ TERMS: dict[str, Term] = {
     "warp": Term(MultiScaleL1, lambda step: (step.warped, step.target)),
     "smoothness": Term(Smoothness, lambda step: (step.flow,)),
     "painting": Term(Painting, lambda step: (step.mask,)),
-    "rate": Term(Rate, lambda step: (step.motion, step.log_noise), "noise"),
+    "kl": Term(KLDivergence, lambda step: (step.motion, step.log_noise), "noise"),
     "sparsity": Term(Sparsity, lambda step: (step.motion,)),
     "leakage": Term(Leakage, lambda step: (step.motion,)),
     "total_leakage": Term(partial(Leakage, together=True), lambda step: (step.motion,)),
@@ -76,15 +76,15 @@ TERMS: dict[str, Term] = {
     "identity": Term(IdentityTerm, _people),
     "cycle": Term(MultiScaleL1, _crossed("restored", "driver"), "restored"),
 }
-"""Name to term; each gives a scalar."""
+"""Name to term; each returns a scalar."""
 
 OF_NETWORKS = ("identity",)
-"""Terms that judge by a network from a local file."""
+"""Terms that use a network from a local file."""
 DOWNLOADED = ("perceptual",)
-"""Terms that judge by a network with weights of its own, which may be a download."""
+"""Terms that use a network whose weights may be downloaded."""
 
 RAMP = 200
-"""Steps over which a term that starts late grows to its full weight."""
+"""Steps over which the weight of a term that starts late rises from 0."""
 
 ADVERSARIAL = ("adversarial", "r1")
 """Weights that the task itself uses, with a discriminator."""
@@ -94,14 +94,14 @@ class Objective(nn.Module):
     """The weighted sum of the terms whose weight is not zero.
 
     Args:
-        weights: Term name to weight, adversarial ones included (they are only checked here).
+        weights: Term name to weight; those in :data:`ADVERSARIAL` are only checked here.
         starts: Term name to the step from which it counts; from the first one by default. Its weight then rises over
             :data:`RAMP` steps.
         networks: Term name to the file of its network, for the terms of :data:`OF_NETWORKS`.
 
     Raises:
-        ConfigError: A weight, a start or a network for a term that does not exist or wants none, a term without its
-            network, or a file that holds none.
+        ConfigError: A weight, start or network for an unknown term, a term without its network, or a file that holds
+            no such network.
     """
 
     def __init__(
@@ -131,14 +131,14 @@ class Objective(nn.Module):
         return [name for name in self.weights if step >= self.starts.get(name, 0)]
 
     def needs(self, field: str, step: int) -> bool:
-        """Whether a term that counts at ``step`` wants that field of :class:`Step`."""
+        """Whether a term that counts at ``step`` needs that part of a step, see :class:`Term`."""
         return any(TERMS[name].needs == field for name in self.active(step))
 
     def forward(self, made: Step, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum and each term's own value.
 
         Args:
-            made: What the batch has given.
+            made: What was rendered for the batch.
             step: Training steps done.
         """
         values = {}
@@ -150,16 +150,16 @@ class Objective(nn.Module):
         return torch.as_tensor(sum(parts, made.image.new_zeros(()))), values
 
     def share(self, name: str, step: int) -> float:
-        """Return the share of its weight that a term has at a step."""
+        """Return the fraction of its weight that a term has at a step."""
         start = self.starts.get(name, 0)
         return min(1.0, max(0.0, (step - start + 1) / RAMP)) if start else 1.0
 
 
 def require_terms(key: str, names: Iterable[str], known: Sequence[str] = (*TERMS, *ADVERSARIAL)) -> None:
-    """Refuse names that are no loss terms.
+    """Check the names of loss terms.
 
     Raises:
-        ConfigError: One is not.
+        ConfigError: There is no term of that name.
     """
     for name in names:
         if name not in known:

@@ -15,20 +15,20 @@ AdversarialKind = Literal["nonsaturating", "hinge"]
 
 @in_float32
 def generator_loss(fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
-    """Return the generator's loss for the discriminator's logits of its pictures (B)."""
+    """Return the generator's loss for the discriminator's logits (B) of rendered images."""
     return F.softplus(-fake_logits).mean() if kind == "nonsaturating" else -fake_logits.mean()
 
 
 @in_float32
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: AdversarialKind) -> Tensor:
-    """Return the discriminator's loss for logits of real and of rendered pictures (B each)."""
+    """Return the discriminator's loss for its logits of real and of rendered images (B each)."""
     if kind == "nonsaturating":
         return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
     return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
 
 
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
-    """Return half the mean squared gradient of the logits at real pictures B 3 H W (https://arxiv.org/abs/1801.04406)."""
+    """Return half the mean squared gradient of the logits at real images B 3 H W (https://arxiv.org/abs/1801.04406)."""
     real = real.detach().float().requires_grad_(True)
     with full_precision(real):
         logits = discriminator(real)

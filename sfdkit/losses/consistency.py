@@ -1,4 +1,4 @@
-"""Descriptor consistency: either frame of a clip gives the same identity coefficients."""
+"""Consistency: contrastive loss on the identity coefficients of two frames of each clip."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sfdkit.losses.term import LossTerm
 
 
 class Consistency(LossTerm):
-    """Contrast of identity coefficients: frames of a clip agree, frames of other people differ.
+    """NT-Xent loss: identity coefficients of one clip's frames agree, those of different people differ.
 
-    Agreement alone is reached by coefficients that never change; the contrast is the normalised temperature-scaled
-    cross entropy (https://arxiv.org/abs/2002.05709), in which rows of the same person are left out of the others.
+    Agreement alone would be reached by constant coefficients. Normalised temperature-scaled cross entropy as in SimCLR
+    (https://arxiv.org/abs/2002.05709); other clips of the same person are no negatives.
 
     Args:
         temperature: Of the cosine similarities.
@@ -24,7 +24,7 @@ class Consistency(LossTerm):
         self.temperature = temperature
 
     def forward(self, identity: Tensor, people: Tensor) -> Tensor:
-        """Return the mean over rows and directions, about 0 (told apart) to the logarithm of the batch size.
+        """Return the mean over rows and directions, from about 0 to the logarithm of the batch size.
 
         Args:
             identity: B 2 N, of two frames of each clip.

@@ -7,12 +7,16 @@ from torch import Tensor
 from sfdkit.losses.term import LossTerm
 
 
+def total_variation(image: Tensor) -> Tensor:
+    """Return the mean absolute difference between neighbouring pixels of B C H W, over both directions."""
+    horizontal = (image[..., :, 1:] - image[..., :, :-1]).abs().mean()
+    vertical = (image[..., 1:, :] - image[..., :-1, :]).abs().mean()
+    return (horizontal + vertical) / 2
+
+
 class GradientLoss(LossTerm):
-    """Mean absolute difference of horizontal and vertical finite differences: asks for sharp edges in their place."""
+    """L1 between the horizontal and vertical finite differences of two images: it rewards sharp edges."""
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the mean of both directions for B 3 H W in [0, 1]."""
-        difference = prediction - target
-        horizontal = (difference[..., :, 1:] - difference[..., :, :-1]).abs().mean()
-        vertical = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean()
-        return (horizontal + vertical) / 2
+        return total_variation(prediction - target)

@@ -1,4 +1,4 @@
-"""Identity loss: the result must be the person of the source."""
+"""Identity loss: face recognition must see the source's person in the result."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sfdkit.losses.term import LossTerm
 class IdentityTerm(LossTerm):
     """One minus the cosine of face recognition embeddings.
 
-    The network serves training alone: it stays in eval mode, learns nothing and is not saved in checkpoints.
-    Used so with ArcFace for instance in https://arxiv.org/abs/1912.13457.
+    The network is frozen, stays in eval mode and is not saved in checkpoints. FaceShifter uses ArcFace in this way
+    (https://arxiv.org/abs/1912.13457).
 
     Args:
         network: File of the network, see :func:`sfdkit.face_networks.embedder.load_embedder`.
@@ -27,7 +27,7 @@ class IdentityTerm(LossTerm):
 
     def __init__(self, network: str) -> None:
         super().__init__()
-        self._kept = [load_embedder(network)]  # in a list, it is no part of the state
+        self._kept = [load_embedder(network)]  # in a list, so that it is no submodule
 
     @property
     def embedder(self) -> nn.Module:
@@ -35,11 +35,11 @@ class IdentityTerm(LossTerm):
         return self._kept[0]
 
     def forward(self, prediction: Tensor, source: Tensor) -> Tensor:
-        """Return the mean over B pictures: 0 for the same person, up to 2.
+        """Return the mean over B images: 0 for the same person, up to 2.
 
         Args:
-            prediction: B 3 H W in [0, 1]; gradients go to it.
-            source: B 3 H W in [0, 1]: who it should be.
+            prediction: B 3 H W in [0, 1]; with gradients.
+            source: B 3 H W in [0, 1], without.
         """
         with torch.no_grad():
             wanted = self.embedder(source)

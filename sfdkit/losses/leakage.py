@@ -1,4 +1,4 @@
-"""Leakage: the share of the motion coefficients that tells people apart rather than movements."""
+"""Leakage: the share of the motion coefficients' variance that lies between clips, and tells people apart."""
 
 from __future__ import annotations
 
@@ -8,44 +8,45 @@ from torch import Tensor
 from sfdkit.losses.term import LossTerm
 from sfdkit.ranks import mean_over_ranks
 
-USUAL_SHARE = 0.02
-"""Share of a batch in the running mean of the variance."""
+MOMENTUM = 0.02
+"""Weight of a batch in the running mean of the variance."""
 FLOOR = 0.1
 """Least divisor, as a share of that running mean."""
 
 
 class Leakage(LossTerm):
-    """Intraclass correlation of motion coefficients: what frames of one clip have in common, against all variance.
+    """Intraclass correlation of motion coefficients: covariance between frames of one clip, over all variance.
 
-    If motion coefficients say nothing of the person, two frames of a clip far apart in time are as different as frames
+    If motion coefficients do not depend on the person, two frames of a clip far apart in time differ as much as frames
     of two people, and the covariance of coefficients between frames of the same clip is zero. It is estimated without
-    bias from the ``S`` frames that each row of a batch holds, as in a one-way analysis of variance
-    (https://doi.org/10.1037/0033-2909.86.2.420), so that small batches push the right way on average.
+    bias from the ``S`` frames in each row of a batch, as in a one-way analysis of variance
+    (https://doi.org/10.1037/0033-2909.86.2.420), so that the gradient of small batches is right on average.
 
-    A pose that a person keeps through a whole clip counts as leakage too. Where clips are short against the movements
-    there may be next to no variance to divide by, and the gradient would drown those of the other terms. The divisor
-    therefore has a floor that follows a running mean of the variance over batches and ranks.
+    A pose that a person keeps through a whole clip counts as leakage too. Clips in which little moves have little
+    variance to divide by, and the gradient would exceed those of the other terms. The divisor therefore has a floor, a
+    share of the running mean of the variance over batches and ranks.
 
     Args:
-        together: Take the share of all coefficients' variance together instead of the mean of each one's share. Under a
-            price on information (:class:`sfdkit.losses.rate.Rate`) coefficients that say nothing have no variance, so
-            that those count which move the face. Without that price a coefficient that the generator does not heed
-            could hide the others' leakage by its own variance.
+        together: Divide the sums over all coefficients instead of averaging each one's share, so that coefficients
+            with a large variance count most. Use it with the weight ``kl``
+            (:class:`sfdkit.losses.kl.KLDivergence`), which takes the variance of coefficients that carry no
+            information: without it, a coefficient that the generator ignores could hide the others' leakage behind its
+            own variance.
     """
 
-    usual: Tensor
+    running_mean: Tensor
     """Running mean of the coefficients' mean variance; 0 before the first batch."""
 
     def __init__(self, together: bool = False) -> None:
         super().__init__()
         self.together = together
-        self.register_buffer("usual", torch.zeros(()))
+        self.register_buffer("running_mean", torch.zeros(()))
 
     def forward(self, motion: Tensor) -> Tensor:
         """Return the share: up to 1, and 0 where people do not differ.
 
-        It falls below 0 where movements swing around a middle within short clips: -0.13 for the true factors of puppets
-        in clips of 8 frames at 2 per second.
+        It is below 0 where movements oscillate around a mean within short clips: -0.13 for the true factors of puppets
+        in clips of 8 frames at 2 fps.
 
         Args:
             motion: B S M, coefficients of S >= 2 frames of each of B clips; 0 for a single clip or frame, where nothing
@@ -65,9 +66,9 @@ class Leakage(LossTerm):
 
     @torch.no_grad()
     def _follow(self, total: Tensor) -> Tensor:
-        """Return the running mean of the variance, in training with this batch's in it."""
+        """Return the running mean of the variance, in training updated with this batch."""
         if self.training:
             now = mean_over_ranks(total.mean())
-            followed = torch.where(self.usual > 0, self.usual.lerp(now, USUAL_SHARE), now)
-            self.usual.copy_(torch.where(now.isfinite(), followed, self.usual))
-        return self.usual
+            followed = torch.where(self.running_mean > 0, self.running_mean.lerp(now, MOMENTUM), now)
+            self.running_mean.copy_(torch.where(now.isfinite(), followed, self.running_mean))
+        return self.running_mean

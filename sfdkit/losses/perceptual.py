@@ -25,13 +25,13 @@ class PerceptualLoss(LossTerm):
 
     After https://arxiv.org/abs/1603.08155; the pyramid is as in FOMM and LIA. The weights come from the file that the
     environment variable ``SFDKIT_VGG19`` names (torchvision's state dict), else from torchvision's cache or download.
-    They serve training alone and are not saved in checkpoints.
+    They are frozen and not saved in checkpoints.
 
     Args:
         scales: Number of scales, the full one included; a scale under 32 pixels is left out.
 
     Raises:
-        ConfigError: The weights cannot be had.
+        ConfigError: The weights cannot be loaded.
     """
 
     mean: Tensor
@@ -44,7 +44,7 @@ class PerceptualLoss(LossTerm):
         assert isinstance(features, nn.Sequential)
         starts = (0, *LAYERS[:-1])
         slices = nn.ModuleList(features[a:b] for a, b in zip(starts, LAYERS, strict=True))
-        self._kept = [slices.requires_grad_(False)]  # in a list, they are no part of the state
+        self._kept = [slices.requires_grad_(False)]  # in a list, so that they are no submodule
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
 

@@ -9,7 +9,7 @@ from sfdkit.losses.term import LossTerm
 
 
 class MultiScaleL1(LossTerm):
-    """Mean absolute difference, averaged over the picture and its halvings.
+    """Mean absolute difference, averaged over an image pyramid.
 
     Args:
         scales: Number of scales, the full one included; stops early where a side would fall under 8 pixels.

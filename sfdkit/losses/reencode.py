@@ -1,4 +1,4 @@
-"""Cross-identity terms: what a result of two people should give when it is read again."""
+"""Re-encoding: a cross-identity result must be encoded to the descriptors that it was rendered from."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sfdkit.losses.term import LossTerm
 
 
 class Reencode(LossTerm):
-    """The source's identity and the driver's motion come back from the result.
+    """Distance of a result's descriptors from the source's identity and the driver's motion.
 
-    Identity by its direction, since only that is contrasted between people; motion coefficient by coefficient, each as
-    far as it says something, ``1 - noise^2`` (see :class:`sfdkit.losses.rate.Rate`).
+    Identity is compared by its direction, as in :class:`sfdkit.losses.consistency.Consistency`. Each motion coefficient
+    is weighted by what its noise leaves of it, ``1 - noise^2`` (see :class:`sfdkit.losses.kl.KLDivergence`).
     """
 
     def forward(
@@ -21,8 +21,8 @@ class Reencode(LossTerm):
         """Return ``1 - cosine`` of the identities plus half the weighted mean squared difference of the motions.
 
         Args:
-            identity: C N, read in the results.
-            motion: C M, read in the results.
+            identity: C N, encoded from the results.
+            motion: C M, encoded from the results.
             source_identity: C N.
             driver_motion: C M.
             log_noise: M, logarithm of the standard deviation of the coefficients' noise.

@@ -1,4 +1,4 @@
-"""Sparsity: few motion coefficients are away from their middle at a time."""
+"""Sparsity: few motion coefficients differ from their mean at a time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from sfdkit.losses.term import LossTerm
 
 
 class Sparsity(LossTerm):
-    """Mean absolute motion coefficient, measured from the batch's mean, against the root mean square over coefficients.
+    """L1 norm of the centred motion coefficients over their L2 norm, both as means.
 
-    It does not fall when all coefficients shrink together, only when fewer of them carry the motion.
+    The ratio is independent of scale: it falls only when fewer coefficients carry the motion.
     """
 
     def forward(self, motion: Tensor) -> Tensor:
-        """Return the share, up to 1, for ... M coefficients."""
+        """Return the ratio, up to 1, for ... M coefficients."""
         centred = motion.flatten(0, -2)
         centred = centred - centred.mean(0)
         size = centred.square().mean().add(1e-8).sqrt()

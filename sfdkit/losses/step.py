@@ -1,4 +1,4 @@
-"""What a training step hands to the loss terms.
+"""What a training step passes to the loss terms.
 
 Legend: ``B`` rows (clips), ``K`` driving frames of each, ``S = 1 + K`` frames of a row, ``C`` crossed rows, ``R``
 resolution, ``N`` identity and ``M`` motion coefficients.
@@ -12,18 +12,18 @@ from torch import Tensor
 
 
 class Crossed(NamedTuple):
-    """Sources driven by frames of other people, and what is read in the results."""
+    """Sources driven by frames of other people, and the descriptors of the results."""
 
     image: Tensor
     """C 3 R R: identity of the source, motion of the driver."""
     source_identity: Tensor
-    """C N: what should come back as identity; without gradient."""
+    """C N: target of ``identity``; without gradient."""
     driver_motion: Tensor
-    """C M: what should come back as motion; without gradient."""
+    """C M: target of ``motion``; without gradient."""
     identity: Tensor
-    """C N: read in the results."""
+    """C N: encoded from the results."""
     motion: Tensor
-    """C M: read in the results."""
+    """C M: encoded from the results."""
     restored: Tensor | None
     """C 3 R R: the drivers' own sources, driven by the results."""
     driver: Tensor
@@ -33,12 +33,12 @@ class Crossed(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one batch has given."""
+    """What was rendered and encoded for one batch."""
 
     image: Tensor
     """B*K 3 R R: the results."""
     target: Tensor
-    """B*K 3 R R: what they should be."""
+    """B*K 3 R R."""
     source: Tensor
     """B 3 R R."""
     motion: Tensor

@@ -1,4 +1,4 @@
-"""What all loss terms share."""
+"""Base class of the loss terms."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import NonNegativeInt
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
@@ -20,19 +21,19 @@ from sfdkit.model.generator import POINT_UNIT, Generator
 from sfdkit.types import Descriptors, Generated
 
 READ_SIZE = 8
-"""Height and width of the map that the motion head reads place by place."""
+"""Height and width of the feature map that the motion head reads."""
 READ_CHANNELS = 16
 """Channels of that map."""
 HEAT_SIZE = 16
 """The most height and width of the soft points' heat maps."""
 REACH = 4.0
-"""Bound on what the motion head reads, in standard deviations. Without one a few readings grow and drown all others."""
+"""Bound on the motion head's outputs, in standard deviations. Without one a few of them grow and dominate the rest."""
 NOISE = 0.2
 """Standard deviation of the motion coefficients' noise when training begins."""
 
 
 class SourceState(NamedTuple):
-    """All that depends on the source alone: compute it once, then drive it with any number of frames."""
+    """What depends on the source only: computed once, then driven with any number of frames."""
 
     image: Tensor
     """B 3 R R in [0, 1]."""
@@ -42,7 +43,7 @@ class SourceState(NamedTuple):
     """The source's own identity and motion coefficients."""
 
     def expand(self, times: int) -> SourceState:
-        """Repeat each row ``times`` times in a row: B becomes B * times."""
+        """Repeat each row ``times`` times, next to each other: B becomes B * times."""
         if times == 1:
             return self
         return SourceState(
@@ -72,7 +73,7 @@ def _read_out(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
 
 
 class IdentityHead(nn.Module):
-    """Reads identity coefficients out of pooled features: who it is does not depend on where.
+    """Reads identity coefficients from pooled features, as identity does not depend on position.
 
     Args:
         encoder: The encoder whose maps are read.
@@ -90,17 +91,17 @@ class IdentityHead(nn.Module):
 
 
 class MotionHead(nn.Module):
-    """Reads motion coefficients out of feature maps without pooling, since motion is where things are.
+    """Reads motion coefficients from feature maps without pooling, since motion is position.
 
-    A coarse map is mixed to few channels and read place by place. Trained with labels on puppets, such a head told roll
-    and mouth opening of unknown faces (R2 0.9 and 0.7) after as few steps as pooled features with soft points needed
-    for position alone. Coordinates of soft points join the reading: between two frames of a face they move as the face
-    does from the first step on, so flow need not be found by chance. A linear map turns the readings into coefficients;
-    it begins as the identity, so that the first ``2 P`` coefficients are the points, and may turn them into any axes.
+    A coarse map is projected to few channels, flattened and read by two layers. Trained with labels on puppets, such a
+    head predicted roll and mouth opening of unknown faces (R2 0.9 and 0.7) after as few steps as pooled features with
+    soft points needed for position alone. The coordinates of soft points are added: between two frames of a face they
+    move as the face does from the first step on, so that flow need not be found by chance. A linear map, initialised as
+    the identity, turns both into coefficients, the first ``2 P`` of which start as the points.
 
-    Under the term ``rate`` the coefficients are sent through noise, whose strength per coefficient is learned: what
-    does not help the picture is not worth its price, and who the driver is can be seen in the source as well
-    (https://arxiv.org/abs/1612.00410).
+    With the loss term ``kl``, noise with a learned standard deviation per coefficient is added in training, as in an
+    information bottleneck (https://arxiv.org/abs/1612.00410): information that does not improve the image, such as who
+    the driver is, costs more than it gains.
 
     Args:
         encoder: The encoder whose maps are read.
@@ -135,15 +136,15 @@ class MotionHead(nn.Module):
         with full_precision(read):
             return self.turn(REACH * torch.tanh(read / REACH))
 
-    def noisy(self, motion: Tensor, share: float = 1.0, draws: torch.Generator | None = None) -> Tensor:
+    def noisy(self, motion: Tensor, share: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """Return coefficients with the noise of training added.
 
         Args:
             motion: ... M.
             share: Factor on the noise's standard deviation.
-            draws: On the device of ``motion``; None: torch's own.
+            generator: On the device of ``motion``; None: torch's own.
         """
-        noise = torch.randn(motion.shape, generator=draws, device=motion.device)
+        noise = torch.randn(motion.shape, generator=generator, device=motion.device)
         return motion + share * self.log_noise.exp() * noise
 
 
@@ -156,13 +157,13 @@ class FaceAnimator(nn.Module):
         image, flow, mask = generator(z, source)
 
     Args:
-        encoder: Reads the source; its maps are what the generator warps.
+        encoder: Encodes the source; the generator warps its feature maps.
         descriptors: The basis.
-        generator: Renders; its ``latent_size`` must be the descriptor layer's.
-        driving_encoder: Reads the motion; may be lighter and of a lower resolution. ``None``: the source's encoder
-            serves both.
-        motion_points: ``P``, soft points whose coordinates the motion head reads beside its map; each leads one of the
-            generator's parts when training begins. 0 for none: what moves must then be found by chance.
+        generator: Renders the result; its ``latent_size`` must be the descriptor layer's.
+        driving_encoder: Encodes the motion; may be lighter and of a lower resolution. ``None``: the source's encoder
+            is used for both.
+        motion_points: ``P``, soft points whose coordinates the motion head uses beside its map; each moves one of the
+            generator's parts when training begins. 0 for none: correspondence must then be found by chance.
 
     Raises:
         ConfigError: Parts that do not fit together.
@@ -174,7 +175,7 @@ class FaceAnimator(nn.Module):
         descriptors: DescriptorLayer,
         generator: Generator,
         driving_encoder: Encoder | None = None,
-        motion_points: int = 4,
+        motion_points: NonNegativeInt = 4,
     ) -> None:
         super().__init__()
         if descriptors.latent_size != generator.latent_size:
@@ -188,7 +189,7 @@ class FaceAnimator(nn.Module):
                 f"animator: encoder has resolution {encoder.resolution}, generator {generator.resolution}; "
                 "give both the same"
             )
-        if not 0 <= 2 * motion_points <= descriptors.motion_size or motion_points >= generator.parts:
+        if 2 * motion_points > descriptors.motion_size or motion_points >= generator.parts:
             raise ConfigError(
                 f"animator: motion_points is {motion_points}; two motion coefficients belong to each point, and there "
                 f"are {descriptors.motion_size}, and one part of the generator's {generator.parts}, the last of which "
@@ -216,16 +217,16 @@ class FaceAnimator(nn.Module):
         return self.identity_head(self.encoder(resize(image, self.encoder.resolution)))
 
     def reading_parts(self) -> list[nn.Module]:
-        """Return the modules that read descriptors out of pictures."""
+        """Return the modules that encode images to descriptors."""
         parts = [self.encoder, self.identity_head, self.motion_head, self.driving_encoder]
         return [part for part in parts if part is not None]
 
     def source_state(self, image: Tensor, motion: Tensor | None = None) -> SourceState:
-        """Encode sources; what comes back serves any number of driving frames.
+        """Encode sources, once for any number of driving frames.
 
         Args:
             image: B 3 H W in [0, 1].
-            motion: B M, the sources' own motion where it is known already.
+            motion: B M, the sources' own motion coefficients if computed already.
         """
         image = resize(image, self.resolution)
         features = self.encoder(image)
@@ -245,9 +246,9 @@ class FaceAnimator(nn.Module):
         return self.descriptors.combine(identity, motion)
 
     def project(self, latent: Tensor) -> Descriptors:
-        """Read the coefficients out of latent codes B D: the way back from :meth:`recombine`.
+        """Return the coefficients of latent codes B D: the inverse of :meth:`recombine`.
 
-        Exact with an identity basis; without one the identity is what the motion basis leaves.
+        Exact with an identity basis; without one the identity is the residual of the projection on the motion basis.
         """
         return self.descriptors.project(latent)
 

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 def in_float32(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Decorate what must compute in float32 under any autocast: losses, metrics.
+    """Decorator for functions that compute in float32 under any autocast: losses, metrics.
 
     Autocast would run convolutions and matrix products in bfloat16. The structural similarity of two equal flat
     pictures is then off by up to 2, as the variances in it are small differences of large numbers.
@@ -73,7 +73,7 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, height: int, width: int | None = None) -> Tensor:
-    """Resize B C H W bilinearly; antialiased when it shrinks, and returned as it is when the size is right already."""
+    """Resize B C H W bilinearly, with antialiasing where it shrinks; an image of that size is returned as it is."""
     size = (height, height if width is None else width)
     if tuple(image.shape[2:]) == size:
         return image
@@ -138,7 +138,7 @@ class ModulatedBlock(nn.Module):
 class SoftPoints(nn.Module):
     """Expected coordinates of ``P`` learned heat maps: a translation-equivariant summary of where things are.
 
-    Each heat map is a sum over feature maps of all scales, so that a point is placed finely by what is seen widely.
+    Each heat map is a sum over feature maps of all scales: fine maps locate a point, coarse maps recognise it.
 
     Args:
         channels: Channels of the feature maps.
@@ -151,7 +151,7 @@ class SoftPoints(nn.Module):
         self.size = size
         self.heat = nn.ModuleList(nn.Conv2d(inputs, points, 1) for inputs in channels)
         for layer, inputs in zip(self.heat, channels, strict=True):
-            # peaks from the start: a flat map's centre tells nothing
+            # peaked from the start: the expectation of a flat map is its centre
             nn.init.normal_(layer.weight, std=3 / len(channels) * inputs**-0.5)  # type: ignore[arg-type]
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -166,14 +166,13 @@ class SoftPoints(nn.Module):
 class RunningNorm(nn.Module):
     """Subtracts the running mean of each feature and divides by its running standard deviation.
 
-    As batch normalisation does in use, here in training too, so that a row does not depend on the others of its batch,
-    and a single one can be read. What is common to all faces is much larger than what differs between them, and
-    without its removal drowns the differences: normalising each row by itself, heads learned real faces slower and
-    could run into saturation.
+    As batch normalisation in eval mode, but in training too, so that a row does not depend on the rest of its batch and
+    a batch may have one row. Features that all faces share are much larger than the differences between faces. With
+    layer normalisation, which keeps them, heads learned real faces more slowly and could saturate.
 
     Args:
         features: ``C``, number of features.
-        share: Share of a batch in the running values.
+        share: Weight of a batch in the running values.
     """
 
     mean: Tensor
@@ -181,7 +180,7 @@ class RunningNorm(nn.Module):
     square: Tensor
     """C: mean square."""
     known: Tensor
-    """0 before the first batch, which is taken over whole, then 1."""
+    """0 before the first batch, which initialises the running values, then 1."""
 
     def __init__(self, features: int, share: float = 0.1) -> None:
         super().__init__()

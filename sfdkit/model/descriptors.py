@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
@@ -38,10 +39,10 @@ def orthonormalise(weight: Tensor) -> Tensor:
 
 
 class DescriptorLayer(nn.Module):
-    """Turns identity and motion coefficients into a latent code and reads them back by projection.
+    """Maps identity and motion coefficients to a latent code, and back by projection.
 
-    The raw matrix ``W`` is stored and orthogonalised in float32 in every training step, once for all that is done
-    inside :meth:`kept`: an average of orthonormal matrices is not orthonormal, an average of ``W`` stays a valid ``W``.
+    The raw matrix ``W`` is stored and orthonormalised in float32 in every training step, once inside :meth:`kept`: an
+    EMA of orthonormal matrices is not orthonormal, an EMA of ``W`` is a valid ``W``.
     In eval mode the basis is computed once and kept until ``W`` changes.
 
     Args:
@@ -58,17 +59,13 @@ class DescriptorLayer(nn.Module):
 
     def __init__(
         self,
-        identity_size: int = 108,
-        motion_size: int = 20,
-        latent_size: int | None = None,
+        identity_size: PositiveInt = 108,
+        motion_size: PositiveInt = 20,
+        latent_size: PositiveInt | None = None,
         orthogonal: bool = True,
         identity_basis: bool = True,
     ) -> None:
         super().__init__()
-        if motion_size < 1 or identity_size < 1:
-            raise ConfigError(
-                f"descriptors: identity_size and motion_size must be at least 1, got {identity_size} and {motion_size}"
-            )
         if latent_size is None and not identity_basis:
             raise ConfigError(
                 "descriptors: identity_basis=false needs latent_size, the length of the free residual code"
@@ -108,7 +105,7 @@ class DescriptorLayer(nn.Module):
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Compute the basis once, with its gradient, for all that is done inside, such as one training step."""
+        """Compute the basis once, with its gradient, for everything inside the context, such as one training step."""
         outer, self._kept = self._kept, self.basis()
         try:
             yield
@@ -137,7 +134,7 @@ class DescriptorLayer(nn.Module):
             return torch.cat([identity, motion], dim=1) @ basis.T
 
     def project(self, latent: Tensor) -> Descriptors:
-        """Read the coefficients out of latent codes; exact for codes that :meth:`combine` made with an identity basis.
+        """Return the coefficients of latent codes; exact for results of :meth:`combine` with an identity basis.
 
         Without an identity basis the motion coefficients are the projection on ``V`` and the identity is what remains.
 

@@ -1,9 +1,10 @@
-"""The discriminator: tells real frames from rendered ones."""
+"""The discriminator of the adversarial loss."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
@@ -41,7 +42,7 @@ class Discriminator(nn.Module):
         max_channels: The most channels.
     """
 
-    def __init__(self, resolution: int = 256, width: int = 16, max_channels: int = 256) -> None:
+    def __init__(self, resolution: int = 256, width: PositiveInt = 16, max_channels: PositiveInt = 256) -> None:
         super().__init__()
         if resolution < 32 or resolution & (resolution - 1):
             raise ConfigError(f"discriminator: resolution must be a power of two from 32 on, got {resolution}")

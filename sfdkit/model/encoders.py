@@ -1,4 +1,4 @@
-"""Image encoders: the contract of one, and any timm model behind it (https://github.com/huggingface/pytorch-image-models)."""
+"""Image encoders: their base class, and timm models (https://github.com/huggingface/pytorch-image-models)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import timm
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError, did_you_mean
@@ -16,10 +17,10 @@ from sfdkit.model.blocks import fold_pixels, resize
 
 
 class Encoder(nn.Module):
-    """Contract of an encoder: derive from it, set the three attributes, implement ``forward``.
+    """Base class of encoders: derive from it, set the three attributes, implement ``forward``.
 
     Attributes:
-        resolution: Height and width of the pictures it reads; other sizes are resized by the animator.
+        resolution: Height and width of its input; the animator resizes other images.
         channels: Channels of each feature map, finest map first.
         sizes: Height (and width) of each feature map at ``resolution``.
     """
@@ -38,18 +39,18 @@ class NoWeightsError(ConfigError):
 
 
 class TimmEncoder(Encoder):
-    """Any timm backbone that can return feature maps, at any resolution that the backbone can take.
+    """Any timm backbone with feature maps, at any resolution that the backbone supports.
 
     Args:
         name: timm model name, for example ``resnet18``.
-        resolution: Height and width of the pictures it reads.
-        pretrained: Start from timm's weights (a download at the first use). ``auto`` starts from them where they can be
-            had, and else at random with a warning.
+        resolution: Height and width of its input.
+        pretrained: Start from timm's weights (a download at the first use). ``auto`` starts from them if they are
+            available, and else from random weights with a warning.
         weights: Local weight file (safetensors or a state dict) instead of a download.
-        max_stride: Feature maps coarser than this are cut off, and with them their layers.
+        max_stride: Layers whose feature maps have a larger stride are removed.
 
     Raises:
-        ConfigError: Unknown name, or a resolution that the backbone cannot take.
+        ConfigError: Unknown name, or a resolution that the backbone does not support.
     """
 
     mean: Tensor
@@ -61,7 +62,7 @@ class TimmEncoder(Encoder):
         resolution: int = 256,
         pretrained: bool | Literal["auto"] = False,
         weights: str | None = None,
-        max_stride: int = 32,
+        max_stride: PositiveInt = 32,
     ) -> None:
         super().__init__()
         if not timm.is_model(name):
@@ -107,7 +108,7 @@ class TimmEncoder(Encoder):
 
 
 def _create(name: str, resolution: int, pretrained: bool | Literal["auto"], max_stride: int) -> nn.Module:
-    """Build the feature extractor; transformers need the picture's size, most convolutional nets refuse to take it."""
+    """Build the feature extractor; transformers need ``img_size``, most convolutional networks have no such option."""
     if pretrained == "auto":
         try:
             return _create(name, resolution, True, max_stride)
@@ -167,7 +168,7 @@ def _first_line(error: BaseException | None) -> str:
 
 
 class PooledTimm(nn.Module):
-    """A model of timm without its classifier, frozen, that takes pictures of any size.
+    """A frozen timm model without its classifier, for images of any size.
 
     Args:
         name: Of the model.
@@ -201,11 +202,11 @@ class PooledTimm(nn.Module):
 
 
 class FeatureAdapter(nn.Module):
-    """Brings an encoder's maps to the sizes and channels that a generator asks for.
+    """Adapts an encoder's maps to the sizes and channels of a generator.
 
-    For each wanted map the coarsest encoder map that is still at least as fine is taken (or the finest there is),
-    resized and mixed by a 1x1 convolution. Most backbones begin with a stride of 4, so their maps know little of single
-    pixels: the finest wanted map, half the picture's size, also gets the picture itself.
+    For each wanted map it takes the coarsest encoder map that is at least as fine (or else the finest), resizes it and
+    applies a 1x1 convolution. Most backbones begin with a stride of 4 and lose single pixels: the finest wanted map,
+    half the image's size, also gets the image itself.
 
     Args:
         encoder_sizes: Sizes of the encoder's maps.

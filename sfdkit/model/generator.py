@@ -1,4 +1,4 @@
-"""The generator: warps the source's features and picture by a multi-scale flow and paints the rest.
+"""The generator: warps the source's features and image by a multi-scale flow and inpaints the rest.
 
 Legend: ``B`` batch, ``D`` latent dimensions, ``R`` resolution, ``C`` channels, ``r`` size of a level (8, 16 ... R/2).
 """
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
@@ -27,28 +28,28 @@ START = 8
 POINT_UNIT = 0.1
 """Units of coordinates in codes, in halves of the picture: about their standard deviation over frames."""
 TURN_UNIT = 0.05
-"""Units in which codes turn and stretch parts."""
+"""Units of the parts' rotation and stretch in codes."""
 PART_REACH = 0.5
-"""Bound on how far a part turns or stretches: a flow that once ran off the picture has no gradient to come back by."""
+"""Bound on how far a part turns or stretches: outside the image the flow would have no gradient."""
 PART_WIDTH = 0.35
-"""Standard deviation of the region that a part leads at first, in units of half the picture."""
+"""Standard deviation of a part's region at initialisation, in units of half the image."""
 FLOW_GAIN = 0.01
-"""Units of the flow heads. Adam's first steps move a sum over many inputs far, and flow must not leave the picture."""
+"""Units of the flow heads: Adam's first steps change sums over many inputs a lot, and flow must stay in the image."""
 
 
 class Places(NamedTuple):
-    """Where the parts of a face are and how they are turned, as one latent code says."""
+    """Positions and orientations of the parts of a face, read from a latent code."""
 
     centre: Tensor
     """B P 2: x and y in [-1, 1]."""
     shape: Tensor
-    """B P 2 2: change of a turned and stretched part against the upright one."""
+    """B P 2 2: linear map of the part, rotated and stretched, minus the identity."""
 
 
 class PlaceReader(nn.Module):
-    """Reads from a latent code where the parts of the face are: linearly, plus what two layers see.
+    """Reads positions and orientations of the parts from a latent code: a linear map plus a network of two layers.
 
-    Source and picture are read by the same layers, each from its own code, so that equal codes mean no flow.
+    The same layers read the source's code and the wanted one, so that equal codes mean no flow.
 
     Args:
         latent_size: ``D``.
@@ -80,14 +81,14 @@ class PlaceReader(nn.Module):
 
 
 class MotionField(NamedTuple):
-    """Flow as a few affine motions, each over a soft part of the picture, plus a residual."""
+    """Flow as a few affine motions, each of a soft region of the image, plus a residual."""
 
     affine: Tensor
-    """B P 2 3: motion of each part, an offset that is affine in the position; the last part stands still."""
+    """B P 2 3: motion of each part, an offset that is affine in the position; the last part is static."""
     logits: Tensor
-    """B P r r: where the parts are."""
+    """B P r r: of the regions; a softmax over P gives their masks."""
     residual: Tensor
-    """B 2 r r: what the parts do not explain."""
+    """B 2 r r: flow beside that of the parts."""
 
     def refine(self, residual: Tensor, logits: Tensor) -> MotionField:
         """Return the field at the size of ``residual`` (B 2 r r) and ``logits`` (B P r r), which are added."""
@@ -136,13 +137,13 @@ class GeneratorLevel(nn.Module):
 class Generator(nn.Module):
     """Renders a face from a latent code and the source.
 
-    It starts at 8x8 from the unwarped source features under modulation by the latent code and doubles up to R/2 with a
-    flow refined at each level: a few soft parts move by an affine motion each, plus a residual. Where a part is and how
-    it is turned is read from a latent code; the difference of what the source's own code and the wanted one say moves
-    it, as key points do in FOMM (https://arxiv.org/abs/2003.00196). The last layers see the warped picture beside the
-    hidden state, so that painting can change what warping gave, and end in one sub-pixel step to R
-    (https://arxiv.org/abs/1609.05158) that gives the painted picture; flow and blending mask are interpolated:
-    ``image = mask * warp(source, flow) + (1 - mask) * painted``. Equal codes begin with no flow.
+    It starts at 8x8 from the unwarped source features, modulated by the latent code, and doubles up to R/2 with a flow
+    that each level refines: a few soft parts move by an affine motion each, plus a residual. Positions and orientations
+    of the parts are read from latent codes; the difference between the source's own code and the wanted one moves them,
+    as key points do in FOMM (https://arxiv.org/abs/2003.00196). The last layers see the warped image beside the hidden
+    state, so that inpainting can correct it, and end in one sub-pixel step to R (https://arxiv.org/abs/1609.05158).
+    Flow and mask are interpolated: ``image = mask * warp(source, flow) + (1 - mask) * painted``. At initialisation
+    equal codes give no flow.
 
     Args:
         resolution: ``R``: 64, 128, 256 or 512.
@@ -150,9 +151,9 @@ class Generator(nn.Module):
         width: Channels at R/2; they double with each coarser level.
         max_channels: The most channels of a level.
         style_size: Dimensions of the style that modulates the convolutions.
-        parts: Soft parts of the picture that move by an affine motion each, the last of them not at all; at least 2,
-            and more than there are points.
-        source_code: The style also sees the source's own latent code, so that the flow knows where motion starts from.
+        parts: Soft parts of the image that move by an affine motion each, but for the last, which is static; at least
+            2, and more than ``motion_points``.
+        source_code: The style also gets the difference to the source's own latent code, from which the flow starts.
 
     Raises:
         ConfigError: A resolution that is no power of two from 32 to 1024.
@@ -162,9 +163,9 @@ class Generator(nn.Module):
         self,
         resolution: int = 256,
         latent_size: int = 128,
-        width: int = 32,
-        max_channels: int = 192,
-        style_size: int = 128,
+        width: PositiveInt = 32,
+        max_channels: PositiveInt = 192,
+        style_size: PositiveInt = 128,
         parts: int = 11,
         source_code: bool = True,
     ) -> None:
@@ -205,7 +206,7 @@ class Generator(nn.Module):
             self.last.bias.zero_()  # type: ignore[union-attr]
 
     def lead(self, columns: Tensor) -> None:
-        """Begin with the first parts' places equal to the coefficients on ``columns`` of the basis.
+        """Initialise the first parts' positions as the coefficients on ``columns`` of the basis.
 
         Args:
             columns: D 2P, orthonormal: x and y of P parts in turn, fewer than there are parts.
@@ -217,7 +218,7 @@ class Generator(nn.Module):
             bias[:count, :2] = 0
 
     def _parts(self, latent: Tensor, source_latent: Tensor) -> MotionField:
-        """Return the parts' motions, from their places in the picture to those in the source."""
+        """Return the parts' motions, from their positions in the result to those in the source."""
         driving, source = self.places(latent), self.places(source_latent)
         turn = source.shape - driving.shape
         shift = source.centre - driving.centre - (turn @ driving.centre[..., None])[..., 0]

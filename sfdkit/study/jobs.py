@@ -25,10 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from sfdkit import __version__
-from sfdkit.config.compose import composed_files
+from sfdkit.config.compose import composed_files, read_config
+from sfdkit.config.renamed import rename_config
 from sfdkit.errors import ConfigError
 from sfdkit.study.spec import Run, Study
 
@@ -82,11 +81,9 @@ class Job:
             f"{logger}.init_args.save_dir={self.folder}",
             f"{logger}.init_args.name=logs",
             f"{logger}.init_args.version=",
-            "--checkpoint.save_last=false",  # LastCheckpoint writes, at the very end as well
-            "--checkpoint.save_top_k=0",
-            "--trainer.callbacks+=sfdkit.train.callbacks.LastCheckpoint",
-            f"--trainer.callbacks.path={self.checkpoint}",
-            f"--trainer.callbacks.every={self.checkpoint_every}",
+            f"--checkpoint.dirpath={self.checkpoint.parent}",
+            f"--checkpoint.every_n_train_steps={self.checkpoint_every}",
+            "--checkpoint.save_top_k=0",  # last.ckpt alone
             "--trainer.callbacks+=sfdkit.train.callbacks.ProgressFile",
             f"--trainer.callbacks.path={self.folder / 'progress.json'}",
         ]
@@ -210,7 +207,7 @@ def _validation_options(study: Study, run: Run) -> dict[str, Any]:
             f"{study.path}: validations: run {run.name!r} has no trainer.max_steps to spread them over; set "
             "trainer.max_steps under overrides"
         )
-    accumulate = _look_up(run, "model", "accumulate") or 1
+    accumulate = _look_up(run, "model", "accumulate_grad_batches") or 1
     interval = max(1, steps * accumulate // study.validations)
     return {"trainer.val_check_interval": interval, "trainer.check_val_every_n_epoch": None}
 
@@ -219,7 +216,7 @@ def _look_up(run: Run, section: str, key: str) -> Any:
     """Return what the last of a run's files, or its overrides, give for ``section.key``."""
     found = None
     for file in _files(run):
-        part = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get(section)
+        part = rename_config(read_config(file), str(file)).get(section)
         if isinstance(part, dict) and key in part:
             found = part[key]
     return run.overrides.get(f"{section}.{key}", found)

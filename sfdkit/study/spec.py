@@ -28,6 +28,7 @@ from typing import Any, Literal
 import yaml
 
 from sfdkit.config.compose import composed_files
+from sfdkit.config.renamed import rename_config
 from sfdkit.errors import ConfigError, did_you_mean
 
 FILE = "study.yaml"
@@ -235,7 +236,7 @@ class _Reader:
         given = self.mapping({} if value is None else value, key)
         for name in given:
             self.option(name, key)
-        return self.plain(given, key)
+        return rename_config(self.plain(given, key), f"{self.path}: {key}")
 
     def plain(self, values: dict[str, Any], key: str) -> dict[str, Any]:
         """Return the values as json gives them back, so that they can be compared with what a file keeps."""

@@ -1,14 +1,10 @@
-"""The trainer's command line: LightningCLI with sfdkit's task, callbacks and links."""
+"""The commands fit, validate, test and predict: LightningCLI with sfdkit's task, callbacks and links."""
 
 from __future__ import annotations
 
-import argparse
-import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +17,18 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sfdkit.checkpoint import read_checkpoint
 from sfdkit.config.compose import KEY as COMPOSE
 from sfdkit.config.compose import OPTIONS, expand_arguments
-from sfdkit.config.help import HelpAll, key_lines
-from sfdkit.config.parser import OneLineParser
-from sfdkit.errors import CheckpointError, ConfigError, SfdkitError
+from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.losses import DOWNLOADED, OF_NETWORKS
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import summary_table
 from sfdkit.storage.urls import redact
 from sfdkit.train.callbacks import (
-    AtomicCheckpoints,
+    AtomicCheckpointIO,
     DataReport,
     Pictures,
     PredictionWriter,
@@ -43,115 +37,22 @@ from sfdkit.train.callbacks import (
     RunSummary,
     TrainingProgress,
     TrainingStatistics,
-    WeightAverage,
+    WeightEMA,
 )
+from sfdkit.train.errors import one_line_errors
+from sfdkit.train.parser import Trainer, TrainerParser
 from sfdkit.train.task import AnimationTask
 
 WORDS = ("last", "best", "hpc")
-"""What ``--ckpt_path`` may say instead of a file, see ``Trainer.fit``."""
-
-USUAL = (
-    "accelerator",
-    "devices",
-    "num_nodes",
-    "strategy",
-    "precision",
-    "max_steps",
-    "max_time",
-    "max_epochs",
-    "limit_train_batches",
-    "limit_val_batches",
-    "val_check_interval",
-    "check_val_every_n_epoch",
-    "num_sanity_val_steps",
-    "log_every_n_steps",
-    "logger",
-    "default_root_dir",
-    "fast_dev_run",
-    "enable_progress_bar",
-    "profiler",
-    "callbacks",
-)
-"""The trainer's keys that the short help shows."""
+"""Values of ``--ckpt_path`` that are no file, see ``Trainer.fit``."""
 
 UNFIT: dict[str, tuple[tuple[Any, ...], str]] = {
-    "accumulate_grad_batches": ((1,), "set model.accumulate, the number of batches per step"),
-    "gradient_clip_val": ((None, 0), "set model.gradient_clip, the largest norm of the gradient"),
-    "gradient_clip_algorithm": ((None,), "set model.gradient_clip, the largest norm of the gradient"),
+    "accumulate_grad_batches": ((1,), "set model.accumulate_grad_batches, the number of batches per step"),
+    "gradient_clip_val": ((None, 0), "set model.gradient_clip_norm, the largest norm of the gradient"),
+    "gradient_clip_algorithm": ((None,), "set model.gradient_clip_norm, the largest norm of the gradient"),
     "enable_checkpointing": ((None, True), "set checkpoint.save_last to false and checkpoint.save_top_k to 0"),
 }
-"""The trainer's keys that the kit replaces: the values that change nothing, and what to set instead."""
-
-
-class Trainer(L.Trainer):
-    """Lightning's trainer, with whole numbers first where a number of batches or a share of them may be given.
-
-    A parser takes the first type that fits. In Lightning's signature that depends on the order in which Python has met
-    these types before, and ``limit_val_batches: 1``, one batch, became ``1.0``, all of them.
-
-    Args:
-        limit_train_batches: Batches of an epoch of training, a whole number, or a share of them, 0.0 to 1.0.
-        limit_val_batches: Batches of a validation, a whole number, or a share of them, 0.0 to 1.0.
-        limit_test_batches: Batches of a test, a whole number, or a share of them, 0.0 to 1.0.
-        limit_predict_batches: Batches that are rendered, a whole number, or a share of them, 0.0 to 1.0.
-        overfit_batches: Learn from this many batches, or this share of them, alone; 0.0 for all.
-        val_check_interval: Batches from one validation to the next, a share of an epoch, or a time (DD:HH:MM:SS).
-        **kwargs: See Lightning's trainer.
-    """
-
-    def __init__(
-        self,
-        *,
-        limit_train_batches: int | float | None = None,
-        limit_val_batches: int | float | None = None,
-        limit_test_batches: int | float | None = None,
-        limit_predict_batches: int | float | None = None,
-        overfit_batches: int | float = 0.0,
-        val_check_interval: int | float | str | timedelta | dict[str, int] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            limit_train_batches=limit_train_batches,
-            limit_val_batches=limit_val_batches,
-            limit_test_batches=limit_test_batches,
-            limit_predict_batches=limit_predict_batches,
-            overfit_batches=overfit_batches,
-            val_check_interval=val_check_interval,
-            **kwargs,
-        )
-
-
-class TrainerParser(OneLineParser, LightningArgumentParser):
-    """The parser of one of the trainer's commands: its help shows the kit's keys and the trainer's usual ones."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.add_argument("--help_all", action=HelpAll, help="Show every key, with its type.")
-
-    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
-        """Return the short help."""
-        from sfdkit.data.module import FramesDataModule
-
-        name = self.prog.replace(" [options]", "")
-        others = ("trainer", "data", "model", "weights_only", "help", "print_config")
-        data = OneLineParser(add_help=False)
-        data.add_class_arguments(FramesDataModule, "data.init_args")
-        return "\n".join(
-            [
-                f"usage: {name} --config FILE [--config FILE ...] [--KEY VALUE ...]",
-                "",
-                "A later --config or --KEY has the last word; null is nothing. The keys, with their defaults:",
-                *key_lines(self, lambda key: key.startswith("model.")),
-                *key_lines(data, lambda key: True),
-                *key_lines(self, lambda key: key.split(".")[0] not in others),
-                *key_lines(self, lambda key: key in {f"trainer.{name}" for name in USUAL}),
-                "",
-                f"{name} --help_all shows every key with its type, the trainer's others too. The arguments of a class:",
-                f"  {name} --data.help datamodules.puppets.PuppetsDataModule",
-                f"  {name} --model.animator.help     (also --trainer.logger.help CLASS, --model.optimizer.help CLASS)",
-                "",
-            ]
-        )
+"""Keys of the trainer that the kit replaces: their neutral values, and what to set instead."""
 
 
 class AnimationCLI(LightningCLI):
@@ -185,7 +86,7 @@ class AnimationCLI(LightningCLI):
         parser.add_argument(
             f"--{COMPOSE}", type=list[str] | None, default=None, help="Files that a config is laid over."
         )
-        parser.add_lightning_class_args(WeightAverage, "average")
+        parser.add_lightning_class_args(WeightEMA, "ema")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
@@ -202,11 +103,11 @@ class AnimationCLI(LightningCLI):
             parser.link_arguments("data.init_args.resolution", f"{part}.init_args.resolution")
 
     def before_instantiate_classes(self) -> None:
-        """Check what need not wait, and forget which files were composed: the saved config holds all that they said.
+        """Check the trainer's keys and the checkpoint, and drop ``compose``: the saved config holds all files' content.
 
         Raises:
-            ConfigError: A key of the trainer's that the kit replaces.
-            CheckpointError: ``ckpt_path`` is no checkpoint.
+            ConfigError: A key of the trainer that the kit replaces.
+            CheckpointError: ``ckpt_path`` is no checkpoint of sfdkit.
         """
         config = self.config[self.subcommand] if self.subcommand else self.config
         config[COMPOSE] = None
@@ -230,13 +131,13 @@ class AnimationCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer, with the kit's progress bar unless ``trainer.enable_progress_bar`` is off.
 
-        Checkpoints are written by :class:`~sfdkit.train.callbacks.AtomicCheckpoints` unless ``trainer.plugins`` has a
-        writer.
+        Checkpoints are written by :class:`~sfdkit.train.callbacks.AtomicCheckpointIO` unless ``trainer.plugins`` names
+        another.
         """
         plugins = self._get(self.config_init, "trainer.plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, AtomicCheckpoints()]
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         if self._get(self.config_init, "trainer.enable_progress_bar") is not False:
             self.trainer_defaults["callbacks"].append(TrainingProgress())
         if self._get(self.config_init, "trainer.enable_model_summary") is None:
@@ -245,7 +146,7 @@ class AnimationCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def instantiate_classes(self) -> None:
-        """Build everything, and tell the task what it was built from, for its checkpoints."""
+        """Build everything, and give the task the animator's configuration, which its checkpoints store."""
         super().instantiate_classes()
         config = self.config[self.subcommand] if self.subcommand else self.config
         parser = (
@@ -259,10 +160,10 @@ class AnimationCLI(LightningCLI):
         self.model.experiment = {**written, "seed": config.seed_everything}
 
     def before_fit(self) -> None:
-        """Refuse what a training would come upon only later.
+        """Check what would otherwise fail after the training has begun.
 
         Raises:
-            ConfigError: An optimiser's value that it refuses, or a folder with the checkpoints of an earlier training.
+            ConfigError: A wrong argument of an optimiser, or a folder with the checkpoints of an earlier training.
         """
         assert isinstance(self.model, AnimationTask)
         for name in ("optimizer", "discriminator_optimizer"):
@@ -277,25 +178,25 @@ class AnimationCLI(LightningCLI):
                 callback.refuse_old_run(self.trainer, self._get(self.config, "ckpt_path"), resumes)
 
     def predict(self, **kwargs: Any) -> None:
-        """Run ``Trainer.predict`` without keeping what it renders: the callback has written it by then."""
+        """Run ``Trainer.predict`` without keeping the results, which the callback writes."""
         self.trainer.predict(**kwargs, return_predictions=False)
 
     def _parse_ckpt_path(self) -> None:
-        """Keep the configuration as given: Lightning would lay a checkpoint's hyperparameters over it silently."""
+        """Keep the configuration as given: Lightning would override it with a checkpoint's hyperparameters."""
 
 
 def run(args: Sequence[str]) -> None:
     """Run ``fit``, ``validate``, ``test`` or ``predict`` with the command line's arguments, the subcommand first.
 
     Raises:
-        SfdkitError: What a part of the experiment refused.
+        SfdkitError: A part of the experiment cannot be built or run.
     """
     _want_config(f"sfdkit {args[0]}", args[1:])
     _launch(expand_arguments(args))
 
 
 def _want_config(command: str, args: Sequence[str]) -> None:
-    """Say that a configuration is missing before the parser says which of its keys are."""
+    """Raise an error without ``--config``, which is clearer than the parser's about missing keys."""
     helps = ("-h", "--help", "--help_all", "--print_config")
     names = [word.partition("=")[0] for word in args]
     if any(n in (*OPTIONS, *helps) or n.endswith(".help") or n.startswith("--model.animator") for n in names):
@@ -304,61 +205,29 @@ def _want_config(command: str, args: Sequence[str]) -> None:
     raise ConfigError(f"{command} needs a configuration, for example: {command} --config {file}")
 
 
-_NO_DEVICE = re.compile(r"backend found|can not run on your system|torch_xla|accelerator.* not available")
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what the kit or Lightning refuse on purpose into an error of one line.
-
-    Raises:
-        SfdkitError: What a part of the experiment refused. The parser would report it with all values of that part,
-            which may be the very secret that was refused.
-        ConfigError: What Lightning refused, a package that it asks for, or a file that cannot be read or written.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and not _by_lightning(error):
-            raise
-        raise ConfigError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
-    except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
-        refused = _refused(error)
-        if refused is error:
-            raise
-        if refused is not None:
-            raise refused from None
-        missing = next((e for e in _chain(error) if isinstance(e, ImportError) and "pip install" in str(e)), None)
-        if missing is not None or _by_lightning(error):
-            text = " ".join(str(missing or error).split())
-            hint = "; --trainer.accelerator auto takes what there is" if _NO_DEVICE.search(text) else ""
-            raise ConfigError(f"{text.removesuffix('!')}{hint}") from error
-        raise
-
-
 def _launch(args: Sequence[str], run: bool = True, prog: str = "sfdkit") -> AnimationCLI:
-    """Build the command line's experiment and, with ``run``, run it.
+    """Build the experiment and, with ``run``, run it.
 
     Raises:
-        SfdkitError: What a part of the experiment, or Lightning, refused.
-        SystemExit: SIGTERM ended a training, with the shell's status for that: Lightning's own would be 0, a success.
+        SfdkitError: A part of the experiment, or Lightning, cannot be built or run.
+        SystemExit: SIGTERM ended a training; with status 143, where Lightning's would be 0.
     """
     try:
-        with _refusals():
+        with one_line_errors():
             return AnimationCLI.launch(args, run, prog)
     except SIGTERMException:
         raise SystemExit(128 + signal.SIGTERM) from None
 
 
 def build(args: Sequence[str], prog: str = "sfdkit fit") -> AnimationCLI:
-    """Build the experiment of ``--config`` files and overrides, and run nothing.
+    """Build the experiment of ``--config`` files and overrides without running it.
 
     Args:
         args: As on the command line, without a command.
-        prog: What the command line is called in messages.
+        prog: Name of the command in messages.
 
     Raises:
-        SfdkitError: What a part of the experiment refused.
+        SfdkitError: A part of the experiment cannot be built or run.
     """
     return _launch(expand_arguments(args), run=False, prog=prog)
 
@@ -367,7 +236,7 @@ def summary(args: Sequence[str]) -> None:
     """Print parameters and multiply-accumulates of the model that ``--config`` files and overrides describe.
 
     Raises:
-        SfdkitError: What a part of the experiment refused.
+        SfdkitError: A part of the experiment cannot be built or run.
     """
     prog = "sfdkit model summary"
     _want_config(prog, args)
@@ -378,7 +247,7 @@ def summary(args: Sequence[str]) -> None:
 
 
 def _leave_out_downloads(config: Namespace) -> None:
-    """Take from a configuration what training alone needs: weights to begin with, and networks that judge results."""
+    """Remove what only training needs: pretrained weights, and loss terms with networks of their own."""
     for key in tuple(config.keys()):
         if key.endswith(".init_args.pretrained"):
             config[key] = False
@@ -387,10 +256,10 @@ def _leave_out_downloads(config: Namespace) -> None:
 
 
 def _check_checkpoint(path: str) -> None:
-    """Look at a checkpoint before anything is built; of a remote one only whether it is there.
+    """Check a checkpoint before anything is built; a remote one only for its existence.
 
     Raises:
-        CheckpointError: It is not there, or is none.
+        CheckpointError: There is no such file, or it is no checkpoint of sfdkit.
     """
     if "://" not in path:
         read_checkpoint(Path(path), mmap=True)
@@ -401,23 +270,3 @@ def _check_checkpoint(path: str) -> None:
         raise CheckpointError(f"checkpoint {redact(path)} cannot be read: {' '.join(str(error).split())}") from error
     if not there:
         raise CheckpointError(f"checkpoint {redact(path)} does not exist; give a file that sfdkit fit wrote")
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that led to it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _refused(error: BaseException) -> SfdkitError | None:
-    """Return the kit's own error among those that led to ``error``."""
-    return next((e for e in _chain(error) if isinstance(e, SfdkitError)), None)
-
-
-def _by_lightning(error: BaseException) -> bool:
-    """Whether it is Lightning that raised an error, rather than something that it called."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("lightning.")

@@ -1,4 +1,4 @@
-"""What stands between a backward pass and the optimiser's step: gradients are limited, and bad steps left out."""
+"""Gradient clipping, and skipping steps whose gradient is not finite."""
 
 from __future__ import annotations
 
@@ -8,71 +8,70 @@ from torch import Tensor, nn
 from sfdkit.model.blocks import RunningNorm
 from sfdkit.ranks import mean_over_ranks
 
-USUAL_SHARE = 0.02
-"""Share of a step in the running mean of the gradient's norm."""
+MOMENTUM = 0.02
+"""Weight of a step in the running mean of the gradient's norm."""
 
 
-class GradientGuard(nn.Module):
-    """Limits the norm of a network's gradient, and leaves out steps whose gradient is not finite.
+class GradientClipping(nn.Module):
+    """Clips the norm of a network's gradient, and counts the steps whose gradient is not finite.
 
-    Nothing here waits for a GPU, but for optimisers without a fused implementation, which cannot leave out a step by
-    themselves.
+    Nothing here makes the host wait for the GPU.
 
     Args:
-        clip: Largest norm; 0 for no limit.
-        surge: Largest norm as a multiple of its running mean; 0 for no limit.
+        clip_norm: Largest norm; 0 for no limit.
+        clip_factor: Largest norm as a multiple of its running mean; 0 for no limit.
     """
 
-    usual: Tensor
+    running_mean: Tensor
     """Running mean of the norm; 0 before the first step."""
     skipped: Tensor
-    """Steps left out so far."""
-    in_a_row: Tensor
-    """Steps left out since the last good one."""
+    """Steps with a gradient that is not finite, so far."""
+    skipped_in_a_row: Tensor
+    """Such steps since the last good one."""
 
-    def __init__(self, clip: float, surge: float) -> None:
+    def __init__(self, clip_norm: float, clip_factor: float) -> None:
         super().__init__()
-        self.clip = clip
-        self.surge = surge
-        self.register_buffer("usual", torch.zeros(()))
+        self.clip_norm = clip_norm
+        self.clip_factor = clip_factor
+        self.register_buffer("running_mean", torch.zeros(()))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.long))
-        self.register_buffer("in_a_row", torch.zeros((), dtype=torch.long))
+        self.register_buffer("skipped_in_a_row", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def limit(self, network: nn.Module, batches: int = 1) -> tuple[Tensor, Tensor]:
-        """Turn the sum of the gradients of some batches into their limited mean.
+    def clip(self, network: nn.Module, batches: int = 1) -> tuple[Tensor, Tensor]:
+        """Divide gradients that were summed over batches by their number, and clip the mean.
 
         Args:
             network: Its parameters' gradients are changed in place.
-            batches: How many batches were summed up.
+            batches: How many batches were summed.
 
         Returns:
-            The norm before it was limited, and whether it is finite.
+            The norm before clipping, and whether it is finite.
         """
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) / batches
         finite = norm.isfinite()
-        limit = torch.full_like(norm, self.clip or float("inf"))
-        if self.surge:
-            known = torch.where(self.usual > 0, self.usual, norm)
-            limit = torch.minimum(limit, self.surge * known)
-            usual = torch.lerp(known, torch.minimum(norm, limit), USUAL_SHARE)
-            self.usual.copy_(torch.where(finite, usual, self.usual))
+        limit = torch.full_like(norm, self.clip_norm or float("inf"))
+        if self.clip_factor:
+            mean = torch.where(self.running_mean > 0, self.running_mean, norm)
+            limit = torch.minimum(limit, self.clip_factor * mean)
+            mean = torch.lerp(mean, torch.minimum(norm, limit), MOMENTUM)
+            self.running_mean.copy_(torch.where(finite, mean, self.running_mean))
         torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0) / batches)
         self.skipped += ~finite
-        self.in_a_row.copy_(torch.where(finite, 0, self.in_a_row + 1))
+        self.skipped_in_a_row.copy_(torch.where(finite, 0, self.skipped_in_a_row + 1))
         return norm, finite
 
 
-def prepare_step(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
+def skip_unless_finite(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
     """Make the optimiser's next step change nothing unless the gradient is finite.
 
-    Fused optimisers (``fused: true``) look at ``found_inf`` themselves, as they do for loss scaling. From others the
-    gradients are taken away, for which a GPU has to be asked and waited for at every step.
+    Fused optimisers (``fused: true``) read ``found_inf`` on the device, as they do for loss scaling. From others the
+    gradients are removed, for which the host waits for the GPU at every step.
 
     Args:
-        optimizer: The bare optimiser.
-        finite: Whether its gradient is.
+        optimizer: The optimiser, not Lightning's wrapper.
+        finite: Whether its gradient is finite.
     """
     if all(group.get("fused") for group in optimizer.param_groups):
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
@@ -81,9 +80,9 @@ def prepare_step(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
 
 
 class BatchStatistics:
-    """The running statistics of a network's normalisation layers, which a bad step must not reach either.
+    """The running statistics of a network's normalisation layers: averaged over processes, restored on skipped steps.
 
-    Each process sees its own share of the batch. What is saved is the mean over all, not what the first one saw.
+    Each process sees only its share of the batch, and a checkpoint holds the statistics of one process.
 
     Args:
         network: The network.
@@ -95,18 +94,18 @@ class BatchStatistics:
         self.before: Tensor | None = None
 
     @torch.no_grad()
-    def keep(self) -> None:
-        """Note the statistics before the first batch of a step."""
+    def save(self) -> None:
+        """Remember the statistics before the first batch of a step."""
         norms = [m for m in self.network.modules() if isinstance(m, (nn.modules.batchnorm._BatchNorm, RunningNorm))]
         self.buffers = [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
         self.before = torch.cat([b.flatten() for b in self.buffers]) if self.buffers else None
 
     @torch.no_grad()
-    def settle(self, finite: Tensor | None = None) -> None:
-        """Take the mean over all processes, or go back to what was noted.
+    def reduce(self, finite: Tensor | None = None) -> None:
+        """Set the statistics to their mean over all processes, or back to those before the step.
 
         Args:
-            finite: Whether the step was good; None after a batch that is no step of its own.
+            finite: Whether the step's gradient is finite; None after a batch that only adds to the gradient.
         """
         if self.before is None:
             return

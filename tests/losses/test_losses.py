@@ -13,9 +13,9 @@ from sfdkit.losses.adversarial import discriminator_loss, generator_loss, r1_pen
 from sfdkit.losses.consistency import Consistency
 from sfdkit.losses.field import Painting, Smoothness
 from sfdkit.losses.gradient import GradientLoss
+from sfdkit.losses.kl import KLDivergence
 from sfdkit.losses.leakage import Leakage
 from sfdkit.losses.perceptual import WEIGHTS_VARIABLE, PerceptualLoss
-from sfdkit.losses.rate import Rate
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.reencode import Reencode
 from sfdkit.losses.sparsity import Sparsity
@@ -157,7 +157,7 @@ def test_terms_start_at_their_step() -> None:
     objective = Objective({"l1": 1.0, "warp": 1.0}, {"warp": 5})
     step = made(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16), warped=torch.zeros(1, 3, 16, 16))
     assert set(objective(step, 4)[1]) == {"l1"} and set(objective(step, 5)[1]) == {"l1", "warp"}
-    late = Objective({"rate": 1.0}, {"rate": 5})
+    late = Objective({"kl": 1.0}, {"kl": 5})
     assert not late.needs("noise", 4) and late.needs("noise", 5)
     assert objective(step, 5)[0] == pytest.approx(1 + 1 / RAMP)
     assert objective(step, 5 + RAMP // 2 - 1)[0] == pytest.approx(1.5)
@@ -171,9 +171,11 @@ def test_rate_is_the_divergence_from_a_normal_around_the_mean() -> None:
     expected = (
         torch.distributions.kl_divergence(one, torch.distributions.Normal(motion.mean((0, 1)), 1.0)).sum(2).mean()
     )
-    assert Rate()(motion, log_noise) == pytest.approx(expected.item(), rel=1e-5)
-    assert Rate()(motion + 5, log_noise) == pytest.approx(expected.item(), rel=1e-4), "an offset of all tells nothing"
-    assert Rate()(torch.zeros(4, 5), torch.zeros(5)) == 0
+    assert KLDivergence()(motion, log_noise) == pytest.approx(expected.item(), rel=1e-5)
+    assert KLDivergence()(motion + 5, log_noise) == pytest.approx(expected.item(), rel=1e-4), (
+        "an offset of all tells nothing"
+    )
+    assert KLDivergence()(torch.zeros(4, 5), torch.zeros(5)) == 0
 
 
 def test_consistency_equals_brute_force_and_leaves_out_the_same_person() -> None:
@@ -350,7 +352,7 @@ def test_leakage_has_a_floor_that_follows_what_is_usual() -> None:
     term = Leakage()
     for _ in range(50):
         term(torch.randn(16, 3, 4))
-    assert term.usual == pytest.approx(1, abs=0.1)
+    assert term.running_mean == pytest.approx(1, abs=0.1)
     still = (1e-3 * torch.randn(16, 1, 4)).expand(-1, 3, -1).clone().requires_grad_(True)
     term(still).backward()
     assert still.grad is not None and still.grad.norm() < 0.01
@@ -358,8 +360,8 @@ def test_leakage_has_a_floor_that_follows_what_is_usual() -> None:
     free = still.detach().clone().requires_grad_(True)
     bare(free).backward()
     assert free.grad is not None and free.grad.norm() > 1e3 * still.grad.norm()
-    kept = float(term.usual)
+    kept = float(term.running_mean)
     term(torch.full((4, 2, 4), float("nan")))
-    assert term.usual == kept
+    assert term.running_mean == kept
     term.eval()(10 * torch.randn(16, 3, 4))
-    assert term.usual == kept
+    assert term.running_mean == kept

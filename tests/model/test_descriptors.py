@@ -91,7 +91,6 @@ def test_eval_basis_is_computed_once_and_follows_the_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"motion_size": 0}, "at least 1"),
         ({"identity_size": 20, "motion_size": 20, "latent_size": 30}, "latent_size >= 40"),
         ({"identity_basis": False}, "latent_size"),
     ],

@@ -235,7 +235,7 @@ def test_every_parameter_but_the_closed_paths_learns() -> None:
         (result.image - torch.rand(4, 3, 32, 32)).square().mean().backward()
         optimizer.step()
     still = [n for n, p in animator.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert still == ["motion_head.log_noise"], "only training with the term rate uses it"
+    assert still == ["motion_head.log_noise"], "only training with the term kl uses it"
 
 
 def test_rows_must_agree() -> None:

@@ -204,11 +204,11 @@ def test_another_way_of_measuring_is_told_and_measured_again(
 
 
 def test_another_training_is_begun_anew(finished: Finished, tmp_path: Path) -> None:
-    overrides = {"overrides": {"model.accumulate": 2}}
+    overrides = {"overrides": {"model.accumulate_grad_batches": 2}}
     _, _, (job,) = finished.copy(tmp_path, 0, runs={"full": overrides})
     assert job.state() == "changed" and job.changes() == [
         "trainer.val_check_interval: 4 -> 8",
-        "model.accumulate: not given -> 2",
+        "model.accumulate_grad_batches: not given -> 2",
     ]
     assert job.begin() == "new"
     assert sorted(path.name for path in job.folder.iterdir()) == ["definition.json", "lock"]

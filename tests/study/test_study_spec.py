@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sfdkit.errors import ConfigError
+from sfdkit.errors import ConfigError, SfdkitWarning
 from sfdkit.study.jobs import plan
 from sfdkit.study.spec import load_study
 from tests.running import EXPERIMENTS
@@ -15,7 +15,7 @@ from tests.running import EXPERIMENTS
 BASE = {
     "base": ["base.yaml"],
     "seeds": [1, 2],
-    "runs": {"full": None, "other": {"title": "another", "overrides": {"model.accumulate": 2}}},
+    "runs": {"full": None, "other": {"title": "another", "overrides": {"model.accumulate_grad_batches": 2}}},
     "evaluate": {"shards": "shards/test"},
     "metrics": ["self/psnr", {"key": "self/l1", "label": "L1", "direction": "lower"}],
 }
@@ -32,10 +32,10 @@ def write(folder: Path, **changes: object) -> Path:
 
 
 def test_runs_seeds_and_defaults(tmp_path: Path) -> None:
-    study = load_study(write(tmp_path, overrides={"trainer.max_steps": 6, "model.accumulate": 1}))
+    study = load_study(write(tmp_path, overrides={"trainer.max_steps": 6, "model.accumulate_grad_batches": 1}))
     assert study.name == tmp_path.name and study.title == tmp_path.name and study.reference == "full"
     assert [run.title for run in study.runs] == ["full", "another"]
-    assert study.runs[1].overrides == {"trainer.max_steps": 6, "model.accumulate": 2}
+    assert study.runs[1].overrides == {"trainer.max_steps": 6, "model.accumulate_grad_batches": 2}
     assert study.curves == ("val/psnr",) and study.checkpoint_every == 100 and study.validations is None
     jobs = plan(study, tmp_path / "out")
     assert [(job.index, job.run, job.seed) for job in jobs] == [
@@ -48,7 +48,7 @@ def test_runs_seeds_and_defaults(tmp_path: Path) -> None:
     assert jobs[3].arguments == (
         f"--config={tmp_path / 'base.yaml'}",
         "--trainer.max_steps=6",
-        "--model.accumulate=2",
+        "--model.accumulate_grad_batches=2",
         "--seed_everything=2",
         "--data.init_args.seed=2",
     )
@@ -68,6 +68,17 @@ def test_validations_are_spread_over_the_steps_that_count(tmp_path: Path) -> Non
     intervals = [job.training["options"]["trainer.val_check_interval"] for job in plan(study, tmp_path)[::2]]
     assert intervals == [10, 5, 2]
     assert "--trainer.check_val_every_n_epoch=null" in plan(study, tmp_path)[0].arguments
+
+
+def test_names_of_the_release_before_count_as_the_new_ones(tmp_path: Path) -> None:
+    folder = write(tmp_path, validations=4, runs={"a": {"overrides": {"model.accumulate": 3}}, "b": None})
+    (folder / "base.yaml").write_text("trainer: {max_steps: 8}\nmodel: {accumulate: 2}\n")
+    with pytest.warns(SfdkitWarning, match=r"study\.yaml: runs\.a\.overrides: model\.accumulate is now model\."):
+        study = load_study(folder)
+    with pytest.warns(SfdkitWarning, match=r"base\.yaml: model\.accumulate is now model\.accumulate_grad_batches"):
+        jobs = plan(study, tmp_path / "out")
+    assert study.runs[0].overrides["model.accumulate_grad_batches"] == 3
+    assert [job.training["options"]["trainer.val_check_interval"] for job in jobs[::2]] == [6, 4]
 
 
 def test_validations_need_a_length(tmp_path: Path) -> None:

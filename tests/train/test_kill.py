@@ -18,7 +18,7 @@ import torch
 
 from sfdkit.cli import main
 from sfdkit.errors import CheckpointError
-from sfdkit.train.callbacks import AtomicCheckpoints
+from sfdkit.train.callbacks import AtomicCheckpointIO
 from tests.running import EXPERIMENTS, SLOTS, config, fit, logging_to, make_data, small
 from tests.servers.loopback import S3Server, serve_s3
 from tests.train.test_training import WITH_GAN
@@ -98,7 +98,7 @@ def test_a_checkpoint_of_other_data_settings_is_refused(tmp_path: Path, capsys: 
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = AtomicCheckpoints()
+    writer = AtomicCheckpointIO()
     path = tmp_path / "run/last.ckpt"
     writer.save_checkpoint({"step": 1}, path)
 
@@ -128,7 +128,7 @@ def test_a_training_on_a_full_disk_ends_with_its_last_good_checkpoint(
         real(descriptor)
 
     data = make_data(tmp_path / "data")
-    monkeypatch.setattr("sfdkit.train.callbacks.checkpoint_files.os.fsync", full)
+    monkeypatch.setattr("sfdkit.train.callbacks.checkpoints.os.fsync", full)
     each = ["--checkpoint.every_n_train_steps=1", "--data.init_args.rows_per_clip=1"]
     assert main(["fit", *config(*SLOTS), *small(data, tmp_path, 4), *logging_to(tmp_path), *each]) == 1
     assert "No space left on device; the last good one is" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from sfdkit.train.task import AnimationTask
 from sfdkit.types import FrameBatch
 from tests.tiny import tiny_animator
 
-WEIGHTS = {"l1": 1.0, "l2": 2.0, "warp": 0.3, "rate": 1e-5, "leakage": 0.01, "consistency": 0.01}
+WEIGHTS = {"l1": 1.0, "l2": 2.0, "warp": 0.3, "kl": 1e-5, "leakage": 0.01, "consistency": 0.01}
 
 
 def puppets(rows: int = 6) -> FrameBatch:
@@ -75,16 +75,16 @@ def bad(batch: FrameBatch) -> FrameBatch:
 
 def test_a_bad_batch_is_left_out_and_the_training_goes_on() -> None:
     good = puppets(2)
-    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, max_skipped=4)
+    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, max_skipped_steps=4)
     with pytest.warns(UserWarning, match=r"step 4: the gradient was not finite; steps left out so far: 1"):
         train(task, [good, good, bad(good), good], 6)
-    assert task.guard.skipped == 1 and task.guard.in_a_row == 0
+    assert task.clipping.skipped == 1 and task.clipping.skipped_in_a_row == 0
     assert all(value.isfinite().all() for value in task.state_dict().values())
 
 
 def test_many_bad_batches_in_a_row_end_the_training_with_good_weights() -> None:
     good = puppets(2)
-    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, max_skipped=3)
+    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, max_skipped_steps=3)
     with pytest.raises(TrainingError, match=r"not finite in the last 4 steps before step 6;.*--ckpt_path"):
         train(task, [good, good, bad(good), bad(good), bad(good), bad(good)], 20)
     assert all(value.isfinite().all() for value in task.state_dict().values())
@@ -92,9 +92,9 @@ def test_many_bad_batches_in_a_row_end_the_training_with_good_weights() -> None:
 
 def test_a_bad_batch_among_those_of_a_step_spoils_nothing() -> None:
     good = puppets(2)
-    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, accumulate=2)
+    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, accumulate_grad_batches=2)
     train(task, [bad(good), good, good, good], 2)
-    assert task.guard.skipped == 1 and task.guard.in_a_row == 0
+    assert task.clipping.skipped == 1 and task.clipping.skipped_in_a_row == 0
     assert all(value.isfinite().all() for value in task.state_dict().values())
 
 
@@ -103,8 +103,10 @@ def test_a_step_of_fewer_batches_than_wanted_is_their_mean() -> None:
         return torch.optim.SGD(parameters, lr=0.1)
 
     states = []
-    for accumulate in (1, 4):
-        task = AnimationTask(tiny_animator(), {"l1": 1.0}, optimizer=sgd, gradient_clip=0.0, accumulate=accumulate)
+    for batches in (1, 4):
+        task = AnimationTask(
+            tiny_animator(), {"l1": 1.0}, optimizer=sgd, gradient_clip_norm=0.0, accumulate_grad_batches=batches
+        )
         train(task, [puppets(2)], 1)
         states.append(task.animator.state_dict())
     torch.testing.assert_close(*states)
@@ -129,14 +131,14 @@ def test_the_discriminator_learns_from_its_own_loss_and_leaves_out_bad_steps() -
         tiny_animator(), weights, discriminator=rival, optimizer=adam, discriminator_optimizer=adam, warmup_steps=1
     )
     train(task, [good, bad(good), good], 3)
-    assert task.clean and task.discriminator_guard.skipped == 1
+    assert task.clean and task.discriminator_clipping.skipped == 1
     assert all(value.isfinite().all() and not torch.equal(value, before[n]) for n, value in rival.state_dict().items())
 
 
 def test_steps_left_out_before_a_resume_are_not_told_again() -> None:
     good = puppets(2)
-    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, max_skipped=1)
-    task.guard.skipped.fill_(5)  # as a checkpoint brings it
+    task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=1, max_skipped_steps=1)
+    task.clipping.skipped.fill_(5)  # as a checkpoint brings it
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*left out so far")
         train(task, [good], 2)
@@ -152,9 +154,9 @@ def test_the_schedule_ends_with_the_training(batches: int, accumulate: int, epoc
 
         def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
             assert isinstance(trainer.lightning_module, AnimationTask)
-            self.last = trainer.lightning_module.progress()
+            self.last = trainer.lightning_module.progress.at(trainer.global_step)
 
-    task, progress = AnimationTask(tiny_animator(), {"l1": 1.0}, accumulate=accumulate), Progress()
+    task, progress = AnimationTask(tiny_animator(), {"l1": 1.0}, accumulate_grad_batches=accumulate), Progress()
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -166,5 +168,5 @@ def test_the_schedule_ends_with_the_training(batches: int, accumulate: int, epoc
         callbacks=[progress],
     )
     trainer.fit(task, DataLoader([puppets(2)] * batches, batch_size=None))  # type: ignore[arg-type]
-    assert task.total_steps == trainer.global_step == steps
+    assert task.progress.total_steps == trainer.global_step == steps
     assert progress.last == pytest.approx((steps - 1) / steps)

@@ -72,7 +72,7 @@ def test_the_share_of_waiting_is_logged_with_the_others_and_is_of_the_time_since
 def test_the_bar_shows_the_loss_without_its_being_logged_for_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     bar, statistics = TrainingProgress(), TrainingStatistics()
     assert bar.refresh_rate == 10
-    statistics.rate = 12.3
+    statistics.images_per_second = 12.3
     trainer = SimpleNamespace(
         loggers=[], progress_bar_metrics={}, callback_metrics={"loss": torch.tensor(0.25)}, callbacks=[statistics]
     )

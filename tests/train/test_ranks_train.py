@@ -38,7 +38,12 @@ def moved(state: dict[str, torch.Tensor]) -> float:
 
 def test_two_processes_take_the_step_of_one_with_all_rows(ranks: dict[str, list[dict[str, Any]]]) -> None:
     alone = AnimationTask(
-        without_batch_statistics(), PICTURES, optimizer=sgd, warmup_steps=1, gradient_clip=0.0, gradient_surge=0.0
+        without_batch_statistics(),
+        PICTURES,
+        optimizer=sgd,
+        warmup_steps=1,
+        gradient_clip_norm=0.0,
+        gradient_clip_factor=0.0,
     )
     whole = train(alone, 2, 1)
     assert moved(whole["state"]) > 1e-3
@@ -53,9 +58,9 @@ def test_accumulated_batches_are_reduced_once_and_weighted_alike(ranks: dict[str
         PICTURES,
         optimizer=sgd,
         warmup_steps=1,
-        gradient_clip=0.0,
-        gradient_surge=0.0,
-        accumulate=2,
+        gradient_clip_norm=0.0,
+        gradient_clip_factor=0.0,
+        accumulate_grad_batches=2,
     )
     whole = train(alone, 3, 1)
     one, other = ranks["accumulated"]
@@ -67,7 +72,7 @@ def test_accumulated_batches_are_reduced_once_and_weighted_alike(ranks: dict[str
 
 def test_under_a_time_limit_processes_share_one_clock(ranks: dict[str, list[dict[str, Any]]]) -> None:
     one, other = ranks["timed"]
-    assert one["seen"]["rate"] == other["seen"]["rate"]
+    assert one["seen"]["lr"] == other["seen"]["lr"]
     assert_equal(one["state"], other["state"])  # batch statistics as well
 
 

@@ -78,7 +78,7 @@ def test_an_early_failure_leaves_a_folder_that_can_be_used(data: Path, tmp_path:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/config.yaml").write_text("model: {}\n")
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/.last.ckpt.partial").touch()  # of a run that was killed while it saved its first
+    (tmp_path / "checkpoints/.last.part.ckpt").touch()  # of a run that was killed while it saved its first
     fit(data, tmp_path, steps=1)
     assert step(tmp_path) == 1
 
@@ -116,7 +116,7 @@ def test_which_folders_are_refused(tmp_path: Path) -> None:
     assert refuses(old, plain, str(tmp_path / "other/last.ckpt"))  # goes on with another run, into this folder
     assert not refuses(link, plain, str(tmp_path / "old/step000003.ckpt"))
     assert not refuses(old, plain, "last") and not refuses(old, plain, resumes=True)
-    assert not refuses(RunCheckpoints(str(tmp_path / "old"), save_last=False, save_top_k=0), plain)  # as in a study
+    assert not refuses(RunCheckpoints(str(tmp_path / "old"), save_last=False, save_top_k=0), plain)  # writes none
     assert not refuses(RunCheckpoints(str(tmp_path / "new")), plain)
     assert not refuses(old, trainer(tmp_path, fast_dev_run=True))
     with pytest.raises(ConfigError, match=r"--ckpt_path \S+/step000003\.ckpt"):

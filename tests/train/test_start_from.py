@@ -71,5 +71,5 @@ def test_training_begins_there(first: Path, tmp_path: Path) -> None:
     second = fit(data, tmp_path / "second", f"--model.start_from={first}", "--model.optimizer.init_args.lr=0", steps=2)
     weights = dict(load_animator(first).animator.named_parameters())
     assert all(torch.equal(weights[n], value) for n, value in load_animator(second).animator.named_parameters())
-    priced = fit(data, tmp_path / "priced", f"--model.start_from={first}", "--model.weights.rate=1e-4", steps=1)
+    priced = fit(data, tmp_path / "priced", f"--model.start_from={first}", "--model.weights.kl=1e-4", steps=1)
     assert load_animator(priced).animator.motion_head.log_noise.exp().min() > 0.15

@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import Timer
 from torch import nn
 
 from sfdkit.model import blocks, generator
-from sfdkit.train.task import AnimationTask, cross_rows, frozen
+from sfdkit.train.forward import cross_rows, frozen
+from sfdkit.train.task import AnimationTask
 from sfdkit.types import Generated
 from tests.tiny import tiny_animator
 
@@ -49,11 +50,11 @@ def test_frozen_parts_pass_gradients_on_and_learn_nothing() -> None:
 def test_without_a_price_there_is_no_noise() -> None:
     motion = torch.rand(3, 4)
     torch.testing.assert_close(task().animator.motion_head.noisy(motion), motion)
-    assert (task(weights={"rate": 1e-4}).animator.motion_head.noisy(motion) - motion).abs().max() > 0.01
+    assert (task(weights={"kl": 1e-4}).animator.motion_head.noisy(motion) - motion).abs().max() > 0.01
 
 
 def test_crossed_rows_are_who_they_should_be() -> None:
-    made = task(weights={"reencode": 1.0, "cycle": 1.0, "consistency": 1.0, "rate": 1e-4}, cross_share=0.5)
+    made = task(weights={"reencode": 1.0, "cycle": 1.0, "consistency": 1.0, "kl": 1e-4}, cross_share=0.5)
     at_step(made, 0)
     batch = BATCH
     step = made.take_step(batch)  # type: ignore[arg-type]
@@ -65,7 +66,7 @@ def test_crossed_rows_are_who_they_should_be() -> None:
     assert step.people.tolist() == [0, 0, 1, 2] or len(set(step.people.tolist())) == 3
     assert step.crossed.restored is not None and step.crossed.restored.shape == (2, 3, 32, 32)
     total, values = made.objective(step, 0)
-    assert set(values) == {"l1", "reencode", "cycle", "consistency", "rate"}
+    assert set(values) == {"l1", "reencode", "cycle", "consistency", "kl"}
     total.backward()
     assert made.animator.motion_head.log_noise.grad is not None
 
@@ -98,7 +99,7 @@ def test_a_step_orthogonalises_once_and_warps_each_picture_once(monkeypatch: pyt
 
 
 def test_noise_of_a_term_that_starts_late_grows_with_its_weight() -> None:
-    made = task(weights={"rate": 1e-4}, starts={"rate": 1000}).eval()  # no statistics move
+    made = task(weights={"kl": 1e-4}, starts={"kl": 1000}).eval()  # no statistics move
     sent = []
     monitored = made.animator.generate
 
@@ -137,12 +138,12 @@ def norms(made: AnimationTask) -> list[torch.Tensor]:
 def test_a_training_goes_on_with_other_terms_than_it_began_with() -> None:
     """What a term remembers of batches is no part of the model."""
     with_leakage, plain = task(weights={"leakage": 0.1}), task()
-    with_leakage.objective.terms["leakage"].usual.fill_(2.0)  # type: ignore[union-attr, operator]
+    with_leakage.objective.terms["leakage"].running_mean.fill_(2.0)  # type: ignore[union-attr, operator]
     for one, other in ((with_leakage, plain), (plain, task(weights={"leakage": 0.1}))):
         other.load_state_dict(one.state_dict())
     again = task(weights={"leakage": 0.1})
     again.load_state_dict(with_leakage.state_dict())
-    assert again.objective.terms["leakage"].usual == 2.0
+    assert again.objective.terms["leakage"].running_mean == 2.0
 
 
 def test_asking_how_far_a_training_is_takes_no_other_process() -> None:
@@ -152,10 +153,10 @@ def test_asking_how_far_a_training_is_takes_no_other_process() -> None:
     made._trainer = SimpleNamespace(  # type: ignore[assignment]
         global_step=5, callbacks=[timer], world_size=2, fit_loop=SimpleNamespace(total_batch_idx=0)
     )
-    made.total_steps = 20.0
-    assert made.progress() == 0.25
-    made.time_share = 0.5
-    assert made.progress() == 0.5
+    made.progress.total_steps = 20.0
+    assert made.progress.at(5) == 0.25
+    made.progress.time_share = 0.5
+    assert made.progress.at(5) == 0.5
 
 
 def test_heads_take_a_single_row() -> None:

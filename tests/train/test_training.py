@@ -116,7 +116,7 @@ def test_run_writes_config_scalars_histograms_and_pictures(run: Path) -> None:
 EPOCH = 5
 """Batches of an epoch: nine clips, one row each, in full batches of two."""
 EACH_STEP = (
-    "--model.weights.rate=1e-4",  # draws noise
+    "--model.weights.kl=1e-4",  # draws noise
     "--model.weights.leakage=0.05",  # remembers a variance
     "--checkpoint.every_n_train_steps=1",
     "--checkpoint.save_top_k=-1",
@@ -207,7 +207,7 @@ def test_configured_rate_wins_over_the_checkpoints(data: Path, run: Path, tmp_pa
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_precisions_and_accumulation(precision: str, data: Path, tmp_path: Path) -> None:
-    extra = (f"--trainer.precision={precision}", "--model.accumulate=2", *WITH_GAN)
+    extra = (f"--trainer.precision={precision}", "--model.accumulate_grad_batches=2", *WITH_GAN)
     loaded = load_animator(fit(data, tmp_path, *extra))
     assert loaded.train["steps"] == 2
     basis = loaded.animator.descriptors.basis()

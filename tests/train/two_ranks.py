@@ -76,15 +76,15 @@ class Steps(L.Callback):
     """Notes what a test wants to see of each batch."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, list[float]] = {"rate": [], "noise": [], "chance": [], "unreduced": []}
+        self.seen: dict[str, list[float]] = {"lr": [], "noise": [], "chance": [], "unreduced": []}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, AnimationTask)
-        self.seen["rate"].append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.seen["lr"].append(trainer.optimizers[0].param_groups[0]["lr"])
         self.seen["chance"].append(float(torch.rand(())))
-        self.seen["noise"].append(float(torch.randn((), generator=pl_module._noise_draws())))
+        self.seen["noise"].append(float(torch.randn((), generator=pl_module._noise_generator())))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         checkpoint: dict[str, Any] = {}
@@ -148,11 +148,11 @@ class SkewedTimer(Timer):
 
 def cases(devices: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run every training in turn."""
-    plain = dict(optimizer=sgd, warmup_steps=1, gradient_clip=0.0, gradient_surge=0.0)
+    plain = dict(optimizer=sgd, warmup_steps=1, gradient_clip_norm=0.0, gradient_clip_factor=0.0)
     yield "rows", train(AnimationTask(without_batch_statistics(), PICTURES, **plain), 2, devices)  # type: ignore
-    summed = AnimationTask(without_batch_statistics(), PICTURES, accumulate=2, **plain)  # type: ignore[arg-type]
+    summed = AnimationTask(without_batch_statistics(), PICTURES, accumulate_grad_batches=2, **plain)  # type: ignore[arg-type]
     yield "accumulated", train(summed, 3, devices)
-    timed = AnimationTask(tiny_animator(), {**PICTURES, "rate": 1e-4, "leakage": 0.1}, warmup_steps=1)
+    timed = AnimationTask(tiny_animator(), {**PICTURES, "kl": 1e-4, "leakage": 0.1}, warmup_steps=1)
     asking = ProgressFile(f"{sys.argv[1]}/progress.json", every=0.0)  # the first process alone asks how far it is
     yield "timed", train(timed, 12, devices, callbacks=[SkewedTimer(duration={"seconds": 60}), asking])
 
@@ -163,5 +163,5 @@ if __name__ == "__main__":
         torch.save(result, Path(sys.argv[1]) / f"{name}-{torch.distributed.get_rank()}.pt")
     rank, leakage = torch.distributed.get_rank(), Leakage()
     leakage(torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(rank)) * (1 + rank))
-    torch.save(leakage.usual, Path(sys.argv[1]) / f"variance-{rank}.pt")
+    torch.save(leakage.running_mean, Path(sys.argv[1]) / f"variance-{rank}.pt")
     torch.distributed.barrier()  # the test reads as soon as the first process has ended

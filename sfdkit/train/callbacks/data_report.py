@@ -1,9 +1,8 @@
-"""What was read: expected = read + skipped, per rank and in total, and how long steps waited for it."""
+"""The data report: rows expected, read and skipped per epoch, and the time that steps waited for data."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ import lightning as L
 import torch.distributed
 from lightning.pytorch.utilities import rank_zero_info
 
+from sfdkit.files import atomic_write
 from sfdkit.train.schedule import logs_step
 from sfdkit.types import DataAccount
 
@@ -22,9 +22,9 @@ NAME = "data_report.json"
 class DataReport(L.Callback):
     """Writes ``data_report.json`` into the run's folder, a log line per epoch and split, and scalars for TensorBoard.
 
-    The scalars are ``data/SPLIT/expected``, ``read`` and ``skipped`` in rows of batches, ``repeated_reads``, and
-    ``train/wait_share``: the share of the time since it was last logged that was spent waiting for batches, 0 where
-    loading keeps up. A run that is cut off by an error leaves the account of the rank that failed.
+    The scalars are ``data/SPLIT/expected``, ``read`` and ``skipped`` in rows of batches, which obey ``expected = read +
+    skipped``, ``repeated_reads``, and ``train/wait_share``: the fraction of the time since it was last logged that was
+    spent waiting for batches. An error that ends a training leaves the counts of the rank that failed.
     """
 
     def __init__(self) -> None:
@@ -34,17 +34,17 @@ class DataReport(L.Callback):
         self._reported: dict[str, DataAccount] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Remember the folder; asking for it takes all ranks."""
+        """Remember the folder; all ranks must ask for it."""
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of the first step."""
-        self._since, self._waited = time.perf_counter(), 0.0  # each epoch's loader counts its waiting anew
+        self._since, self._waited = time.perf_counter(), 0.0  # each epoch's loader counts its waiting from 0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add up the time and the waiting, and log the share now and then."""
+        """Add up the time and the waiting, and log their ratio at logged steps."""
         loader = _loader(trainer, "train")
         if loader is None:
             return
@@ -62,7 +62,7 @@ class DataReport(L.Callback):
         self._report(trainer, "train")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the validation; the trial before the training reads a part only and is left out."""
+        """Report the validation, but not the sanity check."""
         if not trainer.sanity_checking:
             self._report(trainer, "validation")
         self._since = time.perf_counter()
@@ -72,11 +72,11 @@ class DataReport(L.Callback):
         self._report(trainer, "test")
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report what was rendered."""
+        """Report the prediction."""
         self._report(trainer, "test")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leave this rank's account; the others may be gone."""
+        """Write this rank's counts; the other ranks may have ended."""
         for split in ("train", "validation", "test"):
             loader = _loader(trainer, split)
             account = loader.account() if loader is not None else None
@@ -110,7 +110,7 @@ class DataReport(L.Callback):
             logger.log_metrics({f"data/{split}/{name}": float(n) for name, n in total.items()}, trainer.global_step)
 
     def _write(self, split: str, ranks: dict[int, DataAccount], stopped_by: str = "") -> dict[str, int]:
-        """Add an epoch to the file; returns its totals."""
+        """Add an epoch to the file, and return its totals."""
         total = {
             "expected": sum(account["expected"] for account in ranks.values()),
             "read": sum(account["read"] for account in ranks.values()),
@@ -123,7 +123,7 @@ class DataReport(L.Callback):
             report = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             report = {}
-        except ValueError:  # not of this callback, which never leaves half a file
+        except ValueError:  # not written by this callback, which never leaves half a file
             path.replace(path.with_name(f"{path.name}.damaged"))
             report = {}
         entry: dict[str, Any] = {"epoch": next(iter(ranks.values()))["epoch"], "total": total}
@@ -135,12 +135,11 @@ class DataReport(L.Callback):
         ]
         report.setdefault(split, []).append(entry)
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return total
 
 
 def _loader(trainer: L.Trainer, split: str) -> Any:
-    """Return the loader of a split where the data module is the kit's."""
+    """Return the loader of a split, if the data module is the kit's."""
     return getattr(getattr(trainer, "datamodule", None), "loaders", {}).get(split)

@@ -1,4 +1,4 @@
-"""Pictures and histograms in TensorBoard."""
+"""Images and histograms in TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -18,10 +19,10 @@ class Pictures(L.Callback):
 
     Args:
         every: Training steps between two grids; validation logs one of its first batch as well.
-        rows: The most rows of a grid.
+        rows: Largest number of rows of a grid.
     """
 
-    def __init__(self, every: int = 500, rows: int = 8) -> None:
+    def __init__(self, every: PositiveInt = 500, rows: PositiveInt = 8) -> None:
         self.every = every
         self.rows = rows
         self.logged = -1

@@ -1,4 +1,4 @@
-"""Writes what ``sfdkit predict`` renders."""
+"""Writing the results of ``sfdkit predict``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sfdkit.types import Generated
 
 
 class PredictionWriter(L.Callback):
-    """Writes each predicted clip as a row of pictures: source, then target above result for every driving frame.
+    """Writes an image per clip: the source, then target above result for every driving frame.
 
-    A picture is called by its clip's key. Where folders of shards are mixed, of which each counts its clips for itself,
-    the second clip of a key gets ``-2``, and with several processes the number of its process as well.
+    Its name is the clip's key. Mixed folders of shards can have the same keys: the second clip of a key gets ``-2``,
+    and with several processes the rank as well.
 
     Args:
-        folder: Where to; ``None``: ``predictions`` in the trainer's log folder.
+        folder: Output folder; ``None``: ``predictions`` in the trainer's log folder.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -31,7 +31,7 @@ class PredictionWriter(L.Callback):
         self._written: Counter[str] = Counter()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Remember the folder; asking for it takes all ranks."""
+        """Remember the folder; all ranks must ask for it."""
         log_dir = trainer.log_dir or trainer.default_root_dir
         self._target = Path(self.folder or Path(log_dir) / "predictions")
         roots = getattr(getattr(trainer, "datamodule", None), "roots", None)
@@ -48,7 +48,7 @@ class PredictionWriter(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write one picture per clip, named by its key."""
+        """Write one image per clip."""
         assert isinstance(outputs, Generated)
         self._target.mkdir(parents=True, exist_ok=True)
         driving: Tensor = batch["driving"]
@@ -62,7 +62,7 @@ class PredictionWriter(L.Callback):
             save_image([*above, *below], path, nrow=len(above), padding=2, pad_value=1.0)
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say what all processes wrote."""
+        """Print how many images all processes wrote."""
         written = torch.tensor(self._written.total(), device=pl_module.device)
         total = int(trainer.strategy.reduce(written, reduce_op="sum"))
         if trainer.is_global_zero:

@@ -1,31 +1,31 @@
-"""How far a training is, in a file that another process can read."""
+"""The progress of a training in a file, for other processes."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.utilities import rank_zero_only
 
+from sfdkit.files import atomic_write
 from sfdkit.train.task import AnimationTask
 
 
 class ProgressFile(L.Callback):
     """Keeps a small json file with ``step``, ``steps`` of the whole training, ``loss`` and ``left``, in seconds.
 
-    ``steps`` is null where time alone ends the training. The file is written anew every so many seconds, and never
-    half.
+    ``steps`` is null where only ``max_time`` ends the training.
 
     Args:
-        path: The file.
-        every: Seconds from one writing to the next.
+        path: The file; it appears whole or not at all.
+        every: Seconds between two writes.
     """
 
-    def __init__(self, path: str, every: float = 2.0) -> None:
+    def __init__(self, path: str, every: NonNegativeFloat = 2.0) -> None:
         self.path = Path(path)
         self.every = every
         self._last = self._began = 0.0
@@ -52,7 +52,7 @@ class ProgressFile(L.Callback):
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, AnimationTask)
         self._last = time.monotonic()
-        done = pl_module.progress()
+        done = pl_module.progress.at(trainer.global_step)
         self._from = done if self._from is None else self._from
         made = done - self._from
         left = (self._last - self._began) * (1 - done) / made if made > 0 else None
@@ -64,6 +64,5 @@ class ProgressFile(L.Callback):
             "left": None if left is None else round(max(0.0, left), 1),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text(json.dumps(state) + "\n", encoding="utf-8")
-        os.replace(part, self.path)
+        with atomic_write(self.path) as part:
+            part.write_text(json.dumps(state) + "\n", encoding="utf-8")

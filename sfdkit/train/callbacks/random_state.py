@@ -1,4 +1,4 @@
-"""Random state in checkpoints."""
+"""Random number generators of all processes in checkpoints."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ KEY = "random_state"
 
 
 class RandomState(L.Callback):
-    """Gives each process numbers of its own, stores their random states in checkpoints, and restores them.
+    """Seeds each process differently, and stores and restores the random states of all of them.
 
     Lightning seeds all processes alike and stores no state: dropout would be the same on all of them, and a resumed
-    training would draw other numbers than one that was not interrupted. With another number of processes than before
-    a resumed training begins with new states.
+    training would draw other numbers than an uninterrupted one. A training that is resumed with another number of
+    processes starts from new seeds.
     """
 
     def __init__(self) -> None:
         self.restored: list[dict[str, Any]] | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store torch's and Python's state of every process."""
+        """Store the states of torch and Python of every process."""
         version, numbers, gauss = random.getstate()
         state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(numbers), gauss]}
         if pl_module.device.type == "cuda":
@@ -34,7 +34,7 @@ class RandomState(L.Callback):
         checkpoint[KEY] = here.gather({here.rank: state})
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember the states until training starts."""
+        """Keep the states until training starts."""
         self.restored = checkpoint.get(KEY)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

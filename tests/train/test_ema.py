@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sfdkit.checkpoint import AVERAGE_KEY, animator_weights
-from sfdkit.train.callbacks import WeightAverage
+from sfdkit.checkpoint import EMA_KEY, animator_weights
+from sfdkit.train.callbacks import WeightEMA
 from sfdkit.train.task import AnimationTask
 from sfdkit.types import FrameBatch
 from tests.tiny import tiny_animator
@@ -24,7 +24,7 @@ from tests.tiny import tiny_animator
     ],
 )
 def test_the_decay_is_the_smaller_of_its_own_and_that_of_the_beginning(decay: float, averages: tuple) -> None:
-    callback, layer = WeightAverage(decay), nn.BatchNorm1d(1)
+    callback, layer = WeightEMA(decay), nn.BatchNorm1d(1)
     callback.average = nn.BatchNorm1d(1)  # type: ignore[assignment]
     for number, (weight, average) in enumerate(zip((1.0, 2.0, 4.0, 8.0), averages, strict=True)):
         layer.weight.data.fill_(weight)
@@ -58,7 +58,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def test_validation_and_evaluation_use_the_average_and_training_does_not() -> None:
-    task, callback = Seen(tiny_animator(), {"l1": 1.0}, warmup_steps=0), WeightAverage(0.5)
+    task, callback = Seen(tiny_animator(), {"l1": 1.0}, warmup_steps=0), WeightEMA(0.5)
     trainer = L.Trainer(
         max_steps=2,
         accelerator="cpu",
@@ -76,9 +76,9 @@ def test_validation_and_evaluation_use_the_average_and_training_does_not() -> No
     stored: dict[str, Any] = {"state_dict": task.state_dict(), "global_step": 2}
     callback.on_save_checkpoint(trainer, task, stored)
     assert equal(animator_weights(stored), callback.average.state_dict()), "what evaluation loads"
-    assert set(stored[AVERAGE_KEY]) == {"n_averaged", *(f"module.{name}" for name in task.animator.state_dict())}
+    assert set(stored[EMA_KEY]) == {"n_averaged", *(f"module.{name}" for name in task.animator.state_dict())}
 
-    again = WeightAverage(0.5)
+    again = WeightEMA(0.5)
     again.on_load_checkpoint(trainer, task, stored)
     again.setup(trainer, task, "fit")
     again.on_fit_start(trainer, task)
@@ -87,7 +87,7 @@ def test_validation_and_evaluation_use_the_average_and_training_does_not() -> No
 
 
 def test_without_an_update_the_weights_themselves_are_used() -> None:
-    task, callback = AnimationTask(tiny_animator(), {"l1": 1.0}), WeightAverage()
+    task, callback = AnimationTask(tiny_animator(), {"l1": 1.0}), WeightEMA()
     callback.setup(None, task, "validate")  # type: ignore[arg-type]
     nn.init.zeros_(callback.average.descriptors.weight)  # type: ignore[union-attr]
     callback.on_validation_epoch_start(None, task)  # type: ignore[arg-type]

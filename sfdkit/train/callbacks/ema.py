@@ -1,4 +1,4 @@
-"""Exponential moving average of the animator's weights."""
+"""Exponential moving average (EMA) of the animator's weights."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import lightning as L
 import torch
+from jsonargparse.typing import ClosedUnitInterval
 from torch import Tensor, nn
 
-from sfdkit.checkpoint import AVERAGE_KEY
+from sfdkit.checkpoint import EMA_KEY
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.train.task import AnimationTask
@@ -18,18 +19,19 @@ COUNT = "n_averaged"
 """Key of the number of updates; the weights' keys begin with ``module.``, as in torch's own ``AveragedModel``."""
 
 
-class WeightAverage(L.Callback):
-    """Keeps an exponential moving average of the animator alone, and validates, tests and predicts with it.
+class WeightEMA(L.Callback):
+    """Keeps an EMA of the animator's weights, and validates, tests and predicts with it.
 
-    Lightning's own averaging copies the whole module, discriminator and metrics included; this one a second animator.
-    The average begins as the weights of the first step and follows early steps faster: its decay at update ``n``,
-    counted from 0, is ``min(decay, (1 + n) / (10 + n))``. The count is kept on the host: nothing waits for a device.
+    Lightning's own averaging copies the whole module, discriminator and metrics included; this one the animator alone.
+    The EMA starts as the weights after the first step. Its decay at update ``n``, counted from 0, is ``min(decay,
+    (1 + n) / (10 + n))``, so that it follows early steps faster. The count is kept on the host, which waits for
+    no GPU.
 
     Args:
-        decay: Share of the average that a step keeps, 0 … 1; 0 makes the average equal to the weights.
+        decay: Fraction of the EMA that a step keeps; 0 makes it equal to the weights.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: ClosedUnitInterval = 0.999) -> None:
         self.decay = decay
         self.average: FaceAnimator | None = None
         self.updates = 0
@@ -37,13 +39,13 @@ class WeightAverage(L.Callback):
         self.last_step = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Make the second animator."""
+        """Copy the animator."""
         assert isinstance(pl_module, AnimationTask)
         if self.average is None:
             self.average = deepcopy(pl_module.animator).requires_grad_(False)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Place the average on the device."""
+        """Load a checkpoint's EMA, and move it to the device."""
         self._ready(pl_module)
 
     def _ready(self, pl_module: L.LightningModule) -> FaceAnimator:
@@ -57,7 +59,7 @@ class WeightAverage(L.Callback):
 
     @torch.no_grad()
     def update(self, animator: nn.Module) -> None:
-        """Move the average towards the weights and buffers of an animator; whole numbers are copied."""
+        """Update the EMA of weights and buffers; integer buffers are copied."""
         assert self.average is not None
         moving: tuple[list[Tensor], list[Tensor]] = ([], [])
         copied: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -80,58 +82,37 @@ class WeightAverage(L.Callback):
             self.last_step = trainer.global_step
             self.update(pl_module.animator)
 
-    def _swap(self, pl_module: L.LightningModule) -> None:
+    @torch.no_grad()
+    def _swap(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         average = self._ready(pl_module)
         assert isinstance(pl_module, AnimationTask)
-        if self.updates == 0:
-            return
-        with torch.no_grad():
+        if self.updates:
             for mine, theirs in zip(_tensors(average), _tensors(pl_module.animator), strict=True):
                 kept = mine.clone()
                 mine.copy_(theirs)
                 theirs.copy_(kept)
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Validate with the average."""
-        self._swap(pl_module)
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the weights back."""
-        self._swap(pl_module)
-
-    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Test with the average."""
-        self._swap(pl_module)
-
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the weights back."""
-        self._swap(pl_module)
-
-    def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Predict with the average."""
-        self._swap(pl_module)
-
-    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the weights back."""
-        self._swap(pl_module)
+    on_validation_epoch_start = on_validation_epoch_end = _swap
+    on_test_epoch_start = on_test_epoch_end = _swap
+    on_predict_epoch_start = on_predict_epoch_end = _swap
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the average beside the weights."""
+        """Store the EMA beside the weights."""
         if self.average is not None:
             weights = {f"module.{name}": value.clone() for name, value in self.average.state_dict().items()}
-            checkpoint[AVERAGE_KEY] = {COUNT: torch.tensor(self.updates), **weights}
+            checkpoint[EMA_KEY] = {COUNT: torch.tensor(self.updates), **weights}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take the average back from a checkpoint.
+        """Keep a checkpoint's EMA until the training starts.
 
         Raises:
             CheckpointError: The checkpoint holds none.
         """
-        if AVERAGE_KEY not in checkpoint:
+        if EMA_KEY not in checkpoint:
             raise CheckpointError(
-                f"the checkpoint holds no average of the weights ({AVERAGE_KEY}); it was not written by sfdkit"
+                f"the checkpoint holds no average of the weights ({EMA_KEY}); it was not written by sfdkit"
             )
-        self.restored = checkpoint[AVERAGE_KEY]
+        self.restored = checkpoint[EMA_KEY]
         self.last_step = int(checkpoint["global_step"])
 
 
