@@ -27,7 +27,7 @@ from sfdkit.files import require_apart, write_picture
 from sfdkit.media.crop import CropMethod, CropRule
 from sfdkit.media.detect import OPENCV
 from sfdkit.media.draw import make_sheet, stack_sheets
-from sfdkit.media.video import require_fps
+from sfdkit.media.frame_rate import require_fps
 from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.types import Descriptors
 

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from sfdkit.errors import DamageError, DataError, SfdkitWarning
+from sfdkit.media.container import VIDEO_SUFFIXES, is_video
 from sfdkit.media.crop import CropRule, Place, Refusal, crop_resize
+from sfdkit.media.frame_rate import require_fps
 from sfdkit.media.picture import PICTURE_SUFFIXES, list_pictures, picture_kind, read_picture
-from sfdkit.media.video import VIDEO_SUFFIXES, is_video, probe, read_frames, require_fps
+from sfdkit.media.video_reader import probe, read_frames
 
 Kind: TypeAlias = Literal["video", "folder", "picture"]
 

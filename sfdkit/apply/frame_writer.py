@@ -16,7 +16,7 @@ from PIL import Image
 from sfdkit.apply.frame_source import kind_of
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.files import make_folder, write_picture
-from sfdkit.media.video import WRITE_SUFFIXES, VideoWriter
+from sfdkit.media.video_writer import WRITE_SUFFIXES, VideoWriter
 
 
 class FrameWriter(Protocol):

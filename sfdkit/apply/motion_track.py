@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from sfdkit.apply.axes import basis_fingerprint
 from sfdkit.errors import CheckpointError, ConfigError, DataError
-from sfdkit.media.video import require_fps
+from sfdkit.media.frame_rate import require_fps
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.tensor_file import check_suffix, read_tensors, write_tensors
 

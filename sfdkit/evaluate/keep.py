@@ -21,7 +21,7 @@ from sfdkit.evaluate.reenact import Sink
 from sfdkit.evaluate.samples import Pair
 from sfdkit.files import make_folder
 from sfdkit.media.draw import to_uint8
-from sfdkit.media.video import VideoWriter
+from sfdkit.media.video_writer import VideoWriter
 from sfdkit.metrics.features import SetDistances
 
 Keep = Literal["videos", "frames"]

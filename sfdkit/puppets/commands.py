@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sfdkit.errors import ConfigError
-from sfdkit.media.video import VideoWriter, require_fps
+from sfdkit.media.frame_rate import require_fps
+from sfdkit.media.video_writer import VideoWriter
 from sfdkit.puppets.clips import to_bytes
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors, Split, sample_identity, sample_motion
 from sfdkit.puppets.render import render

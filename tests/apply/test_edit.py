@@ -18,7 +18,7 @@ from sfdkit.cli import main
 from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.media.crop import CropRule
 from sfdkit.media.draw import GAP, enlarge, to_uint8
-from sfdkit.media.video import probe, read_frames
+from sfdkit.media.video_reader import probe, read_frames
 from tests.written import lively_animator, puppet_frames, write_checkpoint
 
 CELL = 40

@@ -19,7 +19,7 @@ from sfdkit.apply.motion_track import MotionTrack, compressed_size, motion_finge
 from sfdkit.cli import main
 from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.media.crop import CropRule
-from sfdkit.media.video import probe
+from sfdkit.media.video_reader import probe
 from tests.tiny import tiny_animator
 from tests.written import lively_animator, puppet_frames, write_checkpoint, write_video
 

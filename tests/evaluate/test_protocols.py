@@ -25,7 +25,7 @@ from sfdkit.evaluate.protocols import Video, plan_protocol, read_videos, with_be
 from sfdkit.evaluate.reenact import Gauges, drive, reenact
 from sfdkit.evaluate.samples import Frames, Sample, load_frames
 from sfdkit.face_networks.types import MeasureSettings
-from sfdkit.media.video import probe
+from sfdkit.media.video_reader import probe
 from sfdkit.metrics.image import frame_psnr
 from tests import datasets
 from tests.datasets import seen

@@ -16,8 +16,11 @@ from sfdkit.apply.frame_source import open_driver
 from sfdkit.cli import main
 from sfdkit.errors import ConfigError, DamageError, DataError, SfdkitWarning
 from sfdkit.media.colour import to_rgb
+from sfdkit.media.container import is_video
 from sfdkit.media.crop import CropRule
-from sfdkit.media.video import VideoWriter, _true_rate, is_video, probe, read_frames, require_fps
+from sfdkit.media.frame_rate import require_fps, true_fps
+from sfdkit.media.video_reader import probe, read_frames
+from sfdkit.media.video_writer import VideoWriter
 from tests.media.test_video import ramp, write
 
 WHOLE = CropRule("none")
@@ -167,7 +170,7 @@ def test_a_wide_gamut_is_converted() -> None:
     ],
 )
 def test_the_rate_is_that_of_the_time_stamps(declared: float, stamps: list[float], rate: float) -> None:
-    assert _true_rate(declared, stamps) == pytest.approx(rate, rel=0.06)
+    assert true_fps(declared, stamps) == pytest.approx(rate, rel=0.06)
 
 
 def test_a_recording_that_claims_a_thousand_frames_a_second(tmp_path: Path) -> None:
