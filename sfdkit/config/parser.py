@@ -103,6 +103,13 @@ class OneLineParser(ArgumentParser):
         kwargs.setdefault("prog", "sfdkit")
         super().__init__(*args, **kwargs)
 
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Add an option; an argument with a keyword's name and an underscore, ``from_``, becomes ``--from``."""
+        if args and str(args[0]).startswith("--") and args[0].endswith("_"):
+            kwargs.setdefault("dest", args[0].removeprefix("--"))
+            args = (args[0].rstrip("_"), *args[1:])
+        return super().add_argument(*args, **kwargs)
+
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse a command line."""
         try:
@@ -302,6 +309,9 @@ def _explain_value(message: str, parser: ArgumentParser) -> str:
     dotted = [r.text.rpartition(": ")[2] for r in together if r.text.startswith("Expected a dot import path")]
     wanted = [kind for r in together for kind in _wanted(r.text)]
     value = next((r.value for r in together if r.value is not None), dotted[0] if dotted else None)
+    for reason in together:
+        if found := re.match(r"Not of type \w+: (?:(\S+) )?(does not conform .+)", reason.text):
+            return f"{about}{found[1] or value} {found[2]}"
     if not wanted:
         text = re.sub(r"^Not of type \w+: ", "", deepest.text)
         text = re.sub(r"^invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number", text)

@@ -96,7 +96,6 @@ from typing import Any
 
 import torch
 
-from sfdkit.apply.animate import require_positive
 from sfdkit.apply.axes import FILE_NAME as AXES
 from sfdkit.checkpoint import LoadedAnimator, load_animator
 from sfdkit.data.shards.format import ShardIndex
@@ -206,7 +205,8 @@ def evaluate(
         "batch_size": LEAST_BATCH if batch_size is None else batch_size,
     }
     for name, value in (numbers | {"sheet_rows": sheet_rows}).items():
-        require_positive(name, value)
+        if value < 1:
+            raise ConfigError(f"{name}: {value} is not possible; give a whole number of at least 1")
     if cross_pairs < 0:
         raise ConfigError(f"cross_pairs: {cross_pairs} is not possible; give 0 for none, or more")
     for name in _FILES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
 from jsonargparse.typing import restricted_number_type
@@ -12,10 +12,7 @@ from sfdkit.errors import ConfigError
 FPS_RANGE = (0.1, 1000.0)
 """Frames per second that can be asked for."""
 
-if TYPE_CHECKING:
-    Fps = float
-else:
-    Fps = restricted_number_type("Fps", float, [(">=", FPS_RANGE[0]), ("<=", FPS_RANGE[1])])
+Fps: TypeAlias = restricted_number_type("Fps", float, [(">=", FPS_RANGE[0]), ("<=", FPS_RANGE[1])])  # type: ignore[valid-type]
 
 _NEAR = 0.02  # share by which a declared rate may differ from that of the time stamps
 _ROUND = 0.03  # share within which a measured rate becomes a usual one
