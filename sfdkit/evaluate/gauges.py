@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sfdkit.evaluate.reenact import Gauges
-from sfdkit.face_networks.opening import open_measurer
+from sfdkit.face_networks.measurer import open_measurer
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.metrics.features import load_features
 from sfdkit.metrics.lpips import load_lpips

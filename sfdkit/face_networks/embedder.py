@@ -1,4 +1,4 @@
-"""A network that says who somebody is, with gradients to the picture.
+"""Identity embeddings with gradients to the picture, for a loss.
 
 Legend: ``B`` pictures, ``H W`` pixels, ``Z`` dimensions of the embedding.
 """
@@ -11,16 +11,16 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfdkit.errors import ConfigError
-from sfdkit.face_networks.files import ARCFACE, Convention, convert_onnx, load_script, require_file
-from sfdkit.face_networks.network import PuppetNetwork
-from sfdkit.face_networks.puppets import load_regressor
+from sfdkit.face_networks.conventions import ARCFACE, Convention
+from sfdkit.face_networks.puppet_measurer import load_regressor
+from sfdkit.face_networks.puppet_network import PuppetNetwork
+from sfdkit.face_networks.third_party import convert_onnx, load_script, require_file, wrong_output
 
 _KEY = "identity network"
 
 
 class PuppetEmbedder(nn.Module):
-    """The kit's own network for puppets, as an embedder of pictures of any size.
+    """Embeds pictures of any size with the kit's own network for puppets.
 
     Args:
         network: Trained.
@@ -36,7 +36,7 @@ class PuppetEmbedder(nn.Module):
 
 
 class RealFaceEmbedder(nn.Module):
-    """A face recognition network of another maker, as an embedder of pictures of any size.
+    """Embeds pictures of any size with a third-party face recognition network.
 
     Args:
         network: Maps its input to B Z.
@@ -58,11 +58,7 @@ class RealFaceEmbedder(nn.Module):
         if isinstance(values, list | tuple):
             values = values[self.convention.result]
         if not isinstance(values, Tensor) or len(values) != len(images) or values[0].numel() < 2:
-            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ConfigError(
-                f"{_KEY}: {self.path} gave {shape} for {len(images)} pictures, where B Z is needed; is it a face "
-                f"recognition network? {self.path.name}.yaml beside it can name another of its outputs (result)"
-            )
+            raise wrong_output(_KEY, self.path, values, f"B Z of {len(images)} pictures")
         return F.normalize(values.flatten(1).float(), dim=1)
 
 
@@ -71,8 +67,7 @@ def load_embedder(path: str | Path) -> nn.Module:
 
     Args:
         path: A regressor of the kit (.safetensors), or a face recognition network of ArcFace's form as TorchScript or
-            as ONNX (converted by onnx2torch); see :data:`sfdkit.face_networks.files.ARCFACE` for what it is given, and
-            :class:`sfdkit.face_networks.files.Convention` for how to change that.
+            as ONNX (converted by onnx2torch); :mod:`sfdkit.face_networks.conventions` says what pictures it gets.
 
     Returns:
         The module, in eval mode and without gradients of its own.

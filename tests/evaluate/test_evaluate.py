@@ -22,8 +22,8 @@ from sfdkit.evaluate.gauges import READ, open_gauges
 from sfdkit.evaluate.reenact import Gauges, drive
 from sfdkit.evaluate.samples import Pair, load_frames, read_samples, render_truth
 from sfdkit.evaluate.sheet import draw_traversal, order_vectors
-from sfdkit.face_networks.network import PuppetNetwork
-from sfdkit.face_networks.puppets import SCHEMA, Regressor, save_regressor
+from sfdkit.face_networks.puppet_measurer import SCHEMA, Regressor, save_regressor
+from sfdkit.face_networks.puppet_network import PuppetNetwork
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.files import distance_table, make_folder, write_metrics
 from sfdkit.metrics.dci import DCI
