@@ -145,7 +145,7 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
 
         return Edit
     if command == "interpolate":
-        from sfdkit.apply.interpolate import Interpolate
+        from sfdkit.apply.edit import Interpolate
 
         return Interpolate
     if command == "motion":

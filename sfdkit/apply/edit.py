@@ -1,4 +1,4 @@
-"""The command ``sfdkit edit``: a face moved along axes of its descriptors.
+"""The commands ``sfdkit edit`` and ``sfdkit interpolate``: a face with other descriptors, as a strip or as a video.
 
 Legend: ``S`` steps.
 """
@@ -8,21 +8,86 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
+from jsonargparse.typing import restricted_number_type
+from torch import Tensor
 
+from sfdkit.apply import face
 from sfdkit.apply.axes import FILE_NAME, Axes, raw_step
-from sfdkit.apply.face import edit
-from sfdkit.apply.strips import StripOptions, render_all
+from sfdkit.apply.frame_source import read_source
+from sfdkit.apply.frame_writer import check_output, open_frame_writer
+from sfdkit.apply.options import AnimatorOptions, Height
+from sfdkit.apply.reenactment import as_float
 from sfdkit.errors import ConfigError
-from sfdkit.files import write_picture
+from sfdkit.files import require_apart, write_picture
 from sfdkit.media.draw import make_sheet, stack_sheets
-from sfdkit.model.animator import FaceAnimator
+from sfdkit.media.frame_rate import Fps
+from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.types import Descriptors
+
+Steps: TypeAlias = restricted_number_type("Steps", int, (">=", 2))  # type: ignore[valid-type]
+
+LEAST_CELL = 128
+"""Pixels below which pictures are enlarged by a whole factor, so that a person can see them."""
+STRIP_STEPS = 7
+VIDEO_STEPS = 50
+_BATCH = 16
 
 
 @dataclass(kw_only=True)
-class Edit(StripOptions):
+class _Strip(AnimatorOptions):
+    """A source face, and a strip or a video of its renderings.
+
+    Args:
+        source: The face: a picture, or a video or folder of pictures whose first frame is taken.
+        output: A strip of pictures in a .png; or .mp4, .gif or a folder of PNG frames (a name without suffix), which go
+            from one end to the other and back again.
+        steps: Pictures from one end to the other; 7 in a strip, 50 in a video by default.
+        size: Height of each face in pixels; by default the model's resolution, enlarged to at least 128.
+        fps: Frames per second of a video.
+    """
+
+    source: str
+    output: str
+    steps: Steps | None = None
+    size: Height | None = None
+    fps: Fps = 25.0
+
+    def _check_output(self, **inputs: str | None) -> tuple[Path, bool, int]:
+        """Return the output, whether it is a strip, and S."""
+        require_apart(self.output, checkpoint=self.checkpoint, source=self.source, **inputs)
+        path = check_output(self.output, None)
+        is_strip = path.suffix.lower() == ".png"
+        return path, is_strip, self.steps or (STRIP_STEPS if is_strip else VIDEO_STEPS)
+
+    def _cell(self, animator: FaceAnimator) -> int:
+        return self.size or animator.resolution * -(-LEAST_CELL // animator.resolution)
+
+    def _read_state(self, animator: FaceAnimator, path: str) -> SourceState:
+        picture = read_source(path, animator.resolution, self.crop_rule())
+        with torch.no_grad():
+            return animator.source_state(as_float(picture, animator.descriptors.weight.device)[None])
+
+    def _write_video(self, path: Path, rows: Sequence[Sequence[Tensor]], captions: list[list[str]], cell: int) -> None:
+        """Write rows of pictures beside each other, one row per frame, there and back again."""
+        frames = [make_sheet([row], words, cell) for row, words in zip(rows, captions, strict=True)]
+        with open_frame_writer(path, self.fps, None) as write_frame:
+            for frame in (*frames, *frames[-2:0:-1]):
+                write_frame(frame)
+
+
+def _render(animator: FaceAnimator, state: SourceState, faces: Descriptors) -> list[Tensor]:
+    """Render a source with S rows of descriptors: S pictures, 3 R R in [0, 1]."""
+    batches = zip(*(part.split(_BATCH) for part in faces), strict=True)
+    with torch.no_grad():
+        parts = [face.render(animator, state, Descriptors(*batch)).image for batch in batches]
+    return list(torch.cat(parts).float().clamp(0.0, 1.0))
+
+
+@dataclass(kw_only=True)
+class Edit(_Strip):
     """Move a face along axes of its descriptors and show it: a strip of pictures or a video.
 
     The amounts --from and --to are added to the source's own coefficients, so 0 is the source as the model renders it.
@@ -51,59 +116,82 @@ class Edit(StripOptions):
             ConfigError: There is no such axis, or an output of an unknown kind.
             DataError: The source or the axes cannot be read, no face was found, or the output cannot be written.
         """
-        target = self.check_output(axes=self.axes)
+        target, is_strip, count = self._check_output(axes=self.axes)
         names = [self.axis] if isinstance(self.axis, str) else self.axis
         if not names:
             raise ConfigError("axis: the list is empty; give a factor such as yaw, or a basis vector such as motion:0")
         animator = self.load_animator()
-        known = find_axes(animator, self.checkpoint, self.axes)
-        ends = torch.linspace(self.from_, self.to, self.step_count, dtype=torch.float64)
-        amounts = [round(float(amount), 9) for amount in ends]
-        moves = [_steps(animator, known, name, amounts, self.sigma) for name in names]
-        state = self.read_state(animator, self.source)
-        rows = [render_all(animator, state, edit(state.descriptors, move)) for move in moves]
+        known = self._find_axes(animator)
+        amounts = [round(float(a), 9) for a in torch.linspace(self.from_, self.to, count, dtype=torch.float64)]
+        moves = [self._moves(animator, known, name, amounts) for name in names]
+        state = self._read_state(animator, self.source)
+        rows = [_render(animator, state, face.edit(state.descriptors, move)) for move in moves]
         titles = [f"{name} ({known.unit(name, self.sigma) if known else 'raw'})" for name in names]
-        cell, picture = self.cell(animator), state.image[0]
-        if self.is_strip:
-            captions = ["source", *(f"{amount:+.3g}" for amount in amounts)]
-            strips = [make_sheet([[picture, *row]], captions, cell, t) for t, row in zip(titles, rows, strict=True)]
-            write_picture(target, stack_sheets(strips))
-        else:
-            frames = [
-                make_sheet([[picture, *faces]], ["source", *(f"{name} {amount:+.3g}" for name in names)], cell)
-                for amount, faces in zip(amounts, zip(*rows, strict=True), strict=True)
+        cell, source = self._cell(animator), state.image[0]
+        words = [f"{amount:+.3g}" for amount in amounts]
+        if is_strip:
+            sheets = [
+                make_sheet([[source, *r]], ["source", *words], cell, t) for t, r in zip(titles, rows, strict=True)
             ]
-            self.write_there_and_back(target, frames)
+            write_picture(target, stack_sheets(sheets))
+        else:
+            faces = [[source, *step] for step in zip(*rows, strict=True)]
+            self._write_video(
+                target, faces, [["source", *(f"{name} {word}" for name in names)] for word in words], cell
+            )
         print(f"wrote {target}: {', '.join(titles)} from {amounts[0]:g} to {amounts[-1]:g}")
         return target
 
+    def _find_axes(self, animator: FaceAnimator) -> Axes | None:
+        if self.axes == "none":
+            return None
+        path = Path(self.axes) if self.axes else Path(self.checkpoint).resolve().parent.parent / FILE_NAME
+        return Axes.load(path, animator.descriptors) if self.axes or path.is_file() else None
 
-def find_axes(animator: FaceAnimator, checkpoint: str | Path, axes: str | None) -> Axes | None:
-    """Read the axes that belong to a checkpoint.
+    def _moves(self, animator: FaceAnimator, axes: Axes | None, name: str, amounts: Sequence[float]) -> Descriptors:
+        """Return what to add to the source's descriptors: S rows along one axis."""
+        if axes is None and self.sigma:
+            raise ConfigError(f"sigma: standard deviations are in an {FILE_NAME}, and there is none; give --axes FILE")
+        steps = [axes.step(name, a, self.sigma) if axes else raw_step(animator.descriptors, name, a) for a in amounts]
+        return Descriptors(*(torch.stack(parts) for parts in zip(*steps, strict=True)))
+
+
+@dataclass(kw_only=True)
+class Interpolate(_Strip):
+    """Go from one face's descriptors to another's and show it: a strip of pictures or a video.
+
+    All pictures are rendered from the source: its features are warped whatever the coefficients say, and so the person
+    hardly changes with the identity coefficients.
 
     Args:
-        animator: The checkpoint's.
-        checkpoint: Its file.
-        axes: An ``axes.json``; None takes the one in the folder above ``checkpoints/``, if there is one; ``none`` none.
-
-    Returns:
-        The axes, or None.
-
-    Raises:
-        CheckpointError: They were measured on another model.
-        DataError: The file named is missing, or a file is not an ``axes.json``.
+        target: The face to end with, likewise.
+        what: The coefficients that change: motion, identity or both.
     """
-    if axes == "none":
-        return None
-    path = Path(axes) if axes else Path(checkpoint).resolve().parent.parent / FILE_NAME
-    if axes is None and not path.is_file():
-        return None
-    return Axes.load(path, animator.descriptors)
 
+    target: str
+    what: face.What = "motion"
 
-def _steps(animator: FaceAnimator, axes: Axes | None, name: str, amounts: Sequence[float], sigma: bool) -> Descriptors:
-    """Return S steps along one axis."""
-    if axes is None and sigma:
-        raise ConfigError(f"sigma: standard deviations are in an {FILE_NAME}, and there is none; give --axes FILE")
-    steps = [axes.step(name, a, sigma) if axes else raw_step(animator.descriptors, name, a) for a in amounts]
-    return Descriptors(*(torch.stack(parts) for parts in zip(*steps, strict=True)))
+    def run(self) -> Path:
+        """Render the faces and return the file that they were written to.
+
+        Raises:
+            CheckpointError: The checkpoint is missing, damaged or of another model.
+            ConfigError: An output of an unknown kind.
+            DataError: A face cannot be read or was not found, or the output cannot be written.
+        """
+        path, is_strip, count = self._check_output(target=self.target)
+        animator = self.load_animator()
+        state, other = (self._read_state(animator, each) for each in (self.source, self.target))
+        shares = torch.linspace(0.0, 1.0, count)
+        faces = face.interpolate(state.descriptors, other.descriptors, shares.to(state.image), self.what)
+        row, cell = _render(animator, state, faces), self._cell(animator)
+        title = "identity and motion" if self.what == "both" else self.what
+        source, target = state.image[0], other.image[0]
+        words = [f"{title} {float(share):.2f}" for share in shares]
+        if is_strip:
+            write_picture(path, make_sheet([[source, *row, target]], ["source", *words, "target"], cell))
+        else:
+            captions = [["source", word, "target"] for word in words]
+            self._write_video(path, [[source, picture, target] for picture in row], captions, cell)
+        print(f"wrote {path}: {title} of {self.source} to that of {self.target}, rendered from {self.source}")
+        return path

@@ -13,70 +13,87 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sfdkit.errors import ConfigError
 from sfdkit.face_networks.conventions import Convention
 
+NETWORK_SUFFIXES = (".onnx", ".pt", ".pth", ".ts")
 _BATCH = 64
 C = TypeVar("C", bound=Convention)
 
 
-class NetworkFile(Generic[C]):
-    """A network in a local file, ready to run without gradients.
+class NetworkFile(nn.Module, Generic[C]):
+    """A third-party network in a local file, in eval mode.
 
     Args:
         key: Name of the setting that gave the file, for messages.
         path: A .onnx file, which runs in onnxruntime, or a .pt file of TorchScript.
         convention: The usual one for networks of its kind; the file itself and the YAML beside it go before it.
+        differentiable: Give gradients to the pictures; an ONNX file is converted by onnx2torch for that.
 
     Raises:
-        ConfigError: The file is missing, damaged, of another kind, or onnxruntime is not installed.
+        ConfigError: The file is missing, damaged, of another kind, or a package that it needs is not installed.
     """
 
-    def __init__(self, key: str, path: str | Path, convention: C) -> None:
+    def __init__(self, key: str, path: str | Path, convention: C, differentiable: bool = False) -> None:
+        super().__init__()
         self.key, self.path = key, Path(path)
-        require_file(key, self.path, (".onnx", ".pt", ".pth", ".ts"))
-        run, found = (_open_onnx if self.path.suffix == ".onnx" else _open_script)(key, self.path)
-        self._run: Callable[[Tensor, int], Tensor] = run
-        self.convention = convention.read_beside(self.path)
-        if found is not None:
-            self.convention = replace(self.convention, size=found)
+        require_file(key, self.path, NETWORK_SUFFIXES)
+        self.network: Callable[[Tensor], Any]
+        if self.path.suffix == ".onnx":
+            self.network, size = (_convert_onnx if differentiable else _open_onnx)(key, self.path)
+        else:
+            self.network, size = _load_script(key, self.path), None
+        convention = convention.read_beside(self.path)
+        self.convention = convention if size is None else replace(convention, size=size)
 
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Run the network.
 
         Args:
             images: F 3 H W in [0, 1].
 
         Returns:
-            The output that the convention names, F first, on the device of the pictures.
+            The output that the convention names, F first, float32, on the device of the pictures.
 
         Raises:
             ConfigError: The network cannot take them, or its output is not one row for each picture.
         """
+        if isinstance(self.network, nn.Module):
+            self.network.to(images.device)
         parts = []
         for chunk in images.split(_BATCH):
             try:
-                part = self._run(self.convention.prepare(chunk), self.convention.result)
+                part = _pick(self.network(self.convention.prepare(chunk)), self.convention.result)
             except Exception as error:
                 raise ConfigError(
                     f"{self.key}: {self.path} failed on pictures of {self.convention.size} pixels "
                     f"({str(error).strip().splitlines()[-1]}); set size, or result, in {self.path.name}.yaml beside it"
                 ) from error
             if not isinstance(part, Tensor) or part.dim() < 2 or len(part) != len(chunk):
-                raise wrong_output(self.key, self.path, part, f"a row for each of {len(chunk)} pictures")
+                raise self.wrong_output(part, f"a row for each of {len(chunk)} pictures")
             parts.append(part.float())
         return torch.cat(parts).to(images.device)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the output as embeddings F Z of length 1.
 
-def wrong_output(key: str, path: Path, value: Any, wanted: str) -> ConfigError:
-    """Return the error for a network whose output is not ``wanted``."""
-    shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    return ConfigError(
-        f"{key}: {path} gave {shape}, where {wanted}, is needed; is it a network of this kind? {path.name}.yaml beside "
-        "it can name another of its outputs (result) or another unit"
-    )
+        Raises:
+            ConfigError: The network cannot take the pictures, or gives something else.
+        """
+        values = self(images).flatten(1)
+        if values.shape[1] < 2:
+            raise self.wrong_output(values, "F Z, an embedding of each picture")
+        return functional.normalize(values, dim=1)
+
+    def wrong_output(self, value: Any, wanted: str) -> ConfigError:
+        """Return the error for an output that is not ``wanted``."""
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        return ConfigError(
+            f"{self.key}: {self.path} gave {shape}, where {wanted}, is needed; is it a network of this kind? "
+            f"{self.path.name}.yaml beside it can name another of its outputs (result) or another unit"
+        )
 
 
 def require_file(key: str, path: Path, suffixes: Sequence[str]) -> None:
@@ -101,36 +118,22 @@ def _pick(outputs: Any, result: int) -> Tensor:
     return outputs[result]
 
 
-def load_script(key: str, path: Path) -> nn.Module:
-    """Load a TorchScript file in eval mode, without gradients of its own.
-
-    Raises:
-        ConfigError: The file is damaged or no TorchScript.
-    """
+def _load_script(key: str, path: Path) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # it names no way to read such a file
-            module = torch.jit.load(path, map_location="cpu")
+            module = torch.jit.load(path, map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"{key}: {path} is damaged or no TorchScript file; write it with torch.jit.trace(network.eval(), "
             "example).save(path): a state dict alone is no network"
         ) from error
-    for parameter in module.parameters():
+    for parameter in module.parameters():  # requires_grad_ is not supported on ScriptModules
         parameter.requires_grad = False
-    return module.eval()
+    return module
 
 
-def _open_script(key: str, path: Path) -> tuple[Callable[[Tensor, int], Tensor], None]:
-    module = load_script(key, path)
-
-    def run(x: Tensor, result: int) -> Tensor:
-        return _pick(module.to(x.device)(x), result)
-
-    return run, None
-
-
-def _open_onnx(key: str, path: Path) -> tuple[Callable[[Tensor, int], Tensor], int | None]:
+def _open_onnx(key: str, path: Path) -> tuple[Callable[[Tensor], list[Tensor]], int | None]:
     """Return what runs the network, and the side of its input where that is fixed."""
     try:
         import onnxruntime
@@ -155,30 +158,17 @@ def _open_onnx(key: str, path: Path) -> tuple[Callable[[Tensor, int], Tensor], i
     half = entry.type == "tensor(float16)"
     at_once = shape[0] if isinstance(shape[0], int) else None
 
-    def run(x: Tensor, result: int) -> Tensor:
-        values = (x.half() if half else x).cpu()
-        rows = []
-        for part in values.split(at_once or len(values)):
-            outputs = session.run(None, {entry.name: part.contiguous().numpy()})
-            rows.append(_pick([torch.from_numpy(output) for output in outputs], result))
-        return torch.cat(rows)
+    def run(x: Tensor) -> list[Tensor]:
+        values = (x.half() if half else x).detach().cpu()
+        parts = values.split(at_once or len(values))
+        rows = [session.run(None, {entry.name: part.contiguous().numpy()}) for part in parts]
+        return [torch.cat([torch.from_numpy(part) for part in column]) for column in zip(*rows, strict=True)]
 
     return run, shape[2] if isinstance(shape[2], int) else None
 
 
-def convert_onnx(key: str, path: Path) -> tuple[nn.Module, int | None]:
-    """Turn an ONNX file into a torch module, through which gradients go.
-
-    Args:
-        key: Name of the setting that named the file.
-        path: The file.
-
-    Returns:
-        The module, in eval mode and without gradients of its own, and the side of its input where that is fixed.
-
-    Raises:
-        ConfigError: The converter is not installed, or cannot convert the network.
-    """
+def _convert_onnx(key: str, path: Path) -> tuple[nn.Module, int | None]:
+    """Return the network as a torch module, and the side of its input where that is fixed."""
     remedy = "give it as TorchScript: torch.jit.trace(network.eval(), example).save('network.pt')"
     try:
         import onnx

@@ -10,18 +10,16 @@ import math
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sfdkit.face_networks.conventions import (
     ARCFACE,
     HEAD_POSE_NET,
     LANDMARK_NET,
-    Convention,
     HeadPoseConvention,
     LandmarkConvention,
 )
-from sfdkit.face_networks.third_party import NetworkFile, wrong_output
+from sfdkit.face_networks.third_party import NetworkFile
 from sfdkit.face_networks.types import Measured
 
 _HOW = {
@@ -88,22 +86,15 @@ class ThirdPartyMeasurer:
         return Measured(
             landmarks=None if self.landmarks is None else _landmarks(self.landmarks, images),
             pose=None if self.head_pose is None else _pose(self.head_pose, images),
-            embedding=None if self.embedder is None else _embedding(self.embedder, images),
+            embedding=None if self.embedder is None else self.embedder.embed(images),
         )
-
-
-def _embedding(network: NetworkFile[Convention], images: Tensor) -> Tensor:
-    values = network(images).flatten(1)
-    if values.shape[1] < 2:
-        raise wrong_output(network.key, network.path, values, "F Z, an embedding of each picture")
-    return F.normalize(values, dim=1)
 
 
 def _landmarks(network: NetworkFile[LandmarkConvention], images: Tensor) -> Tensor:
     values = network(images)
     flat = values.dim() == 2 and values.shape[1] % 2 == 0
     if not flat and not (values.dim() == 3 and values.shape[2] == 2):
-        raise wrong_output(network.key, network.path, values, "F L 2 or F 2L, x and y of each point")
+        raise network.wrong_output(values, "F L 2 or F 2L, x and y of each point")
     points, convention = values.reshape(len(values), -1, 2), network.convention
     if convention.unit == "pixels":
         points = (points + 0.5) / convention.size
@@ -115,13 +106,11 @@ def _pose(network: NetworkFile[HeadPoseConvention], images: Tensor) -> Tensor:
     values, convention = network(images), network.convention
     if convention.unit == "matrix":
         if values.shape[1:] != (3, 3):
-            raise wrong_output(network.key, network.path, values, "F 3 3, a rotation of each picture")
+            raise network.wrong_output(values, "F 3 3, a rotation of each picture")
         angles = rotation_to_angles(values)
     else:
         if values.flatten(1).shape[1] != 3:
-            raise wrong_output(
-                network.key, network.path, values, "F 3, yaw, pitch and roll of each picture (or unit: matrix)"
-            )
+            raise network.wrong_output(values, "F 3, yaw, pitch and roll of each picture (or unit: matrix)")
         columns = values.flatten(1)
         angles = torch.stack([columns[:, convention.order.index(name)] for name in ("yaw", "pitch", "roll")], 1)
         if convention.unit == "radians":

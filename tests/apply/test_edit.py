@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 from sfdkit.apply.axes import Axes, BlockAxes, Direction, basis_fingerprint
-from sfdkit.apply.edit import Edit
+from sfdkit.apply.edit import Edit, Interpolate
 from sfdkit.apply.frame_source import read_source
-from sfdkit.apply.interpolate import Interpolate
 from sfdkit.apply.reenactment import as_float
 from sfdkit.cli import main
 from sfdkit.errors import CheckpointError, ConfigError, DataError
