@@ -30,7 +30,7 @@ _STILL = 1e-6
 
 
 def basis_fingerprint(descriptors: DescriptorLayer) -> str:
-    """Return 16 hexadecimal digits that tell the basis of one model from another's.
+    """Return 16 hexadecimal digits that identify the basis of a model.
 
     Hashed are the raw matrix ``W``, as float32, and the switches that turn it into the basis. The basis itself is not:
     its QR differs in the last bits between devices, and even rounded such bits change a hash now and then.
@@ -68,7 +68,7 @@ class Axes:
 
         Args:
             path: An ``axes.json``.
-            descriptors: The model's layer, to make sure that the file speaks of this model; None leaves that open.
+            descriptors: The model's layer, to check that the file belongs to it; None skips the check.
 
         Raises:
             DataError: No such file, no json, or not of this schema.
@@ -81,7 +81,7 @@ class Axes:
         return axes
 
     def require(self, descriptors: DescriptorLayer, path: str | Path = FILE_NAME) -> None:
-        """Make sure that these axes were measured on the model of ``descriptors``.
+        """Check that these axes were measured on the model of ``descriptors``.
 
         Raises:
             CheckpointError: They were not.

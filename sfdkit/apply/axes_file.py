@@ -1,4 +1,4 @@
-"""The file ``axes.json``, which an evaluation writes: what moves with the coefficients of one model.
+"""The file ``axes.json``, which an evaluation writes: the factors that a model's coefficients move.
 
 Legend: ``N`` identity coefficients, ``M`` motion coefficients, ``C`` coefficients of either block.
 
@@ -36,7 +36,7 @@ BLOCKS: tuple[Block, Block] = ("motion", "identity")
 
 @dataclass(frozen=True)
 class VectorFactor:
-    """What one basis vector moves."""
+    """The factor that one basis vector moves."""
 
     index: int
     """Number of the coefficient in its block."""
@@ -60,7 +60,7 @@ class Direction:
 
 @dataclass(frozen=True, eq=False)
 class BlockAxes:
-    """What is known about the motion or the identity coefficients."""
+    """Statistics and directions of the motion or the identity coefficients."""
 
     mean: Tensor
     """C: over the faces measured."""

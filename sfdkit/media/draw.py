@@ -1,4 +1,4 @@
-"""Pictures to look at: sheets with captions, and flow as colour.
+"""Drawing contact sheets with captions, and flow fields.
 
 Legend: ``B`` pictures, ``H W`` image. Only Pillow's own font is used, so that a sheet looks the same everywhere.
 """

@@ -23,7 +23,7 @@ _BACK = 0.2  # seconds by which the time of a frame may be wrong
 
 
 class VideoInfo(NamedTuple):
-    """What a video says about itself, after its rotation was applied."""
+    """Properties of a video, after its rotation."""
 
     width: int
     """Pixels."""
@@ -42,9 +42,10 @@ def _frames_per_second(container: InputContainer) -> Fraction:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Read size, rate, length and the presence of sound; decodes one frame, since rotation may belong to it.
+    """Read size, frame rate, length and whether there is sound.
 
-    The whole file is read, for the times of its frames: what files declare is often missing or wrong.
+    The whole file is read for the time stamps of its frames, since declared rates are often missing or wrong; one frame
+    is decoded, since the rotation may belong to it.
 
     Args:
         path: A video file.
@@ -98,7 +99,7 @@ def _stamps(container: InputContainer) -> tuple[list[float], int]:
 
 
 class _Damage(Exception):
-    """What could not be read."""
+    """A part of a video cannot be read."""
 
 
 def _packets(container: InputContainer) -> Iterator[av.Packet]:
@@ -127,9 +128,9 @@ def _packets(container: InputContainer) -> Iterator[av.Packet]:
 
 
 def _decoded(container: InputContainer) -> Iterator[av.VideoFrame]:
-    """Yield all frames that can be decoded, then raise ``_Damage`` when there should have been more.
+    """Yield all frames that can be decoded; raise ``_Damage`` at the end if some are lost.
 
-    After a packet that cannot be decoded those up to the next key frame are passed over, since they build upon it.
+    After a packet that cannot be decoded, packets up to the next key frame are skipped, since they depend on it.
     """
     stream = picture_stream(container)
     context = stream.codec_context
