@@ -46,6 +46,14 @@ NEVER = [
     ("sfdkit.model", "sfdkit.face_networks"),
     ("sfdkit.face_networks", "sfdkit.data"),
     ("sfdkit.face_networks", "sfdkit.train.task"),
+    ("sfdkit.face_networks", "sfdkit.apply"),
+    ("sfdkit.media", "sfdkit.apply"),
+    ("sfdkit.apply", "sfdkit.evaluate"),
+    ("sfdkit.apply.animate", "sfdkit.apply.edit"),
+    ("sfdkit.apply.animate", "sfdkit.apply.extract"),
+    ("sfdkit.apply.edit", "sfdkit.apply.animate"),
+    ("sfdkit.apply.extract", "sfdkit.apply.animate"),
+    ("sfdkit.evaluate", "sfdkit.apply.animate"),
 ]
 
 

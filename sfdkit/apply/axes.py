@@ -118,7 +118,8 @@ class Axes:
             vector = about.directions[key].vector
             if sigma:
                 vector = vector / _sigmas(vector, about.std, axis)
-        return _in_block(block, vector * amount, len(self.identity.mean), len(self.motion.mean))
+        still = Descriptors(torch.zeros_like(self.identity.mean), torch.zeros_like(self.motion.mean))
+        return still._replace(**{block: vector * amount})
 
     def unit(self, axis: str, sigma: bool = False) -> str:
         """Return what one unit of ``amount`` in :meth:`step` is: the factor's unit, or ``sigma``.
@@ -139,7 +140,10 @@ class Axes:
         if separator and block in BLOCKS:
             about: BlockAxes = getattr(self, block)
             if key.isascii() and key.isdecimal():
-                return block, vector_index(axis, len(about.mean))
+                if int(key) >= (size := len(about.mean)):
+                    there = f"there are {size} {block} vectors, {block}:0 to {size - 1}"
+                    raise ConfigError(f"axis: {axis} does not exist: {there}")
+                return block, int(key)  # type: ignore[return-value]
             if key in about.directions:
                 return block, key  # type: ignore[return-value]
         else:
@@ -178,27 +182,8 @@ def raw_step(descriptors: DescriptorLayer, axis: str, amount: float) -> Descript
             f"or one basis vector: motion:0 to motion:{sizes['motion'] - 1}, identity:0 to "
             f"identity:{sizes['identity'] - 1}"
         )
-    vector = torch.zeros(sizes[block])
-    vector[vector_index(axis, sizes[block])] = amount
-    return _in_block(block, vector, descriptors.identity_size, descriptors.motion_size)
-
-
-def vector_index(axis: str, size: int) -> int:
-    """Return the number in ``motion:3``.
-
-    Raises:
-        ConfigError: The block has fewer vectors.
-    """
-    block, _, key = axis.partition(":")
-    if int(key) >= size:
-        raise ConfigError(f"axis: {axis} does not exist: there are {size} {block} vectors, {block}:0 to {size - 1}")
-    return int(key)
-
-
-def _in_block(block: str, vector: Tensor, identity_size: int, motion_size: int) -> Descriptors:
-    if block == "motion":
-        return Descriptors(torch.zeros(identity_size), vector)
-    return Descriptors(vector, torch.zeros(motion_size))
+    blocks = {name: BlockAxes(torch.zeros(size), torch.ones(size)) for name, size in sizes.items()}
+    return Axes("", **blocks).step(axis, amount)
 
 
 def _sigmas(vector: Tensor, std: Tensor, axis: str) -> Tensor:
