@@ -13,10 +13,10 @@ MINUTES ?= 10
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test gpu lint bench clean
+.PHONY: help setup demo test test-fast gpu lint docs bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## make .venv and install sfdkit into it, with the versions of constraints.txt
 
@@ -37,9 +37,12 @@ demo: $(STAMP)  ## pack puppets, train experiments/quickstart.yaml, evaluate it,
 	@echo; echo "made in $(RUN):"; ls $(RUN)
 	@echo "look at $(RUN)/animation.gif and $(RUN)/sheet.png; figures are in $(RUN)/metrics.json"
 
-test: $(STAMP)  ## run the tests, in TESTERS processes, and then those for a GPU if there is one
+test: $(STAMP)  ## run all tests, in TESTERS processes, and then those for a GPU if there is one
 	$(VENV)/bin/python -m pytest --numprocesses $(TESTERS) --dist loadfile
 	$(VENV)/bin/python -m pytest -m gpu tests/test_gpu.py
+
+test-fast: $(STAMP)  ## run the tests that take a few seconds at most, in TESTERS processes
+	$(VENV)/bin/python -m pytest --numprocesses $(TESTERS) --dist loadfile -m "not slow and not gpu"
 
 gpu: $(STAMP)  ## everything that a GPU should be asked, in MINUTES minutes: runs/gpu
 	$(VENV)/bin/python -m benchmarks.gpu --minutes $(MINUTES)
@@ -48,6 +51,9 @@ lint: $(STAMP)  ## ruff (style, docstrings) and mypy (types)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(STAMP)  ## write docs/cli.md from the command line's parsers
+	$(VENV)/bin/python -m sfdkit.cli_docs docs/cli.md
 
 bench: $(STAMP)  ## images per second of loading, training and driving on this machine
 	$(VENV)/bin/python -m benchmarks.throughput

@@ -12,39 +12,25 @@ tries all of it in tiny sizes on a machine without a GPU; those figures mean not
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib.metadata
 import itertools
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-NEEDED = [
-    *("lightning", "torchvision", "torchmetrics", "jsonargparse", "webdataset", "braceexpand", "fsspec", "urllib3"),
-    *(
-        "filelock",
-        "kornia",
-        "timm",
-        "safetensors",
-        "tensorboard",
-        "av",
-        "cv2",
-        "PIL",
-        "numpy",
-        "yaml",
-        "tqdm",
-        "pytest",
-    ),
-]
-"""Modules of the libraries that some part needs."""
+from sfdkit.files import atomic_write
+
 ROOT = Path(__file__).parent.parent
 ORDER = ("peak", "drive", "tests", "train", "puppets")
 GRACE = {"cuda": 5.0, "cpu": 90.0}
@@ -97,8 +83,7 @@ def run_all(names: Sequence[str], device: str, seconds: float, folder: Path) -> 
 
     began = time.monotonic()
     results: dict[str, Any] = {"about": about(torch.device(device)), "minutes": seconds / 60, "parts": {}}
-    missing = [module for module in NEEDED if importlib.util.find_spec(module) is None]
-    results["about"]["missing_modules"] = missing
+    results["about"]["missing_packages"] = missing_packages()
     print(describe(results["about"]))
     total = sum(PARTS[name][0] for name in names)
     given = -GRACE["cuda"]
@@ -187,6 +172,14 @@ def about(device: torch.device) -> dict[str, Any]:
     return found
 
 
+def missing_packages() -> list[str]:
+    """Return the packages that sfdkit depends on, or pytest, that are not installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.match(r"[\w.-]+", line)[0] for line in project["dependencies"]]  # type: ignore[index]
+    installed = {distribution.metadata["Name"].lower() for distribution in importlib.metadata.distributions()}
+    return [name for name in [*names, "pytest"] if name.lower() not in installed]
+
+
 def describe(found: dict[str, Any]) -> str:
     """Return a line about the machine."""
     text = f"{found['name']}, torch {found['torch']}, Python {found['python']}, {found['cores']} cores"
@@ -194,7 +187,7 @@ def describe(found: dict[str, Any]) -> str:
         text += f", {found['gpus']} GPU of {found['memory_gib']} GiB, CUDA {found['cuda']}"
     else:
         text += "; a rehearsal: these figures say nothing about a GPU"
-    if found["missing_modules"]:
+    if found["missing_packages"]:
         text += f"\nnot installed: {', '.join(found['missing_modules'])}; parts that need them fail"
     return text
 
@@ -219,9 +212,8 @@ def _text(value: object) -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Write a file that is whole at any time."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from sfdkit.device import prepare, training_precision, training_processes
-from sfdkit.evaluate.command import _batch_for
-from sfdkit.evaluate.samples import frame_batches, read_samples
+from sfdkit.evaluate.command import default_batch_size
+from sfdkit.evaluate.frames import frame_batches
+from sfdkit.evaluate.samples import read_samples
 from sfdkit.metrics.exact import exact, place_for_exact
 from tests.written import write_puppets
 
@@ -84,8 +85,8 @@ def test_float64_is_made_in_one_place() -> None:
 
 def test_batches_of_an_evaluation_follow_device_and_resolution() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [_batch_for(cpu, r) for r in (64, 512)] == [16, 16]
-    assert [_batch_for(cuda, r) for r in (64, 128, 256, 512)] == [128, 128, 32, 16]
+    assert [default_batch_size(cpu, r) for r in (64, 512)] == [16, 16]
+    assert [default_batch_size(cuda, r) for r in (64, 128, 256, 512)] == [128, 128, 32, 16]
 
 
 @pytest.mark.parametrize("size", [1, 4, 5, 64])

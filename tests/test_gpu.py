@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from kornia.augmentation import ColorJiggle, RandomAffine, RandomGaussianBlur, RandomHorizontalFlip
 from torch import Tensor
 from torchvision.models import vgg19
 
 from sfdkit.apply.animate import Animate
 from sfdkit.checkpoint import load_animator
-from sfdkit.data.augment import DriverViewAugmentation
+from sfdkit.data.augment import Augmentation, DriverViewAugmentation, KorniaAugmentation
 from sfdkit.device import prepare
 from sfdkit.evaluate.command import evaluate
 from sfdkit.face_networks.commands import train as train_regressor
@@ -174,8 +175,15 @@ def test_every_loss_term_is_that_of_the_cpu_in_mixed_precision(
         assert value.item() == pytest.approx(wanted[name].item(), rel=5e-3, abs=1e-3), name
 
 
-def test_augmentation_is_that_of_the_cpu(device: torch.device) -> None:
-    augment, batch = DriverViewAugmentation(joint_scale=0.1, joint_tps=0.02, tps=0.02), make_batch()
+@pytest.mark.parametrize("kind", ["fast", "kornia"])
+def test_augmentation_is_that_of_the_cpu(kind: str, device: torch.device) -> None:
+    augment: Augmentation = DriverViewAugmentation(joint_scale=0.1, joint_tps=0.02, tps=0.02)
+    if kind == "kornia":
+        augment = KorniaAugmentation(
+            [RandomHorizontalFlip(p=0.5), ColorJiggle(0.1, 0.1, 0.1, 0.0, p=0.8)],
+            [RandomAffine(5.0, p=1.0), RandomGaussianBlur((3, 3), (0.5, 1.5), p=0.5)],
+        )
+    batch = make_batch()
     moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
     wanted, there = augment(batch, 3), augment(moved, 3)  # type: ignore[arg-type]
     for name in ("source", "driving", "driving_view"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ ROOMS = {
     "kornia": ("sfdkit.data.augment", "sfdkit.face_networks.puppet_examples"),
     "timm": ("sfdkit.model.encoders",),
     "safetensors": ("sfdkit.tensor_file", "sfdkit.face_networks.puppet_measurer"),
+    "jinja2": ("sfdkit.evaluate.report",),
+    "matplotlib": ("sfdkit.evaluate.report",),
     "ray": ("sfdkit.data.pack.cluster",),
     "tensorboard": ("sfdkit.study.curves",),
     "onnxruntime": ("sfdkit.face_networks.third_party",),
@@ -54,9 +57,12 @@ NEVER = [
     ("sfdkit.apply.edit", "sfdkit.apply.animate"),
     ("sfdkit.apply.extract", "sfdkit.apply.animate"),
     ("sfdkit.evaluate", "sfdkit.apply.animate"),
+    ("sfdkit.evaluate", "sfdkit.apply.edit"),
+    ("sfdkit.metrics", "sfdkit.evaluate"),
 ]
 
 
+@cache
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
     """Every module that a file imports, ``from a import b`` as ``a.b`` where that is a module of the project."""
     tree = ast.parse(path.read_text())

@@ -3,7 +3,9 @@
     compose: [base.yaml, encoder/resnet18.yaml, data/puppets.yaml]
 
 Paths are relative to the file that names them. ``--config quickstart.yaml`` then means ``--config base.yaml --config
-encoder/resnet18.yaml ... --config quickstart.yaml``, in this order, so that the file itself has the last word.
+encoder/resnet18.yaml ... --config quickstart.yaml``, in this order, so that the file itself has the last word. A file
+that is not there is looked for among the experiments that sfdkit ships, by its name there, with ``experiments/`` before
+it or without.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from sfdkit.config.shipped import find_config
 from sfdkit.errors import ConfigError
 
 KEY = "compose"
@@ -36,7 +39,7 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
         file = value if equals else next(words, "")
         if not file or file.startswith("-"):
             raise ConfigError(f"{name} needs a file, for example {name} experiments/quickstart.yaml")
-        for path in composed_files(Path(file)):
+        for path in composed_files(find_config(file)):
             expanded += ["--config", str(path)]
     return expanded
 
@@ -48,12 +51,8 @@ def config_files(arguments: Sequence[str]) -> list[str]:
     return [value if equals else after for (name, equals, value), after in named if name in OPTIONS]
 
 
-def read_config(path: Path, named_by: str = "") -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """Read a YAML file.
-
-    Args:
-        path: The file.
-        named_by: Why it is read, for messages.
 
     Raises:
         ConfigError: A file that does not exist, is not in UTF-8, or is no YAML with keys.
@@ -61,10 +60,10 @@ def read_config(path: Path, named_by: str = "") -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"config file {path}{named_by} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"config file {path}{named_by} is no text in UTF-8: byte {error.start} is "
+            f"config file {path} is no text in UTF-8: byte {error.start} is "
             f"{error.object[error.start]:#04x}; save it in UTF-8"
         ) from error
     except yaml.YAMLError as error:
@@ -82,13 +81,13 @@ def composed_files(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     """
     if path.resolve() in [p.resolve() for p in above]:
         raise ConfigError(f"{path}: {KEY} goes round in a circle: {' -> '.join(p.name for p in (*above, path))}")
-    named_by = f", which {above[-1]} composes," if above else ""
-    content = read_config(path, named_by)
+    content = read_config(path)
     parts = content.get(KEY) or []
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         raise ConfigError(f"config file {path}: {KEY} must be a list of files, got {parts!r}")
     files: dict[Path, Path] = {}
     for part in parts:
-        for file in composed_files(path.parent / part, (*above, path)):
+        file_of_part = find_config(part, path.parent, f", which {path} composes,")
+        for file in composed_files(file_of_part, (*above, path)):
             files.setdefault(file.resolve(), file)
     return [*files.values(), path]

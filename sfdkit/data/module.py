@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfdkit.data.augment import DriverViewAugmentation
+from sfdkit.data.augment import Augmentation
 from sfdkit.data.loader import EpochLoader
 from sfdkit.data.plan import generator
 from sfdkit.data.settings import StreamSettings
@@ -50,7 +50,8 @@ class FramesDataModule(pl.LightningDataModule):
         skip_budget: Share of the rows of an epoch that may be lost to damaged clips; with 0 the first damage is an
             error. What is lost is listed in ``data_report.json``.
         storage: Attempts, waits, read-ahead and cache of transfers.
-        augmentation: What makes the harder view of the driving frames in training; None leaves it out.
+        augmentation: Changes the batches of a training, and makes the motion encoder's view of the driving frames:
+            ``DriverViewAugmentation``, or ``KorniaAugmentation`` for any modules of kornia; None changes nothing.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -72,7 +73,7 @@ class FramesDataModule(pl.LightningDataModule):
         lanes: int = 8,
         skip_budget: float = 0.001,
         storage: StorageSettings = StorageSettings(),  # noqa: B008  # frozen
-        augmentation: DriverViewAugmentation | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
         positive = dict(

@@ -1,1 +1,1 @@
-"""Figures, pictures and a report for a checkpoint on shards."""
+"""``sfdkit evaluate``: plan (who drives whom) -> run (results and rows) -> summarise (figures) -> write (files)."""

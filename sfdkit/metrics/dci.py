@@ -16,8 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sfdkit.metrics.exact import exact
-from sfdkit.metrics.probes import is_constant, standardise
+from sfdkit.metrics.probes import standardise, varying
 
 HALF = 0.5
 """What a vector of a factor's own has to explain more than."""
@@ -66,15 +65,15 @@ def dci(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor) -> DCI:
     Args:
         code: F P.
         factors: Name to F values; at least one varies.
-        folds: F numbers of the fold of each frame, all frames of a person in one fold.
+        folds: F fold numbers, all frames of a person in one fold.
 
     Raises:
         ValueError: No factor varies.
     """
-    varying = _varying(factors)
-    if not varying:
+    known = varying(factors)
+    if not known:
         raise ValueError("no factor varies in these frames")
-    x, y = standardise(code), standardise(torch.stack(list(varying.values()), 1))
+    x, y = standardise(code), standardise(torch.stack(list(known.values()), 1))
     error = x.new_zeros(len(_STRENGTHS), y.shape[1])
     for fold in range(int(folds.max()) + 1):
         test = folds == fold
@@ -112,15 +111,8 @@ def lasso_path(x: Tensor, y: Tensor, strengths: Sequence[float]) -> Tensor:
     """Return lasso weights, ``argmin 1/(2 F) |y - x w|^2 + strength |w|_1``, for several strengths.
 
     By accelerated proximal gradient steps (FISTA, https://doi.org/10.1137/080716542), each strength starting from the
-    last one's weights; all targets at once, from the matrix of second moments alone.
-
-    Args:
-        x: F P with mean 0.
-        y: F Q with mean 0.
-        strengths: From strong to weak.
-
-    Returns:
-        S P Q float64.
+    last one's weights; all targets at once, from the matrix of second moments alone. ``x`` F P and ``y`` F Q have mean
+    0; ``strengths`` go from strong to weak; the weights are S P Q float64.
     """
     gram, cross = x.T @ x / len(x), x.T @ y / len(x)
     step = 1.0 / max(float(torch.linalg.matrix_norm(gram, 2)), 1e-12)
@@ -154,17 +146,17 @@ def describe_vectors(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor)
     Args:
         code: F P.
         factors: Name to F values; constant ones are left out.
-        folds: F numbers of the fold of each frame, all frames of a person in one fold.
+        folds: F fold numbers, all frames of a person in one fold.
 
     Returns:
         P descriptions, in the order of the coefficients.
     """
-    varying = _varying(factors)
-    names = list(varying)
+    known = varying(factors)
+    names = list(known)
     x = standardise(code)
     if not names:
         return [Vector(i, None, 0.0, 0.0, 0.0, False) for i in range(x.shape[1])]
-    y = standardise(torch.stack(list(varying.values()), 1))
+    y = standardise(torch.stack(list(known.values()), 1))
     explains = torch.stack([_fit_r2(x[:, i, None], y, folds) for i in range(x.shape[1])])  # P Q
     share = torch.stack([_fit_r2(y[:, q, None], x, folds) for q in range(y.shape[1])], 1)  # P Q
     together = torch.maximum(_fit_r2(y, x, folds), share.amax(1))
@@ -180,15 +172,9 @@ def describe_vectors(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor)
 
 
 def _fit_r2(predictors: Tensor, targets: Tensor, folds: Tensor) -> Tensor:
-    """Return R2 out of fold, at least 0, of quadratic least-squares fits; constant targets give 0.
+    """Return R2 out of fold, at least 0, of quadratic least-squares fits of each of m targets on n predictors.
 
-    Args:
-        predictors: F n standardised columns, all used at once.
-        targets: F m standardised columns.
-        folds: F.
-
-    Returns:
-        m values.
+    All columns, F n and F m, are standardised; constant targets give 0.
     """
     design = torch.cat([torch.ones_like(predictors[:, :1]), predictors, predictors.square()], 1)
     error = targets.new_zeros(targets.shape[1])
@@ -200,7 +186,3 @@ def _fit_r2(predictors: Tensor, targets: Tensor, folds: Tensor) -> Tensor:
         error += (design[test] @ fit - targets[test]).square().sum(0)
     total = targets.square().sum(0)
     return torch.where(total > 0, (1.0 - error / total.clamp(min=1e-12)).clamp(min=0.0), 0.0)
-
-
-def _varying(factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: exact(values) for name, values in factors.items() if not is_constant(values)}

@@ -1,6 +1,8 @@
 """Distances between what a network read in two sets of faces: landmarks, pose, expression, identity.
 
-Legend: ``F`` pictures. A reading that failed is NaN, and so is every distance from it.
+Legend: ``F`` pictures, ``L`` landmarks, ``E`` expression values, ``Z`` dimensions of an embedding. Landmarks are F L 2
+in pixels, poses F 3 (yaw, pitch and roll in degrees), expressions F E, embeddings F Z. Each function returns F values;
+a reading that failed is NaN, and so is every distance from it.
 """
 
 from __future__ import annotations
@@ -29,50 +31,30 @@ def landmark_error(one: Tensor, other: Tensor) -> Tensor:
     This is the average keypoint distance (AKD) as the code of the First Order Motion Model computes it,
     https://github.com/AliaksandrSiarohin/pose-evaluation, on the points and at the size of the pictures at hand: other
     sets of points and other sizes do not compare.
-
-    Args:
-        one: F L 2.
-        other: F L 2.
-
-    Returns:
-        F values.
     """
     return (one - other).abs().mean(dim=(1, 2))
 
 
 def pose_errors(one: Tensor, other: Tensor) -> dict[str, Tensor]:
-    """Return absolute errors in degrees.
+    """Return absolute errors of poses in degrees.
 
-    Args:
-        one: F 3, degrees.
-        other: F 3, degrees.
-
-    Returns:
-        ``pose_error``, the mean over yaw, pitch and roll (APD), and ``yaw_error``, ``pitch_error``, ``roll_error``; F
-        values each.
+    ``pose_error`` is the mean over yaw, pitch and roll (APD); ``yaw_error``, ``pitch_error``, ``roll_error`` are each.
     """
     errors = ((one - other + 180.0) % 360.0 - 180.0).abs()
     return {"pose_error": errors.mean(1), **{f"{name}_error": errors[:, k] for k, name in enumerate(POSE)}}
 
 
 def expression_errors(one: Tensor, other: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return absolute errors of expression values.
+    """Return absolute errors of E named expression values.
 
-    Args:
-        one: F E.
-        other: F E.
-        names: E names.
-
-    Returns:
-        ``expression_error``, the mean over all of them (what PIRenderer calls AED), and ``<name>_error`` for each; F
-        values each.
+    ``expression_error`` is the mean over all of them (what PIRenderer calls AED), ``<name>_error`` is each.
     """
     errors = (one - other).abs()
     return {"expression_error": errors.mean(1), **{f"{name}_error": errors[:, k] for k, name in enumerate(names)}}
 
 
 def identity_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Return the squared Euclidean distance of embeddings, F Z each; F values.
+    """Return the squared Euclidean distance of embeddings.
 
     This is the average Euclidean distance (AED) of the First Order Motion Model, there of OpenFace embeddings.
     PIRenderer calls the distance of expressions by the same letters: see :func:`expression_errors`.
@@ -81,15 +63,7 @@ def identity_distance(one: Tensor, other: Tensor) -> Tensor:
 
 
 def rotation_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Return the average rotation distance (ARD): the angle of the rotation from one head pose to the other.
-
-    Args:
-        one: F 3, yaw, pitch and roll in degrees.
-        other: F 3.
-
-    Returns:
-        F values in degrees, 0 to 180, float64 on the CPU.
-    """
+    """Return the angle of the rotation from one head pose to the other (ARD), 0 to 180 degrees, float64 on the CPU."""
     between = angles_to_rotation(one).transpose(1, 2) @ angles_to_rotation(other)
     sine = torch.stack([between[:, i, j] - between[:, j, i] for i, j in ((2, 1), (0, 2), (1, 0))], 1).norm(dim=1) / 2
     cosine = (between.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
@@ -97,11 +71,7 @@ def rotation_distance(one: Tensor, other: Tensor) -> Tensor:
 
 
 def angles_to_rotation(angles: Tensor) -> Tensor:
-    """Return the rotations ``Rz(roll) Ry(yaw) Rx(pitch)`` of yaw, pitch and roll in degrees, F 3.
-
-    Returns:
-        F 3 3 float64, on the CPU.
-    """
+    """Return the rotations ``Rz(roll) Ry(yaw) Rx(pitch)`` of poses: F 3 3 float64, on the CPU."""
     yaw, pitch, roll = torch.deg2rad(exact(angles)).unbind(1)
     zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
 
@@ -121,7 +91,7 @@ _LIPS = (60, 62, 64, 66)
 
 
 def eye_openness(landmarks: Tensor) -> Tensor:
-    """Return the eye aspect ratio, mean of both eyes, of 68 points F 68 2; F values, about 0.3 open and 0.05 shut.
+    """Return the eye aspect ratio, mean of both eyes, of 68 points; about 0.3 open and 0.05 shut.
 
     Height over width of each eye, Soukupova and Cech 2016,
     https://vision.fe.uni-lj.si/cvww2016/proceedings/papers/05.pdf.
@@ -135,7 +105,7 @@ def eye_openness(landmarks: Tensor) -> Tensor:
 
 
 def mouth_openness(landmarks: Tensor) -> Tensor:
-    """Return height over width of the inner lips of 68 points F 68 2; F values, 0 for a shut mouth."""
+    """Return height over width of the inner lips of 68 points; 0 for a shut mouth."""
     _require_68(landmarks)
     left, top, right, bottom = _LIPS
     height = (landmarks[:, top] - landmarks[:, bottom]).norm(dim=1)
@@ -151,13 +121,7 @@ def _require_68(landmarks: Tensor) -> None:
 
 
 def reading_errors(one: Measured, other: Measured, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return all errors of what was read in both; F values each.
-
-    Args:
-        one: Of F pictures.
-        other: Of the F pictures that are the answer.
-        names: Of the expression values.
-    """
+    """Return all errors of what was read in F pictures and in the F pictures that they should be; E ``names``."""
     errors: dict[str, Tensor] = {}
     if one.landmarks is not None and other.landmarks is not None:
         errors["landmark_error"] = landmark_error(one.landmarks, other.landmarks)
@@ -173,12 +137,7 @@ def reading_errors(one: Measured, other: Measured, names: Sequence[str]) -> dict
 
 
 def reading_columns(measured: Measured, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return pose and expression as named columns of F values each.
-
-    Args:
-        measured: Of F pictures.
-        names: Of the expression values.
-    """
+    """Return yaw, pitch, roll and the E expression values as named columns of F values each."""
     columns: dict[str, Tensor] = {}
     if measured.pose is not None:
         columns |= dict(zip(POSE, measured.pose.unbind(1), strict=True))
@@ -188,19 +147,14 @@ def reading_columns(measured: Measured, names: Sequence[str]) -> dict[str, Tenso
 
 
 def csim(one: Tensor, other: Tensor) -> Tensor:
-    """Return the cosine similarity of embeddings, F Z each; F values, 1 for the same direction."""
+    """Return the cosine similarity of embeddings; 1 for the same direction."""
     return functional.cosine_similarity(one, other, dim=1)
 
 
 def correlation(one: Tensor, other: Tensor) -> float | None:
-    """Return Pearson's correlation of F values with F values of a reference; pairs with a NaN are left out.
+    """Return Pearson's correlation of F values with F values of a reference, a single number; NaNs are left out.
 
-    Args:
-        one: F values; where they do not vary they follow nothing, and the result is 0.
-        other: F values of the reference.
-
-    Returns:
-        -1 to 1; None where the reference does not vary.
+    Values that do not vary follow nothing, and give 0; a reference that does not vary gives None.
     """
     both = (torch.isfinite(one) & torch.isfinite(other)).cpu()
     a, b = exact(one)[both], exact(other)[both]

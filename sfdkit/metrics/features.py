@@ -28,11 +28,10 @@ KID_SUBSET = 100
 
 
 class FileFeatures(nn.Module):
-    """Features by a network in a local file.
+    """Features by a network in a local .onnx or TorchScript file: pictures F 3 H W in [0, 1] to F Z.
 
-    Args:
-        path: A .onnx or TorchScript file; a YAML beside it says what pictures it wants, see
-            :class:`sfdkit.face_networks.conventions.Convention`. By default 299 x 299 on [-1, 1], as for Inception v3.
+    A YAML beside it says what pictures it wants, see :class:`sfdkit.face_networks.conventions.Convention`. By default
+    299 x 299 on [-1, 1], as Inception v3 wants them.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -40,42 +39,24 @@ class FileFeatures(nn.Module):
         self.network = NetworkFile("features", path, Convention(299, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map pictures F 3 H W in [0, 1] to features F Z."""
+        """Return the features."""
         return self.network(images.float()).flatten(1).float()
 
 
-class TimmFeatures(nn.Module):
-    """Features by a model of timm without its classifier, with the weights that timm downloads and caches.
+def load_features(what: str, pretrained: bool = True) -> nn.Module:
+    """Return a feature network, which maps pictures F 3 H W in [0, 1] to F Z.
 
     Args:
-        name: Of the model.
-        pretrained: Load its weights; a random network's distances mean little, and serve tests.
-
-    Raises:
-        ConfigError: timm has no such model, or its weights cannot be had.
-    """
-
-    def __init__(self, name: str, pretrained: bool = True) -> None:
-        super().__init__()
-        self.network = PooledTimm(name, pretrained)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map pictures F 3 H W in [0, 1] to features F Z."""
-        return self.network(images.float())
-
-
-def load_features(what: str) -> nn.Module:
-    """Return a feature network.
-
-    Args:
-        what: A local .onnx or TorchScript file, or ``timm:NAME`` for a model of timm with its own weights. The
-            literature's FID uses Inception v3 as pytorch-fid ships it, so only figures of the same file compare.
+        what: A local .onnx or TorchScript file, or ``timm:NAME`` for a model of timm, without its classifier, with the
+            weights that timm downloads and caches. The literature's FID uses Inception v3 as pytorch-fid ships it, so
+            only figures of the same file compare.
+        pretrained: Load timm's weights; a random network's distances mean little, and serve tests.
 
     Raises:
         ConfigError: It cannot be had.
     """
     if what.startswith(_TIMM):
-        return TimmFeatures(what.removeprefix(_TIMM))
+        return PooledTimm(what.removeprefix(_TIMM), pretrained)
     return FileFeatures(what)
 
 

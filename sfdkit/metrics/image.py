@@ -1,9 +1,10 @@
 """Image distances per frame: L1, PSNR, SSIM and MS-SSIM on [0, 1], over the whole picture or inside a mask.
 
-Legend: ``F`` frames, ``C H W`` image.
+Legend: ``F`` frames, ``C H W`` image. ``prediction`` and ``target`` are F C H W in [0, 1]; ``mask``, F 1 H W, weighs
+pixels, None for the whole picture. Each function returns F values; a frame whose mask is empty gives NaN.
 
 Figures of different papers do not compare: they differ in crop, resolution and definition. Here a value belongs to one
-frame; means are taken over the frames of a video and then over videos, see :mod:`sfdkit.evaluate.rows`.
+frame; means are taken over the frames of a video and then over videos, see :mod:`sfdkit.evaluate.summarise`.
 """
 
 from __future__ import annotations
@@ -23,33 +24,16 @@ PSNR_LIMIT = 100.0
 
 @in_float32
 def frame_l1(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return the mean absolute error of each frame.
-
-    Args:
-        prediction: F C H W in [0, 1].
-        target: F C H W in [0, 1].
-        mask: F 1 H W weights; None for the whole picture. A frame whose mask is empty gives NaN.
-
-    Returns:
-        F values; 0 is best.
-    """
+    """Return the mean absolute error of each frame; 0 is best."""
     return _mean((prediction - target).abs(), mask)
 
 
 @in_float32
 def frame_psnr(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return the peak signal-to-noise ratio of each frame, from the error of that frame alone.
+    """Return the peak signal-to-noise ratio of each frame in decibels, from the error of that frame alone.
 
     The error of the frame, or of its masked part, is averaged before the logarithm, as in torchmetrics'
     ``PeakSignalNoiseRatio`` with ``dim=(1, 2, 3)``; equal pictures give :data:`PSNR_LIMIT`.
-
-    Args:
-        prediction: F C H W in [0, 1].
-        target: F C H W in [0, 1].
-        mask: F 1 H W weights; None for the whole picture. A frame whose mask is empty gives NaN.
-
-    Returns:
-        F values in decibel; higher is better.
     """
     error = _mean((prediction - target).square(), mask)
     return -10.0 * error.clamp(min=10.0 ** (-PSNR_LIMIT / 10.0)).log10()
@@ -57,21 +41,13 @@ def frame_psnr(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -
 
 @in_float32
 def frame_ssim(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return the structural similarity of each frame.
+    """Return the structural similarity of each frame, at least 6 pixels high and wide; 1 is best.
 
     The definition is that of torchmetrics 1.9: a Gaussian window of sigma 1.5, and the mean over the *whole* frame,
     whose border is filled by reflection. Implementations that average over the valid region only (scikit-image with its
     ``gaussian_weights``, older torchmetrics) give other figures, by up to about 0.01. With a mask the map of local
     similarities is averaged inside it; windows at its edge see a little of what lies outside.
     Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861.
-
-    Args:
-        prediction: F C H W in [0, 1], at least 6 pixels high and wide.
-        target: F C H W in [0, 1].
-        mask: F 1 H W weights; None for the whole picture. A frame whose mask is empty gives NaN.
-
-    Returns:
-        F values; 1 is best.
     """
     _, local = structural_similarity_index_measure(
         prediction, target, data_range=1.0, reduction="none", return_full_image=True
@@ -85,17 +61,10 @@ LEAST_MS_SSIM = 161
 
 @in_float32
 def frame_ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the structural similarity of each frame over five scales.
+    """Return the structural similarity of each frame over five scales; 1 is best.
 
     Weights and window as published (Wang et al. 2003, https://doi.org/10.1109/ACSSC.2003.1292216), computed by
     torchmetrics; negative contrasts are clamped at 0.
-
-    Args:
-        prediction: F C H W in [0, 1].
-        target: F C H W in [0, 1].
-
-    Returns:
-        F values; 1 is best.
 
     Raises:
         ConfigError: The frames are too small.

@@ -51,15 +51,7 @@ class FrameLpips(nn.Module):
     @torch.no_grad()
     @in_float32
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the distance of each frame.
-
-        Args:
-            prediction: F 3 H W in [0, 1], at least 32 pixels high and wide.
-            target: F 3 H W in [0, 1].
-
-        Returns:
-            F values; 0 is best.
-        """
+        """Return the distance of each of F frames, F 3 H W in [0, 1], at least 32 pixels high and wide; 0 is best."""
         x, y = ((2 * image - 1 - self.mean) / self.std for image in (prediction, target))
         total = x.new_zeros(len(x))
         for depth, part in enumerate(self.slices):

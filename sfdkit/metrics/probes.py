@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -62,12 +63,12 @@ def probe(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor) -> Probe:
         factors: Name to F values; 0 and 1 for what is there or not.
         folds: F numbers of the fold of each frame, from :func:`grouped_folds`.
     """
-    varying = {name: exact(values) for name, values in factors.items() if not is_constant(values)}
-    skipped = tuple(name for name in factors if name not in varying)
-    if not varying:
+    known = varying(factors)
+    skipped = tuple(name for name in factors if name not in known)
+    if not known:
         return Probe({}, skipped)
-    r2 = ridge(code, torch.stack(list(varying.values()), 1), folds).r2
-    return Probe(dict(zip(varying, r2.tolist(), strict=True)), skipped)
+    r2 = ridge(code, torch.stack(list(known.values()), 1), folds).r2
+    return Probe(dict(zip(known, r2.tolist(), strict=True)), skipped)
 
 
 def grouped_folds(groups: Sequence[str], count: int = FOLDS, seed: int = 0) -> Tensor:
@@ -110,33 +111,37 @@ def ridge(features: Tensor, targets: Tensor, folds: Tensor) -> Ridge:
     count = int(folds.max()) + 1
     if count < LEAST_IDENTITIES:
         raise ValueError(f"ridge regression needs at least {LEAST_IDENTITIES} folds, got {count}")
-    raw = exact(features)
-    x, y = standardise(raw), standardise(targets)
-    turn: Tensor | None = None
+    x, y = standardise(features), standardise(targets)
+    turn = torch.eye(x.shape[1], dtype=x.dtype)
     if x.shape[1] > x.shape[0]:  # ridge regression does not see rotations: as many directions as frames are enough
         turn = torch.linalg.svd(x, full_matrices=False).Vh.T
         x = x @ turn
-    rows = [folds == fold for fold in range(count)]
-    parts = [_Moments.of(x[r], y[r]) for r in rows]
-    whole = _Moments.sum(parts)
-    inner = x.new_zeros(count, len(STRENGTHS), y.shape[1])
-    for one in range(count):
-        for other in range(one + 1, count):
-            fit = (whole - parts[one] - parts[other]).solve()
-            inner[one] += fit.squared_error(x[rows[other]], y[rows[other]])
-            inner[other] += fit.squared_error(x[rows[one]], y[rows[one]])
-    error = x.new_zeros(len(STRENGTHS), y.shape[1])
-    missed = x.new_zeros(y.shape[1])
-    for fold in range(count):
-        squares = (whole - parts[fold]).solve().squared_error(x[rows[fold]], y[rows[fold]])
-        error += squares
-        missed += squares.gather(0, inner[fold].argmin(0, keepdim=True))[0]
-    weights = whole.solve().weights
-    best = error.argmin(0)
-    chosen = torch.stack([weights[strength, :, q] for q, strength in enumerate(best.tolist())], 1)
-    chosen = chosen if turn is None else turn @ chosen
-    scale = exact(targets).std(0, correction=0) / _spread(raw)[:, None]
-    return Ridge(1.0 - missed / y.square().sum(0), chosen * scale.where(scale.isfinite(), 0.0))
+
+    def errors(*left_out: int) -> list[Tensor]:
+        """Return the squared errors, S Q, in each of some folds of the fits without all of them."""
+        weights, offset = _fit(*(t[torch.stack([folds != fold for fold in left_out]).all(0)] for t in (x, y)))
+        return [(x[folds == f] @ weights + offset - y[folds == f]).square().sum(1) for f in left_out]
+
+    outer = torch.stack([errors(fold)[0] for fold in range(count)])
+    inner = torch.zeros_like(outer)
+    for one, other in combinations(range(count), 2):
+        in_one, in_other = errors(one, other)
+        inner[one] += in_other
+        inner[other] += in_one
+    missed = outer.gather(1, inner.argmin(1, keepdim=True))[:, 0].sum(0)
+    best = outer.sum(0).argmin(0)
+    weights = turn @ _fit(x, y)[0][best, :, torch.arange(y.shape[1])].T
+    scale = exact(targets).std(0, correction=0) / _spread(exact(features))[:, None]
+    return Ridge(1.0 - missed / y.square().sum(0), weights * scale.where(scale.isfinite(), 0.0))
+
+
+def _fit(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weights S P Q and offsets S 1 Q, which are not shrunk, of one ridge fit per strength."""
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    gram, cross = (x - mean_x).T @ (x - mean_x) / len(x), (x - mean_x).T @ (y - mean_y) / len(x)
+    eye = torch.eye(len(gram), dtype=gram.dtype)
+    weights = torch.stack([torch.cholesky_solve(cross, torch.linalg.cholesky(gram + s * eye)) for s in STRENGTHS])
+    return weights, (mean_y - mean_x @ weights)[:, None]
 
 
 def standardise(columns: Tensor) -> Tensor:
@@ -156,49 +161,6 @@ def _spread(values: Tensor) -> Tensor:
     return spread.where(spread > _CONSTANT * values.abs().amax(0).clamp(min=_CONSTANT), float("inf"))
 
 
-class _Fits(NamedTuple):
-    """One ridge fit per strength."""
-
-    weights: Tensor
-    """S P Q."""
-    offset: Tensor
-    """S Q."""
-
-    def squared_error(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the squared error summed over frames, S Q."""
-        return torch.stack([(x @ w + b - y).square().sum(0) for w, b in zip(self.weights, self.offset, strict=True)])
-
-
-class _Moments(NamedTuple):
-    """Sums over frames: all that a least-squares fit needs, and they can be added and taken away."""
-
-    frames: Tensor
-    x: Tensor
-    y: Tensor
-    xx: Tensor
-    xy: Tensor
-
-    @classmethod
-    def of(cls, x: Tensor, y: Tensor) -> _Moments:
-        return cls(x.new_tensor(float(len(x))), x.sum(0), y.sum(0), x.T @ x, x.T @ y)
-
-    @classmethod
-    def sum(cls, parts: Sequence[_Moments]) -> _Moments:
-        return cls(*(torch.stack(column).sum(0) for column in zip(*parts, strict=True)))
-
-    def __sub__(self, other: _Moments) -> _Moments:
-        return _Moments(*(a - b for a, b in zip(self, other, strict=True)))
-
-    def solve(self) -> _Fits:
-        """Return the fits of all strengths, with an offset that is not shrunk."""
-        mean_x, mean_y = self.x / self.frames, self.y / self.frames
-        spread = self.xx - torch.outer(self.x, mean_x)
-        cross = self.xy - torch.outer(self.x, mean_y)
-        eye = torch.eye(len(spread), dtype=spread.dtype)
-        weights = torch.stack(
-            [
-                torch.cholesky_solve(cross, torch.linalg.cholesky(spread + strength * self.frames * eye))
-                for strength in STRENGTHS
-            ]
-        )
-        return _Fits(weights, mean_y - mean_x @ weights)
+def varying(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those of named columns of F values that are not constant."""
+    return {name: values for name, values in columns.items() if not is_constant(values)}

@@ -26,7 +26,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from sfdkit.checkpoint import read_checkpoint
 from sfdkit.config.compose import KEY as COMPOSE
 from sfdkit.config.compose import OPTIONS, expand_arguments
-from sfdkit.config.parser import HelpAll, OneLineParser, key_lines
+from sfdkit.config.help import HelpAll, key_lines
+from sfdkit.config.parser import OneLineParser
 from sfdkit.errors import CheckpointError, ConfigError, SfdkitError
 from sfdkit.losses import DOWNLOADED, OF_NETWORKS
 from sfdkit.model.animator import FaceAnimator

@@ -255,9 +255,9 @@ def test_a_folder_without_permission_is_named(files: Path, tmp_path: Path) -> No
     ("option", "words"),
     [
         ("--batch_size=0", "batch_size: 0 does not conform to restriction v>0"),
-        ("--size=-4", "size: -4 does not conform to restriction v>=1 and v<=4096"),
-        ("--size=100000000", "size: 100000000 does not conform to restriction v>=1 and v<=4096"),
-        ("--fps=0", "fps: 0 does not conform to restriction v>=0.1 and v<=1000.0"),
+        ("--size=-4", "size: '-4' will not do; it takes a number >=1 and <=4096, null."),
+        ("--size=100000000", "size: '100000000' will not do; it takes a number >=1 and <=4096, null."),
+        ("--fps=0", "fps: '0' will not do; it takes a number >=0.1 and <=1000, null."),
         ("--mode=relativ", "mode: 'relativ' will not do; it takes 'absolute', 'relative'. Did you mean relative?"),
     ],
 )

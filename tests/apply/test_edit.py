@@ -196,8 +196,8 @@ def test_what_cannot_work_is_refused(files: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--steps=1", "steps: 1 does not conform to restriction v>=2"),
-        ("--size=0", "size: 0 does not conform to restriction v>=1 and v<=4096"),
+        ("--steps=1", "steps: '1' will not do; it takes a number >=2, null."),
+        ("--size=0", "size: '0' will not do; it takes a number >=1 and <=4096, null."),
         ("--fps=0", "fps: 0 does not conform to restriction v>=0.1 and v<=1000.0"),
     ],
 )

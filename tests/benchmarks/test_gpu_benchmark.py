@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_parts
 from benchmarks.gpu_parts import PARTS, Plan, published_peak, train
 
 
@@ -113,3 +116,38 @@ def test_rows_of_one_kind_share_a_table() -> None:
         ["c"],
         ["5"],
     ]
+
+
+def test_a_gpu_works_on_kernels_and_not_on_what_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the events of a step those on the GPU count, without the ranges that somebody named."""
+    launch = SimpleNamespace(device_type=DeviceType.CPU, self_device_time_total=700.0, is_user_annotation=False)
+    kernel = SimpleNamespace(device_type=DeviceType.CUDA, self_device_time_total=1500.0, is_user_annotation=False)
+    named = SimpleNamespace(device_type=DeviceType.CUDA, self_device_time_total=9000.0, is_user_annotation=True)
+    events = [launch, kernel, named, kernel]
+    called: list[str] = []
+    monkeypatch.setattr(gpu_parts, "profile", lambda activities: nullcontext(SimpleNamespace(events=lambda: events)))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: called.append("waited"))
+    found = gpu_parts.device_work(lambda: called.append("step"), torch.device("cuda"))
+    assert found == {"busy_ms": 3.0, "launches": 2} and called == ["step", "waited"]
+    assert gpu_parts.device_work(lambda: called.append("step"), torch.device("cpu")) == {} and len(called) == 2
+
+
+def test_compiling_begins_at_256_after_the_eager_cases_and_only_while_time_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfdkit.device.prepare", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
+    now = [0.0]
+    monkeypatch.setattr(gpu_parts.time, "monotonic", lambda: now[0])
+
+    def case(plan: Plan, row: dict[str, Any], operations: dict[int, float]) -> dict[str, Any]:
+        now[0] += 40.0 if row["generator"] == "compiled" else 10.0
+        operations[row["resolution"]] = 1.0
+        return {"tflops": 1.0}
+
+    monkeypatch.setattr(gpu_parts, "_train_case", case)
+    rows = list(train(Plan(torch.device("cuda"), 190.0, tmp_path, 0.0)))
+    assert [row["generator"] for row in rows[:9]] == [*["eager"] * 8, "compiled"]
+    assert (rows[8]["resolution"], rows[8]["precision"]) == (256, "bf16")
+    assert [row.get("failed") for row in rows] == [*[None] * 9, None, *["no time left"] * 6]
+    assert now[0] <= 190.0

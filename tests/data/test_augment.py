@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-import sfdkit.data.augment
-from sfdkit.data.augment import Change, DriverViewAugmentation, draw_affine, draw_bend, draw_colour
-from sfdkit.errors import ConfigError
+from sfdkit.config.parser import OneLineParser
+from sfdkit.data.augment import DriverViewAugmentation, driver_view
+from sfdkit.data.augment.draws import Change, draw_affine, draw_bend, draw_colour
+from sfdkit.data.module import FramesDataModule
 from sfdkit.types import FrameBatch
 
 OFF = dict(flip=0.0, joint_colour=0.0, colour=0.0, grayscale=0.0, scale=0.0, shift=0.0, tps=0.0)
@@ -172,9 +173,15 @@ def test_padding_decides_what_shows_past_the_border(padding: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("flip", 1.5), ("colour", -0.1), ("scale", 0.9), ("tps", -1.0)])
-def test_a_strength_out_of_range_is_named(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"{name} = {value}"):
-        DriverViewAugmentation(**{name: value})  # type: ignore[arg-type]
+def test_a_strength_out_of_range_is_named(name: str, value: float, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = OneLineParser()
+    parser.add_class_arguments(FramesDataModule, "data")
+    given = ["--data.root=r", "--data.resolution=64", "--data.augmentation=DriverViewAugmentation"]
+    parser.parse_args([*given, f"--data.augmentation.{name}=0.25"])
+    with pytest.raises(SystemExit):
+        parser.parse_args([*given, f"--data.augmentation.{name}={value}"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"augmentation.init_args.{name}: {value} does not conform to restriction" in line
 
 
 def test_a_seed_gives_the_same_pictures_in_every_version() -> None:
@@ -205,14 +212,14 @@ class Calls(TorchFunctionMode):
 
 def test_one_small_tensor_goes_to_the_device_and_nothing_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
-    send = sfdkit.data.augment._send
+    send = driver_view.send
 
     def watched(changes: Sequence[Change], device: torch.device) -> list[Change]:
         calls.names.clear()  # what was called to draw was called on the CPU
         sent.append(sum(part.numel() for change in changes for part in change))
         return send(changes, device)
 
-    monkeypatch.setattr(sfdkit.data.augment, "_send", watched)
+    monkeypatch.setattr(driver_view, "send", watched)
     augment, batch = DriverViewAugmentation(joint_scale=0.1, joint_tps=0.02, tps=0.02), make_batch(side=48)
     with Calls() as calls:
         augment(batch, 1)

@@ -9,12 +9,13 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from kornia.augmentation import ColorJiggle, RandomAffine
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from datamodules.clips import ClipsDataModule
 from datamodules.puppets import PuppetsDataModule
-from sfdkit.data.augment import DriverViewAugmentation
+from sfdkit.data.augment import DriverViewAugmentation, KorniaAugmentation
 from sfdkit.data.module import FramesDataModule
 from sfdkit.errors import ConfigError, ShardError
 from sfdkit.types import FrameBatch
@@ -164,8 +165,10 @@ class _Trainer:
         self.global_rank, self.current_epoch, self.fit_loop = rank, epoch, _Loop(step)
 
 
-def test_augmentation_differs_by_seed_rank_and_step(root: Path) -> None:
-    module = make_module(root)
+@pytest.mark.parametrize("kind", ["fast", "kornia"])
+def test_augmentation_differs_by_seed_rank_and_step(kind: str, root: Path) -> None:
+    kornia = KorniaAugmentation([ColorJiggle(0.2, p=1.0)], [RandomAffine(9.0, p=1.0)])
+    module = make_module(root, augmentation=kornia if kind == "kornia" else DriverViewAugmentation())
     batch = next(iter(module.train_dataloader()))
     views = []
     for seed, trainer in [

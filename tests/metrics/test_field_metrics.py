@@ -21,7 +21,7 @@ from sfdkit.metrics.faces import (
     mouth_openness,
     rotation_distance,
 )
-from sfdkit.metrics.features import TimmFeatures, fid, kid, load_features
+from sfdkit.metrics.features import fid, kid, load_features
 from sfdkit.metrics.image import frame_l1, frame_ms_ssim, frame_psnr, frame_ssim
 
 
@@ -155,7 +155,7 @@ def test_fvd_is_fid_of_whole_videos() -> None:
 
 
 def test_feature_networks_come_from_files_or_timm(tmp_path: Path) -> None:
-    features = TimmFeatures("test_resnet", pretrained=False)
+    features = load_features("timm:test_resnet", pretrained=False)
     assert features(torch.rand(2, 3, 40, 40)).shape[0] == 2
     torch.jit.script(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())).save(str(tmp_path / "net.pt"))
     found = load_features(str(tmp_path / "net.pt"))

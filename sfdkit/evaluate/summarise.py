@@ -1,0 +1,189 @@
+"""Step 3 of an evaluation: figures of a model from the values of its pairs.
+
+``docs/evaluate.md`` explains the keys of metrics.json, and the values of a pair, which are columns of pairs.csv.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from sfdkit.checkpoint import LoadedAnimator
+from sfdkit.data.shards.format import ShardIndex
+from sfdkit.errors import CheckpointError
+from sfdkit.evaluate.networks import READABLE, Networks
+from sfdkit.evaluate.probes import Codes, Findings, Truth, encode_samples, known_factors, orthonormality, run_probes
+from sfdkit.evaluate.run import Follow, Row, Run
+from sfdkit.evaluate.samples import Sample
+from sfdkit.evaluate.vector_effects import Effects, measure_effects
+from sfdkit.files import Value
+from sfdkit.model.summary import gmac_per_driven_frame, parameters
+
+COMPARED = {
+    "self/psnr": True,
+    "self/face_psnr": True,
+    "cross/psnr": True,
+    "cross/face_psnr": True,
+    "cross/l1": False,
+    "cross/landmark_error": False,
+    "cross/pose_error": False,
+    "cross/expression_error": False,
+    "cross/csim_source": True,
+    "cross/leakage": False,
+}
+"""What is given by group, and whether higher is better."""
+
+
+class Summary(NamedTuple):
+    """All figures of an evaluation, and what the files beside metrics.json are made of."""
+
+    metrics: dict[str, Value]
+    codes: Codes
+    truth: Truth | None
+    """The known factors; None where nothing is probed."""
+    findings: Findings | None
+    effects: Effects | None
+
+
+def summarise(
+    loaded: LoadedAnimator,
+    index: ShardIndex,
+    run: Run,
+    samples: Sequence[Sample],
+    networks: Networks,
+    groups: Sequence[str],
+    probe: bool,
+    batch_size: int,
+) -> Summary:
+    """Return all figures but those of :func:`pair_figures`.
+
+    The frames of ``samples`` are encoded, ``batch_size`` per step, and probed for their known factors if ``probe``
+    says so; motion vectors are tried on the faces of ``samples``.
+    """
+    animator = loaded.animator
+    codes = encode_samples(animator, samples, batch_size)
+    truth = known_factors(samples) if probe else None
+    findings = run_probes(codes, truth) if truth else None
+    effects = None
+    if networks.measurer is not None:
+        effects = measure_effects(animator, samples, codes, truth, networks.measurer, batch_size)
+    metrics: dict[str, Value] = {**networks.about, **_facts(loaded, index), **follow_figures(run)}
+    metrics |= group_figures(groups, run.own.rows, run.cross.rows)
+    metrics["basis/orthonormality"] = orthonormality(animator)
+    for found in (findings and findings.metrics, effects and effects.metrics()):
+        metrics |= found or {}
+    return Summary(metrics, codes, truth, findings, effects)
+
+
+def pair_figures(run: Run) -> dict[str, float]:
+    """Return the means over pairs and the distances of sets; without truth ``copy/`` repeats ``self/copy_``."""
+    figures = means(run.own.rows, "self") | means(run.cross.rows, "cross")
+    for kind, scores in (("self", run.own), ("cross", run.cross)):
+        figures |= {f"{kind}/{name}": value for name, value in scores.sets.items()}
+    if not any(row.pair.has_truth for row in run.cross.rows) and "self/copy_l1" in figures:
+        figures |= {f"copy/{name}": figures[f"self/copy_{name}"] for name in ("l1", "psnr", "ssim")}
+    return figures
+
+
+def require_finite(figures: Mapping[str, float], checkpoint: str) -> None:
+    """Refuse a model whose pictures are not finite.
+
+    Raises:
+        CheckpointError: A figure is not finite.
+    """
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise CheckpointError(
+                f"{checkpoint}: {name} is {value}, so the model makes pictures without finite values; "
+                "its training has diverged: take an earlier checkpoint, or train with a lower learning rate"
+            )
+
+
+def means(rows: Iterable[Row], kind: str) -> dict[str, float]:
+    """Return the mean of each value over the pairs that have it; ``kind`` is ``self`` or ``cross``."""
+    columns: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for name, value in row.values.items():
+            columns[_key(name, kind)].append(value)
+    return {key: sum(values) / len(values) for key, values in columns.items()}
+
+
+def _key(name: str, kind: str) -> str:
+    if name.startswith("floor_"):
+        return f"measure/{name}"
+    place, _, rest = name.partition("_")
+    if kind == "cross" and place in ("copy", "truth"):
+        return f"{place}/{rest}"
+    return f"{kind}/{name}"
+
+
+def follow_figures(run: Run) -> dict[str, Value]:
+    """Return how well results follow, and how well the network reads each factor where that is known.
+
+    The means leave out factors that the network does not read (:data:`READABLE`).
+    """
+    reads = {name: value for name, f in run.own.follow.items() if (value := f.read_well()) is not None}
+    blind = {name for name, value in reads.items() if value < READABLE}
+    figures: dict[str, Value] = {f"measure/reads_{name}": value for name, value in reads.items()}
+    figures |= _follow(run.own.follow, ("self/", "self/copy_"), blind)
+    return figures | _follow(run.cross.follow, ("cross/", "copy/"), blind)
+
+
+def _follow(read: Mapping[str, Follow], prefixes: tuple[str, str], blind: Container[str]) -> dict[str, Value]:
+    figures: dict[str, Value] = {}
+    scores = {name: follow.scores() for name, follow in read.items()}
+    for at, prefix in enumerate(prefixes):
+        figures |= {f"{prefix}follow_{name}": pair[at] for name, pair in scores.items()}
+        known = [pair[at] for name, pair in scores.items() if name not in blind]
+        there = [value for value in known if value is not None]
+        if there:
+            figures[f"{prefix}follow_mean"] = sum(there) / len(there)
+    return figures
+
+
+def group_figures(groups: Sequence[str], own: Sequence[Row], cross: Sequence[Row]) -> dict[str, float]:
+    """Return means by group of the source, and how far its best and its worst value lie apart.
+
+    ``groups/skin/dark/cross_psnr`` and so on for all of :data:`COMPARED`; ``groups/skin/dark/self_pairs`` and
+    ``cross_pairs``; and ``groups/skin/gap_cross_psnr``, the largest mean less the smallest.
+    """
+    figures: dict[str, float] = {}
+    for group in groups:
+        found: dict[str, list[float]] = defaultdict(list)
+        for value in sorted(
+            {row.pair.source.groups[group] for row in [*own, *cross] if group in row.pair.source.groups}
+        ):
+            place = f"groups/{group}/{value}"
+            for kind, rows in (("self", own), ("cross", cross)):
+                chosen = [row for row in rows if row.pair.source.groups.get(group) == value]
+                figures[f"{place}/{kind}_pairs"] = len(chosen)
+                for key, mean in means(chosen, kind).items():
+                    if key in COMPARED:
+                        name = key.replace("/", "_")
+                        figures[f"{place}/{name}"] = mean
+                        found[name].append(mean)
+        figures |= {f"groups/{group}/gap_{n}": max(v) - min(v) for n, v in found.items() if len(v) > 1}
+    return figures
+
+
+def _facts(loaded: LoadedAnimator, index: ShardIndex) -> dict[str, Value]:
+    """Return facts about the model, its training and the data; None where the checkpoint does not say."""
+    device = next(loaded.animator.parameters()).device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        **{f"train/{key}": loaded.train.get(key) for key in ("steps", "seconds", "images_per_second")},
+        "seed": loaded.train.get("seed"),
+        "identities/train": loaded.train.get("identities"),
+        "identities/test": index["identities"],
+        "model/parameters": parameters(loaded.animator),
+        "model/gmac_per_driven_frame": gmac_per_driven_frame(loaded.animator),
+        "evaluation/dataset": index["dataset"],
+        "evaluation/split": index["split"],
+        "evaluation/resolution": index["resolution"],
+        "evaluation/device": f"{device.type}: {name}",
+    }
