@@ -9,9 +9,9 @@ import torch
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from sfdkit.apply.animate import animate_track, read_motion
 from sfdkit.apply.face import render
 from sfdkit.apply.motion_track import FLOAT_BITS, MotionTrack, compressed_size, motion_fingerprint
+from sfdkit.apply.reenactment import animate_track, read_motion
 from sfdkit.checkpoint import load_animator
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.puppets.clips import make_clip
@@ -48,7 +48,7 @@ def bits_table(animator: FaceAnimator, clips: int, frames: int) -> None:
 
 def _animate(animator: FaceAnimator, source: Tensor, track: MotionTrack) -> Tensor:
     parts = animate_track(animator, source, track.motion, batch_size=16)
-    return torch.cat([part.generated.image for part in parts]).clamp(0, 1)
+    return torch.cat([part.image for part in parts]).clamp(0, 1)
 
 
 def swap_table(animator: FaceAnimator, people: int) -> None:

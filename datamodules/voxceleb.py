@@ -23,8 +23,8 @@ from sfdkit.data.pack.layout import (
 from sfdkit.data.pack.sources import Skip
 from sfdkit.errors import DataError
 from sfdkit.media.box import Box, Square, Track
+from sfdkit.media.container import VIDEO_SUFFIXES
 from sfdkit.media.picture import PICTURE_SUFFIXES
-from sfdkit.media.video import VIDEO_SUFFIXES
 
 LAYOUTS = (
     "{train,test}/<person>#<video>#<start>#<end>.mp4, or a folder of pictures of that name: cropped by the scripts of "

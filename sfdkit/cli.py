@@ -116,33 +116,42 @@ def _dispatch(arguments: list[str]) -> None:
         return
     from jsonargparse import auto_cli
 
+    from sfdkit.config.command import Command
     from sfdkit.config.compose import config_files, read_config
     from sfdkit.config.parser import OneLineParser
 
     for file in config_files(arguments):
         read_config(Path(file))
     positional = command == "study"  # its one argument without a default is the folder
-    auto_cli({command: _component(command)}, args=arguments, as_positional=positional, parser_class=OneLineParser)
+    made = auto_cli(
+        {command: _component(command)},
+        args=arguments,
+        as_positional=positional,
+        parser_class=OneLineParser,
+        return_instance=True,
+    )
+    if isinstance(made, Command):
+        made.run()
 
 
 def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
     """Return the functions behind a command; imported only now, since each pulls in its own libraries."""
     if command == "animate":
-        from sfdkit.apply.animate import animate
+        from sfdkit.apply.animate import Animate
 
-        return animate
+        return Animate
     if command == "edit":
-        from sfdkit.apply.edit import edit
+        from sfdkit.apply.edit import Edit
 
-        return edit
+        return Edit
     if command == "interpolate":
-        from sfdkit.apply.edit import interpolate
+        from sfdkit.apply.edit import Interpolate
 
-        return interpolate
+        return Interpolate
     if command == "motion":
-        from sfdkit.apply.extract import extract
+        from sfdkit.apply.extract import Extract
 
-        return {"extract": extract}
+        return {"extract": Extract}
     if command == "evaluate":
         from sfdkit.evaluate.command import evaluate
 

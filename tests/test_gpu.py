@@ -19,7 +19,7 @@ from kornia.augmentation import ColorJiggle, RandomAffine, RandomGaussianBlur, R
 from torch import Tensor
 from torchvision.models import vgg19
 
-from sfdkit.apply.animate import animate
+from sfdkit.apply.animate import Animate
 from sfdkit.checkpoint import load_animator
 from sfdkit.data.augment import Augmentation, DriverViewAugmentation, KorniaAugmentation
 from sfdkit.device import prepare
@@ -252,14 +252,14 @@ def test_evaluation_gives_the_figures_of_the_cpu(device: torch.device, files: Pa
 def test_animation_gives_the_frames_of_the_cpu(device: torch.device, files: Path, tmp_path: Path) -> None:
     written = {}
     for name in ("cpu", str(device)):
-        made = animate(
-            str(files / "model.ckpt"),
-            str(files / "source.png"),
-            str(tmp_path / f"{name.replace(':', '')}.mp4"),
-            str(files / "driving.mp4"),
+        made = Animate(
+            checkpoint=str(files / "model.ckpt"),
+            source=str(files / "source.png"),
+            output=str(tmp_path / f"{name.replace(':', '')}.mp4"),
+            driving=str(files / "driving.mp4"),
             crop="none",
             device=name,
-        )
+        ).run()
         written[name] = (made.frames, made.width, made.height)
     assert written["cpu"] == written[str(device)] and written["cpu"][0] == 6
 

@@ -15,7 +15,7 @@ from torchvision.io import encode_jpeg
 
 from sfdkit.data.shards.format import SCHEMA, ClipMeta, ShardIndex, pack_frames
 from sfdkit.data.shards.index import describe_shard, save_index
-from sfdkit.media.video import VideoWriter
+from sfdkit.media.video_writer import VideoWriter
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.puppets.clips import make_clip
 from tests.tiny import tiny_animator

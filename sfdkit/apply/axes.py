@@ -2,14 +2,6 @@
 
 Legend: ``N`` identity coefficients, ``M`` motion coefficients, ``C`` coefficients of either block.
 
-The file ``axes.json`` (schema ``sfdkit.apply.axes/1``) is what an evaluation measured for one model::
-
-    {"schema": "sfdkit.apply.axes/1", "basis": "<fingerprint>",
-     "motion": {"mean": [M], "std": [M],
-                "vectors": [{"index": 0, "factor": "yaw", "explains": 0.93, "share": 0.88}, ...],
-                "directions": {"yaw": {"vector": [M], "unit": "degrees"}, ...}},
-     "identity": {the same with N}}
-
 Example:
     >>> axes = Axes.load("runs/mine/axes.json")                         # doctest: +SKIP
     >>> step = axes.step("yaw", 10.0)                                   # doctest: +SKIP
@@ -19,34 +11,26 @@ Example:
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from sfdkit.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from sfdkit.apply.axes_file import BLOCKS, FILE_NAME, Block, BlockAxes, Direction, VectorFactor, read_axes, write_axes
+from sfdkit.errors import CheckpointError, ConfigError, did_you_mean
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.types import Descriptors
 
-SCHEMA = "sfdkit.apply.axes/1"
-FILE_NAME = "axes.json"
-
-Block: TypeAlias = Literal["motion", "identity"]
-BLOCKS: tuple[Block, Block] = ("motion", "identity")
+__all__ = ["FILE_NAME", "Axes", "BlockAxes", "Direction", "VectorFactor", "basis_fingerprint", "raw_step"]
 
 _STILL = 1e-6
 """A coefficient whose standard deviation is below this share of the block's largest one says nothing about a factor."""
 
 
 def basis_fingerprint(descriptors: DescriptorLayer) -> str:
-    """Return 16 hexadecimal digits that tell the basis of one model from another's.
+    """Return 16 hexadecimal digits that identify the basis of a model.
 
     Hashed are the raw matrix ``W``, as float32, and the switches that turn it into the basis. The basis itself is not:
     its QR differs in the last bits between devices, and even rounded such bits change a hash now and then.
@@ -56,44 +40,6 @@ def basis_fingerprint(descriptors: DescriptorLayer) -> str:
     digest = hashlib.sha256(f"sfdkit basis {about}".encode())
     digest.update(weight.numpy().astype("<f4").tobytes())
     return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class VectorFactor:
-    """What one basis vector moves."""
-
-    index: int
-    """Number of the coefficient in its block."""
-    factor: str | None
-    """The factor that this vector moves most; None where it moves none."""
-    explains: float
-    """R2 of that factor from this coefficient alone."""
-    share: float
-    """Part of the coefficient's variance that this factor explains."""
-
-
-@dataclass(frozen=True, eq=False)
-class Direction:
-    """The change of a block's coefficients with one factor."""
-
-    vector: Tensor
-    """C: per one unit of the factor (regression of the coefficients on all factors)."""
-    unit: str
-    """What one unit is, such as ``degrees``."""
-
-
-@dataclass(frozen=True, eq=False)
-class BlockAxes:
-    """What is known about the motion or the identity coefficients."""
-
-    mean: Tensor
-    """C: over the faces measured."""
-    std: Tensor
-    """C: over the faces measured."""
-    vectors: tuple[VectorFactor, ...] = ()
-    """At most one per coefficient."""
-    directions: Mapping[str, Direction] = field(default_factory=dict)
-    """Factor name to direction."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,18 +60,7 @@ class Axes:
         Raises:
             ValueError: What is to be written could not be read back: sizes that disagree, numbers that are not finite.
         """
-        path = Path(path)
-        content: dict[str, Any] = {"schema": SCHEMA, "basis": self.basis}
-        content |= {name: _block_to_json(getattr(self, name)) for name in BLOCKS}
-        try:
-            _read_axes(content, path)
-        except DataError as error:
-            raise ValueError(str(error)) from error
-        text = json.dumps(content, indent=1, allow_nan=False)
-        text = re.sub(r"\[([^\[\]{}]*)\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
-        part = path.with_name(path.name + ".part")
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
+        write_axes(Path(path), self.basis, {"motion": self.motion, "identity": self.identity})
 
     @classmethod
     def load(cls, path: str | Path, descriptors: DescriptorLayer | None = None) -> Self:
@@ -133,29 +68,20 @@ class Axes:
 
         Args:
             path: An ``axes.json``.
-            descriptors: The model's layer, to make sure that the file speaks of this model; None leaves that open.
+            descriptors: The model's layer, to check that the file belongs to it; None skips the check.
 
         Raises:
             DataError: No such file, no json, or not of this schema.
             CheckpointError: The file was measured on another model than ``descriptors``.
         """
-        path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(
-                f"axes {path} cannot be read: {error.strerror}; sfdkit evaluate writes {FILE_NAME}"
-            ) from error
-        except ValueError as error:
-            raise DataError(f"axes {path} is no json ({error}); write it again with sfdkit evaluate") from error
-        basis, motion, identity = _read_axes(content, path)
-        axes = cls(basis, motion, identity)
+        basis, blocks = read_axes(Path(path))
+        axes = cls(basis, **blocks)
         if descriptors is not None:
             axes.require(descriptors, path)
         return axes
 
     def require(self, descriptors: DescriptorLayer, path: str | Path = FILE_NAME) -> None:
-        """Make sure that these axes were measured on the model of ``descriptors``.
+        """Check that these axes were measured on the model of ``descriptors``.
 
         Raises:
             CheckpointError: They were not.
@@ -192,7 +118,8 @@ class Axes:
             vector = about.directions[key].vector
             if sigma:
                 vector = vector / _sigmas(vector, about.std, axis)
-        return _in_block(block, vector * amount, len(self.identity.mean), len(self.motion.mean))
+        still = Descriptors(torch.zeros_like(self.identity.mean), torch.zeros_like(self.motion.mean))
+        return still._replace(**{block: vector * amount})
 
     def unit(self, axis: str, sigma: bool = False) -> str:
         """Return what one unit of ``amount`` in :meth:`step` is: the factor's unit, or ``sigma``.
@@ -213,7 +140,10 @@ class Axes:
         if separator and block in BLOCKS:
             about: BlockAxes = getattr(self, block)
             if key.isascii() and key.isdecimal():
-                return block, vector_index(axis, len(about.mean))
+                if int(key) >= (size := len(about.mean)):
+                    there = f"there are {size} {block} vectors, {block}:0 to {size - 1}"
+                    raise ConfigError(f"axis: {axis} does not exist: {there}")
+                return block, int(key)  # type: ignore[return-value]
             if key in about.directions:
                 return block, key  # type: ignore[return-value]
         else:
@@ -252,27 +182,8 @@ def raw_step(descriptors: DescriptorLayer, axis: str, amount: float) -> Descript
             f"or one basis vector: motion:0 to motion:{sizes['motion'] - 1}, identity:0 to "
             f"identity:{sizes['identity'] - 1}"
         )
-    vector = torch.zeros(sizes[block])
-    vector[vector_index(axis, sizes[block])] = amount
-    return _in_block(block, vector, descriptors.identity_size, descriptors.motion_size)
-
-
-def vector_index(axis: str, size: int) -> int:
-    """Return the number in ``motion:3``.
-
-    Raises:
-        ConfigError: The block has fewer vectors.
-    """
-    block, _, key = axis.partition(":")
-    if int(key) >= size:
-        raise ConfigError(f"axis: {axis} does not exist: there are {size} {block} vectors, {block}:0 to {size - 1}")
-    return int(key)
-
-
-def _in_block(block: str, vector: Tensor, identity_size: int, motion_size: int) -> Descriptors:
-    if block == "motion":
-        return Descriptors(torch.zeros(identity_size), vector)
-    return Descriptors(vector, torch.zeros(motion_size))
+    blocks = {name: BlockAxes(torch.zeros(size), torch.ones(size)) for name, size in sizes.items()}
+    return Axes("", **blocks).step(axis, amount)
 
 
 def _sigmas(vector: Tensor, std: Tensor, axis: str) -> Tensor:
@@ -282,106 +193,3 @@ def _sigmas(vector: Tensor, std: Tensor, axis: str) -> Tensor:
     if not length > 0:
         raise ConfigError(f"axis: {axis!r} moves no coefficient that varies, so it has no standard deviation")
     return length
-
-
-def _numbers(values: Tensor) -> list[float]:
-    return [
-        float(str(value)) for value in values.detach().float().cpu().numpy()
-    ]  # the shortest that gives float32 back
-
-
-def _block_to_json(block: BlockAxes) -> dict[str, Any]:
-    return {
-        "mean": _numbers(block.mean),
-        "std": _numbers(block.std),
-        "vectors": [
-            {"index": v.index, "factor": v.factor, "explains": float(v.explains), "share": float(v.share)}
-            for v in block.vectors
-        ],
-        "directions": {
-            name: {"vector": _numbers(direction.vector), "unit": direction.unit}
-            for name, direction in block.directions.items()
-        },
-    }
-
-
-def _read_axes(content: Any, path: Path) -> tuple[str, BlockAxes, BlockAxes]:
-    reader = _Reader(path)
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise DataError(
-            f"axes {path}: schema is {found!r}, this sfdkit reads {SCHEMA!r}; write it again with sfdkit evaluate"
-        )
-    reader.keys(content, "the file", {"schema", "basis", *BLOCKS})
-    motion, identity = (reader.block(content[name], name) for name in BLOCKS)
-    return reader.text(content["basis"], "basis"), motion, identity
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Checks every part of an ``axes.json`` and names the place of what is wrong."""
-
-    path: Path
-
-    def fail(self, where: str, problem: str) -> DataError:
-        return DataError(f"axes {self.path}: {where} {problem}; write it again with sfdkit evaluate")
-
-    def keys(self, value: Any, where: str, wanted: set[str]) -> None:
-        if not isinstance(value, dict):
-            raise self.fail(where, f"must be a mapping, it is {type(value).__name__}")
-        if odd := sorted(set(value) ^ wanted):
-            raise self.fail(where, f"lacks keys or has unknown ones: {', '.join(odd)}")
-
-    def text(self, value: Any, where: str) -> str:
-        if not isinstance(value, str) or not value:
-            raise self.fail(where, f"must be a text, it is {value!r}")
-        return value
-
-    def number(self, value: Any, where: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.fail(where, f"must be a finite number, it is {value!r}")
-        return float(value)
-
-    def numbers(self, value: Any, where: str, size: int | None = None) -> Tensor:
-        if not isinstance(value, list) or not value:
-            raise self.fail(where, "must be a list of numbers")
-        if size is not None and len(value) != size:
-            raise self.fail(where, f"has {len(value)} numbers, the block has {size} coefficients")
-        return torch.tensor([self.number(entry, where) for entry in value], dtype=torch.float32)
-
-    def block(self, value: Any, name: str) -> BlockAxes:
-        self.keys(value, name, {"mean", "std", "vectors", "directions"})
-        mean = self.numbers(value["mean"], f"{name}.mean")
-        std = self.numbers(value["std"], f"{name}.std", len(mean))
-        if (std < 0).any():
-            raise self.fail(f"{name}.std", "holds a negative number")
-        if not isinstance(value["vectors"], list):
-            raise self.fail(f"{name}.vectors", "must be a list")
-        vectors = [self.vector(entry, f"{name}.vectors[{k}]", len(mean)) for k, entry in enumerate(value["vectors"])]
-        if len({vector.index for vector in vectors}) != len(vectors):
-            raise self.fail(f"{name}.vectors", "names a coefficient twice")
-        if not isinstance(value["directions"], dict):
-            raise self.fail(f"{name}.directions", "must be a mapping")
-        directions = {
-            self.factor(key, name): self.direction(entry, f"{name}.directions.{key}", len(mean))
-            for key, entry in value["directions"].items()
-        }
-        return BlockAxes(mean, std, tuple(vectors), directions)
-
-    def vector(self, value: Any, where: str, size: int) -> VectorFactor:
-        self.keys(value, where, {"index", "factor", "explains", "share"})
-        index, factor = value["index"], value["factor"]
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < size:
-            raise self.fail(f"{where}.index", f"must be a whole number from 0 to {size - 1}, it is {index!r}")
-        name = None if factor is None else self.text(factor, f"{where}.factor")
-        explains, share = (self.number(value[key], f"{where}.{key}") for key in ("explains", "share"))
-        return VectorFactor(index, name, explains, share)
-
-    def factor(self, name: str, block: str) -> str:
-        if not name or ":" in name or name.isdecimal():
-            raise self.fail(f"{block}.directions", f"has the name {name!r}, which no axis can have")
-        return name
-
-    def direction(self, value: Any, where: str, size: int) -> Direction:
-        self.keys(value, where, {"vector", "unit"})
-        return Direction(self.numbers(value["vector"], f"{where}.vector", size), self.text(value["unit"], where))

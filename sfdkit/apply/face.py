@@ -1,4 +1,4 @@
-"""Arithmetic on semantic facial descriptors: mix two faces, go from one to the other, edit one, keep one in a file.
+"""Arithmetic on semantic facial descriptors: recombine, interpolate, edit, render, save and load faces.
 
 Legend: ``B`` faces, ``N`` identity coefficients, ``M`` motion coefficients. A face of one row goes with any number.
 
@@ -76,11 +76,9 @@ def edit(face: Descriptors, step: Descriptors) -> Descriptors:
 def render(animator: FaceAnimator, state: SourceState, face: Descriptors) -> Generated:
     """Render the person of a source picture with other coefficients, of motion and of identity.
 
-    Identity coefficients show little: the picture is made of the source's warped features, which hold who it is, and
-    in training the coefficients never say anything else. After short trainings of the quickstart (137 and, before the
-    generator read its places from the latent code, 285 steps; seed 1), another puppet's identity coefficients changed
-    pictures of 32 held-out puppets by 0.003 where the true change was 0.176 (mean absolute, on [0, 1]), at most 0.3 %
-    of the way; motion coefficients went 47 and 56 % of theirs. ``python -m benchmarks.descriptors`` measures it.
+    Identity coefficients show little, since the picture is made of the source's warped features: another puppet's
+    changed pictures of held-out puppets by at most 0.3 % of the true change after short trainings, motion coefficients
+    by about half of theirs (``python -m benchmarks.descriptors`` measures it).
 
     Args:
         animator: In eval mode.

@@ -1,6 +1,6 @@
-"""Where motion comes from: a video, a folder of frames or one picture, cropped and at a steady frame rate.
+"""Reading frames of a video, a folder of pictures or one picture: cropped, and at a constant frame rate.
 
-Legend: ``R`` resolution of the animator; a frame leaves this file as 3 R R uint8.
+Legend: ``R`` resolution of the animator.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from sfdkit.errors import DamageError, DataError, SfdkitWarning
+from sfdkit.media.container import VIDEO_SUFFIXES, is_video
 from sfdkit.media.crop import CropRule, Place, Refusal, crop_resize
+from sfdkit.media.frame_rate import require_fps
 from sfdkit.media.picture import PICTURE_SUFFIXES, list_pictures, picture_kind, read_picture
-from sfdkit.media.video import VIDEO_SUFFIXES, is_video, probe, read_frames, require_fps
+from sfdkit.media.video_reader import probe, read_frames
 
 Kind: TypeAlias = Literal["video", "folder", "picture"]
 
@@ -29,8 +31,8 @@ _DETECTED = 16
 
 
 @dataclass(frozen=True)
-class Driver:
-    """A driving clip. Iterating over it decodes it anew, one frame in memory at a time."""
+class FrameSource:
+    """Reads the frames of a clip. Each iteration decodes it anew, one frame in memory at a time."""
 
     path: Path
     kind: Kind
@@ -51,15 +53,15 @@ class Driver:
             DataError: The clip cannot be read at all, or its pictures differ in size.
         """
         whole = _until_damage(_timed_frames(self.path, self.kind, self.fps))
-        for frame in steady(whole, self.fps):
+        for frame in resample_frames(whole, self.fps):
             yield _cut(frame, self.place, self.resolution)
 
 
-def open_driver(path: str | Path, resolution: int, rule: CropRule, fps: float | None = None) -> Driver:
-    """Look at a driving clip: which kind it is, how long, and where the face is.
+def open_frame_source(path: str | Path, resolution: int, rule: CropRule, fps: float | None = None) -> FrameSource:
+    """Open a clip: find its kind, its length, and where the face is.
 
-    Where the face is looked for a video is decoded twice: once to find it in up to 16 frames spread over its whole
-    length, which give one square for the clip, and once by iterating over the driver.
+    With a crop that detects the face, a video is decoded twice: first to find one square for the whole clip from up to
+    16 frames spread over it, then by iterating.
 
     Args:
         path: A video, a folder of pictures in the order of their names, or one picture.
@@ -70,7 +72,7 @@ def open_driver(path: str | Path, resolution: int, rule: CropRule, fps: float | 
 
     Raises:
         ConfigError: ``fps`` is out of its range.
-        DataError: The clip is missing, damaged from its first frame on or of no known kind, or no face was found.
+        DataError: The clip is missing, damaged from its first frame on or of an unknown kind, or no face was found.
     """
     path = Path(path)
     if fps is not None:
@@ -84,8 +86,8 @@ def open_driver(path: str | Path, resolution: int, rule: CropRule, fps: float | 
         rate, audio = fps or FOLDER_FPS, None
         frames = len(list_pictures(path)) if kind == "folder" else 1
     raw = (frame for frame, _ in _until_damage(_timed_frames(path, kind, rate), quiet=True))
-    place = find_place(sparse(raw, _DETECTED if rule.looks else 1), rule, path)
-    return Driver(path, kind, rate, frames, audio, place, resolution)
+    place = find_place(sample_evenly(raw, _DETECTED if rule.looks else 1), rule, path)
+    return FrameSource(path, kind, rate, frames, audio, place, resolution)
 
 
 def read_source(path: str | Path, resolution: int, rule: CropRule) -> Tensor:
@@ -146,7 +148,7 @@ def find_place(images: list[np.ndarray], rule: CropRule, path: Path) -> Place:
     return place
 
 
-def sparse(frames: Iterable[np.ndarray], count: int) -> list[np.ndarray]:
+def sample_evenly(frames: Iterable[np.ndarray], count: int) -> list[np.ndarray]:
     """Return frames evenly spread over a stream of unknown length, holding at most ``count`` + 1 at a time.
 
     Every ``step``-th frame is kept; whenever there are too many, every second one is dropped and ``step`` doubles.
@@ -167,7 +169,7 @@ def sparse(frames: Iterable[np.ndarray], count: int) -> list[np.ndarray]:
     return kept
 
 
-def steady(frames: Iterable[tuple[np.ndarray, float]], fps: float) -> Iterator[np.ndarray]:
+def resample_frames(frames: Iterable[tuple[np.ndarray, float]], fps: float) -> Iterator[np.ndarray]:
     """Turn frames with times into frames at a fixed rate: at each tick the frame that is nearest in time.
 
     A clip of a constant rate comes out unchanged at its own rate, small errors in its times notwithstanding; elsewhere

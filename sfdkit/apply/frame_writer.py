@@ -1,14 +1,16 @@
-"""Where animated frames go: a video, a folder of PNG frames, or one picture."""
+"""Writing frames to a video, a folder of PNG frames, or one picture."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -16,14 +18,10 @@ from PIL import Image
 from sfdkit.apply.frame_source import kind_of
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.files import make_folder, write_picture
-from sfdkit.media.video import WRITE_SUFFIXES, VideoWriter
+from sfdkit.media.video_writer import WRITE_SUFFIXES, VideoWriter
 
-
-class FrameWriter(Protocol):
-    """Takes frames one after the other."""
-
-    def write(self, frame: np.ndarray) -> None:
-        """Append a frame, H W 3 uint8."""
+FrameWriter: TypeAlias = Callable[[np.ndarray], None]
+"""Appends a frame, H W 3 uint8."""
 
 
 def check_output(output: str | Path, driving: str | Path | None) -> Path:
@@ -60,74 +58,31 @@ def check_output(output: str | Path, driving: str | Path | None) -> Path:
     return path
 
 
-def open_output(path: Path, fps: float, audio: Path | None) -> AbstractContextManager[FrameWriter]:
-    """Open what :func:`check_output` let pass.
+@contextmanager
+def open_frame_writer(path: Path, fps: float, audio: Path | None) -> Iterator[FrameWriter]:
+    """Open an output that :func:`check_output` accepted; it appears when complete, and not after an error.
 
     Args:
-        path: The output.
+        path: A video, a picture (which takes one frame), or a folder that gets ``000000.png``, ``000001.png``, ...
         fps: Frames per second of a video.
         audio: The file whose sound goes into an mp4.
+
+    Raises:
+        DataError: The output cannot be written, or no frame was.
     """
-    if not path.suffix:
-        return FrameFolder(path)
-    if path.suffix.lower() == ".png":
-        return PictureFile(path)
-    return VideoWriter(path, fps, audio if path.suffix.lower() == ".mp4" else None)
-
-
-class FrameFolder:
-    """Writes ``000000.png``, ``000001.png``, ... into a folder that appears when complete, and not after an error.
-
-    Args:
-        path: The folder; it does not exist or is empty.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.count = 0
-
-    def write(self, frame: np.ndarray) -> None:
-        """Append a frame, H W 3 uint8."""
-        Image.fromarray(frame).save(self._part / f"{self.count:06d}.png")
-        self.count += 1
-
-    def __enter__(self) -> Self:
-        """Create a temporary folder beside the final one."""
-        self._part = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
-        self._part.chmod(0o755)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give the folder its name; after an exception remove it."""
-        if kind is None and self.count:
-            os.replace(self._part, self.path)
-            return
-        shutil.rmtree(self._part)
-        if kind is None:
-            raise DataError(f"no frame was written to {self.path}: the driving clip is empty")
-
-
-class PictureFile:
-    """Writes the one frame that it is given.
-
-    Args:
-        path: The picture; its suffix names the format.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, frame: np.ndarray) -> None:
-        """Write the frame, H W 3 uint8."""
-        write_picture(self.path, frame)
-
-    def __enter__(self) -> Self:
-        """Return the writer."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Do nothing: the picture is complete as soon as it is written."""
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        yield partial(write_picture, path)
+    elif suffix:
+        with VideoWriter(path, fps, audio if suffix == ".mp4" else None) as writer:
+            yield writer.write
+    else:
+        part, numbers = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)), count()
+        try:
+            part.chmod(0o755)
+            yield lambda frame: Image.fromarray(frame).save(part / f"{next(numbers):06d}.png")
+            if not next(numbers):
+                raise DataError(f"no frame was written to {path}: the driving clip is empty")
+            os.replace(part, path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from sfdkit.apply.axes import basis_fingerprint
 from sfdkit.errors import CheckpointError, ConfigError, DataError
-from sfdkit.media.video import require_fps
+from sfdkit.media.frame_rate import require_fps
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.tensor_file import check_suffix, read_tensors, write_tensors
 
@@ -32,9 +32,9 @@ CODE_BITS = range(2, 9)
 
 
 def motion_fingerprint(animator: FaceAnimator) -> str:
-    """Return 16 hexadecimal digits that tell apart models whose motion coefficients mean different things.
+    """Return 16 hexadecimal digits that identify the meaning of a model's motion coefficients.
 
-    Hashed are the basis, and weights and sizes of the branch that reads motion.
+    Hashed are the basis, and weights and sizes of the motion branch.
     """
     encoder = animator.driving_encoder or animator.encoder
     digest = hashlib.sha256(f"{basis_fingerprint(animator.descriptors)} {encoder.resolution}".encode())
@@ -144,7 +144,7 @@ class MotionTrack:
 
         Args:
             path: A file that :meth:`save` wrote.
-            animator: The model that is to be moved by it; None leaves open whether the two belong together.
+            animator: The model to check the track against; None skips the check.
 
         Raises:
             CheckpointError: The track was read by another model.
@@ -171,7 +171,7 @@ class MotionTrack:
         return track
 
     def require(self, animator: FaceAnimator, path: str | Path) -> None:
-        """Make sure that the track's coefficients mean to ``animator`` what they meant to the model that read them.
+        """Check that the track was read by this model.
 
         Raises:
             CheckpointError: They do not.
@@ -205,7 +205,7 @@ def compressed_size(track: MotionTrack) -> int:
 
 
 def rate_line(track: MotionTrack, driving_bytes: int) -> str:
-    """Say what a track needs per second, beside the clip that it was read from.
+    """Return a line on the bit rate of a track, and on that of the clip that it was read from.
 
     Args:
         track: Of ``T / fps`` seconds.

@@ -51,7 +51,7 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
 
 def config_files(arguments: Sequence[str]) -> list[str]:
     """Return the files that ``--config`` names on a command line."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = zip(arguments, [*arguments[1:], ""], strict=False)
     named = [(word.partition("="), after) for word, after in pairs]
     return [value if equals else after for (name, equals, value), after in named if name in OPTIONS]
 

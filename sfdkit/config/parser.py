@@ -20,6 +20,13 @@ class OneLineParser(ArgumentParser):
         kwargs.setdefault("prog", "sfdkit")
         super().__init__(*args, **kwargs)
 
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Add an option; an argument with a keyword's name and an underscore, ``from_``, becomes ``--from``."""
+        if args and str(args[0]).startswith("--") and args[0].endswith("_"):
+            option = args[0].rstrip("_")
+            args, kwargs = (option, *args[1:]), {"dest": args[0][2:], "metavar": option[2:].upper(), **kwargs}
+        return super().add_argument(*args, **kwargs)
+
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse a command line."""
         try:

@@ -115,8 +115,10 @@ def explain_value(message: str, parser: ArgumentParser) -> str:
     wanted = [kind for r in together for kind in _wanted(r.text)]
     value = next((r.value for r in together if r.value is not None), dotted[0] if dotted else None)
     if wanted:  # a number within bounds, or something else such as null
-        named = [found[1] for r in together if (found := re.match(r"Not of type (\w+):", r.text))]
-        wanted = [_BOUNDED.get(name, name) for name in named] + wanted
+        named = [found for r in together if (found := re.match(r"Not of type (\w+):(?:.* restriction (.+))?", r.text))]
+        wanted = [
+            _BOUNDED.get(f[1], "a number " + re.sub(r"v|\.0\b", "", f[2]) if f[2] else f[1]) for f in named
+        ] + wanted
     if not wanted:
         text = re.sub(r"^Not of type \w+: ", "", deepest.text)
         text = re.sub(r"^invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number", text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from sfdkit.face_networks.opening import open_measurer
+from sfdkit.face_networks.measurer import open_measurer
 from sfdkit.face_networks.types import FaceMeasurer, MeasureSettings
 from sfdkit.files import Value
 from sfdkit.metrics.features import load_features

@@ -18,7 +18,7 @@ from sfdkit.evaluate.frames import Pictures
 from sfdkit.evaluate.samples import Pair
 from sfdkit.files import make_folder, write_picture
 from sfdkit.media.draw import to_uint8
-from sfdkit.media.video import VideoWriter
+from sfdkit.media.video_writer import VideoWriter
 
 Keep = Literal["videos", "frames"]
 

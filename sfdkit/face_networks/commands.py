@@ -1,32 +1,37 @@
-"""The command that trains the network which reads puppets."""
+"""The command ``sfdkit measure train``."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
+
+from jsonargparse.typing import PositiveInt, restricted_number_type
 
 from sfdkit.device import choose_device
-from sfdkit.errors import ConfigError, DataError
-from sfdkit.face_networks.examples import draw_examples
-from sfdkit.face_networks.network import EXPRESSION, SIDE
-from sfdkit.face_networks.puppets import SCHEMA, Regressor, regressor_path, save_regressor
-from sfdkit.face_networks.training import BATCH_IDENTITIES, SOFT, accuracy, fit
+from sfdkit.face_networks.puppet_accuracy import SOFT, accuracy, accuracy_table
+from sfdkit.face_networks.puppet_examples import draw_examples
+from sfdkit.face_networks.puppet_measurer import SCHEMA, Regressor, regressor_path, save_regressor
+from sfdkit.face_networks.puppet_network import SIDE
+from sfdkit.face_networks.puppet_training import BATCH_IDENTITIES, fit
+from sfdkit.tensor_file import check_suffix
 
 PICTURES_EACH = 4
 _HELD_OUT_IDENTITIES, _HELD_OUT_EACH = 64, 8
 
+Resolution: TypeAlias = restricted_number_type("RegressorResolution", int, (">=", 16))  # type: ignore[valid-type]
+Identities: TypeAlias = restricted_number_type("RegressorIdentities", int, (">=", BATCH_IDENTITIES))  # type: ignore[valid-type]
+
 
 def train(
-    resolution: int = 64,
-    steps: int = 1400,
+    resolution: Resolution = 64,
+    steps: PositiveInt = 1400,
     output: str | None = None,
-    identities: int = 3072,
+    identities: Identities = 3072,
     seed: int = 90001,
     device: str = "auto",
 ) -> dict[str, float]:
-    """Train the network that reads puppets and tell how well it reads puppets it has not seen.
+    """Train the network that reads puppets, and measure its accuracy on puppets that it has not seen.
 
     Args:
         resolution: Of the pictures it will read, in pixels.
@@ -39,21 +44,15 @@ def train(
         device: auto, cpu, cuda, cuda:1, mps.
 
     Returns:
-        The accuracy that the table shows; its keys are those of :func:`sfdkit.face_networks.training.accuracy`.
+        The accuracy that the table shows; its keys are those of
+        :func:`sfdkit.face_networks.puppet_accuracy.accuracy`.
 
     Raises:
-        ConfigError: A number that cannot work, an output of another kind, or no such device.
+        ConfigError: An output of another kind, or no such device.
         DataError: The output cannot be written.
     """
-    for name, value, least in (
-        ("resolution", resolution, 16),
-        ("steps", steps, 1),
-        ("identities", identities, BATCH_IDENTITIES),
-    ):
-        if value < least:
-            raise ConfigError(f"{name}={value}: give at least {least}")
     place = choose_device(device)
-    path = _output(regressor_path(resolution) if output is None else Path(output))
+    path = check_suffix(regressor_path(resolution) if output is None else Path(output), "output")
     began = time.perf_counter()
     # the trunk sees pictures of 64 pixels: larger ones need no more than one sample in each of their pixels
     examples = draw_examples(identities, PICTURES_EACH, min(resolution, 2 * SIDE), seed, supersample=1, device=place)
@@ -76,39 +75,3 @@ def train(
     print(accuracy_table(sharp, soft, resolution))
     print(f"trained in {time.perf_counter() - began:.0f} s; wrote {path}")
     return sharp
-
-
-def _output(path: Path) -> Path:
-    if path.suffix != ".safetensors":
-        raise ConfigError(f"output: {path} ends in {path.suffix!r}; name a .safetensors file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot create the folder {path.parent}: {error.strerror}; name another --output") from error
-    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise DataError(f"cannot write {path}; name another --output")
-    return path
-
-
-def accuracy_table(sharp: Mapping[str, float], soft: Mapping[str, float], resolution: int) -> str:
-    """Lay out the accuracy on held-out puppets, of pictures as they are and of soft ones.
-
-    Args:
-        sharp: Of :func:`sfdkit.face_networks.training.accuracy`.
-        soft: The same under blur.
-        resolution: Of the pictures.
-    """
-    scale = resolution / SIDE
-    heading = (f"held-out puppets, {resolution} pixels", "", "as they are", f"blurred, {SOFT:g} px at {SIDE}")
-    rows = [heading, ("landmarks", "error, px", *(f"{each['landmarks'] * scale:.2f}" for each in (sharp, soft)))]
-    rows.append(("", f"error, px at {SIDE}", *(f"{each['landmarks']:.2f}" for each in (sharp, soft))))
-    for name in ("yaw", "pitch", "roll"):
-        rows.append((name, "error, degrees", *(f"{each[name]:.2f}" for each in (sharp, soft))))
-    for name in EXPRESSION:
-        rows.append((name, "R2 (error)", *(f"{each[f'r2_{name}']:.3f} ({each[name]:.3f})" for each in (sharp, soft))))
-    for name, words in (("equal_error", "equal error rate"), ("auc", "AUC"), ("top1", "top-1 of 64")):
-        rows.append(("identity", words, *(f"{each[f'identity_{name}']:.3f}" for each in (sharp, soft))))
-    widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    return "\n".join(
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}" for row in rows
-    )

@@ -1,4 +1,4 @@
-"""What a network that measures faces gives, whoever made it.
+"""Measurements of faces, and the interface of what measures them.
 
 Legend: ``F`` pictures, ``R`` resolution, ``L`` landmarks, ``E`` expression values, ``Z`` dimensions of an embedding.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Measured(NamedTuple):
-    """What was read in F faces; None where no network reads it."""
+    """Measurements of F faces; None where no network reads them."""
 
     landmarks: Tensor | None = None
     """F L 2: x to the right, y down, in pixels of the pictures given; whole numbers at the middle of pixels."""
@@ -21,26 +21,26 @@ class Measured(NamedTuple):
     expression: Tensor | None = None
     """F E."""
     embedding: Tensor | None = None
-    """F Z of length 1: who it is."""
+    """F Z of length 1: the identity embedding."""
 
 
 class FaceMeasurer(Protocol):
-    """Reads faces."""
+    """Measures faces."""
 
     expression_names: tuple[str, ...]
-    """E names of what ``expression`` holds."""
+    """E names of the values of ``expression``."""
     about: dict[str, float | int | str | None]
-    """What its figures should be read with: which networks, their held-out accuracy; keys of metrics.json."""
+    """The networks and their held-out accuracy, as keys of metrics.json."""
     missing: dict[str, str]
-    """What it cannot read (landmarks, pose, expression, identity), and how to get it."""
+    """What it cannot measure (landmarks, pose, expression, identity), and how to get it."""
 
     def measure(self, images: Tensor) -> Measured:
-        """Read faces F 3 R R in [0, 1], on their device; no gradient."""
+        """Measure faces F 3 R R in [0, 1], on their device; no gradient."""
 
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """Which networks measure results.
+    """Which networks measure faces.
 
     Args:
         regressor: Of puppets: a file that ``sfdkit measure train`` wrote, ``auto`` for the one in the cache if it is

@@ -1,4 +1,4 @@
-"""Rectangles in pictures, and what data sets say about where faces are."""
+"""Rectangles in pictures, and the face boxes that come with data sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Box(NamedTuple):
 
 
 class Square(NamedTuple):
-    """What a data set says is to be cut."""
+    """The crop that a data set gives."""
 
     box: Box
     """In pixels."""

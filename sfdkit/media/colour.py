@@ -1,4 +1,4 @@
-"""Frames of high dynamic range or of a wide gamut as pictures for an ordinary screen.
+"""Converting frames of high dynamic range or of a wide gamut to BT.709.
 
 Signals become light by the transfer functions of Recommendation ITU-R BT.2100 (https://www.itu.int/rec/R-REC-BT.2100),
 with the reference white of Report BT.2408 (https://www.itu.int/pub/R-REP-BT.2408): 75 % of HLG, 203 cd/m2 of PQ. HLG is
@@ -28,10 +28,10 @@ _TO_709 = {
 
 
 def to_rgb(frame: av.VideoFrame, transfer: int, primaries: int) -> np.ndarray:
-    """Return a frame as H W 3 uint8 RGB with the primaries and the range of BT.709, whatever it was made for.
+    """Return a frame as H W 3 uint8 RGB with the primaries and the range of BT.709.
 
     Args:
-        frame: As it was decoded; it says itself which matrix and range it has.
+        frame: As decoded; it holds its own matrix and range.
         transfer: Number of its transfer characteristics in ITU-T H.273, table 3.
         primaries: Number of its primaries in ITU-T H.273, table 2.
     """
@@ -64,6 +64,6 @@ def _light(transfer: int) -> np.ndarray:
 
 
 def _roll_off(light: np.ndarray) -> np.ndarray:
-    """Press what is above the knee into the rest up to 1, smoothly: Reinhard's curve, begun at the knee."""
+    """Compress light above the knee into the range up to 1 by Reinhard's curve."""
     above = np.maximum(light - _KNEE, 0) / (1 - _KNEE)
     return np.minimum(light, _KNEE) + (1 - _KNEE) * above / (1 + above)

@@ -1,8 +1,7 @@
-"""One crop rule for whole clips and for single pictures: the same cropper prepares training data and a source picture.
+"""Cropping faces: one rule for clips of training data and for source pictures.
 
 A crop that differs between training and use is the commonest cause of bad results, so the parameters of each crop are
-kept in the clip's json (:class:`sfdkit.data.shards.format.CropMeta`). What finds faces is in
-:mod:`sfdkit.media.detect`.
+kept in the clip's json (:class:`sfdkit.data.shards.format.CropMeta`).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from sfdkit.media.box import Box, overlap, union
 from sfdkit.media.detect import OPENCV, Face, FaceChoice, FaceWatcher, open_detector
 
 CropMethod = Literal["none", "centre", "face", "union", "aligned"]
-"""How to cut.
+"""How to crop.
 
 ``none`` keeps the whole picture and pads it to a square by repeating its edge; ``centre`` takes the largest square in
 the middle; ``face`` a square around the head, see :func:`face_square`; ``union`` the square that the First Order Motion
@@ -30,16 +29,16 @@ Model cuts, see :func:`union_square`; ``aligned`` a tight square that is turned 
 """
 
 DataCrop = Literal["none", "centre", "face", "union", "aligned", "given"]
-"""The same for data sets, which may say themselves what is to be cut."""
+"""The same for data sets, which may come with boxes of their own (``given``)."""
 
 LOOKING: tuple[DataCrop, ...] = ("face", "union", "aligned")
-"""Methods that look for the face."""
+"""Methods that detect the face."""
 
 MARGINS = {"face": 0.4, "union": 0.1, "aligned": 0.0}
-"""Shares that are added on each side by default: 0.4 of the face box holds the hair, the chin, and room for motion."""
+"""Default margins on each side: 0.4 of the face box leaves room for hair, chin and motion."""
 
 SAME = 0.25
-"""Intersection over union with a clip's first box, up to which ``union`` ends the clip."""
+"""Least intersection over union with a clip's first box: at less, ``union`` ends the clip."""
 
 _RAISE = 0.1  # a face box ends above the hair line: the square is centred this share of the face size higher
 _LEAST_MARGIN = 0.15  # a square that the picture forces to shrink keeps at least this much around the face
@@ -49,7 +48,7 @@ _ALIGNED_DROP = 0.42  # its middle below the eyes, in the same
 
 
 class Place(NamedTuple):
-    """What is cut from all pictures of a clip."""
+    """The crop of all pictures of a clip."""
 
     box: Box
     """In pixels; may reach over the border of the picture."""
@@ -58,7 +57,7 @@ class Place(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a clip is not cut."""
+    """Why a clip cannot be cropped."""
 
     reason: str
     """``no face``, ``too small`` or ``at the border``."""
@@ -67,12 +66,12 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True)
 class FaceSettings:
-    """How faces are looked for, and which of them are cut.
+    """How faces are detected, and which of them are cropped.
 
     Args:
         detector: What finds faces: opencv (its cascades), or the ONNX file of YuNet.
-        every: A face is looked for in each so manieth frame, and in each --min_frames-th at least.
-        which: Which of several faces is meant: largest or central.
+        every: Detect faces in every n-th frame; --min_frames is the most.
+        which: Which of several faces to take: largest or central.
         least: Clips in which the face measures fewer pixels are left out.
         border: Clips whose square reaches over the border by more than this share of the face's size are left out; by
             default all that reach over it for union, none for the others.
@@ -87,13 +86,13 @@ class FaceSettings:
 
 @dataclass(frozen=True)
 class CropRule:
-    """How faces are cut.
+    """How faces are cropped.
 
     Args:
         method: See :data:`CropMethod`.
         margin: Share of the face's size (``aligned``: of the square's) added on each side; by default that of
             :data:`MARGINS`.
-        face: How faces are looked for, where they are.
+        face: How faces are detected, by the methods that do.
     """
 
     method: DataCrop = "face"
@@ -102,21 +101,21 @@ class CropRule:
 
     @classmethod
     def of_user(cls, method: CropMethod, margin: float | None, detector: str) -> CropRule:
-        """Return the rule for a face that a user shows: it is cut wherever it is, and never left out."""
+        """Return the rule for a file that the user names: its face is cropped wherever it is, and never left out."""
         return cls(method, margin, FaceSettings(detector, border=math.inf))
 
     @property
     def looks(self) -> bool:
-        """Whether faces are looked for."""
+        """Whether faces are detected."""
         return self.method in LOOKING
 
     @property
     def added(self) -> float:
-        """The margin."""
+        """The margin in use."""
         return MARGINS.get(self.method, 0.0) if self.margin is None else self.margin
 
     def watcher(self) -> FaceWatcher:
-        """Return what finds the face in the pictures of one video, in order.
+        """Return a tracker of the face in the pictures of one video, to be called in order.
 
         Raises:
             ConfigError: The detector cannot be had.
@@ -124,10 +123,10 @@ class CropRule:
         return FaceWatcher(open_detector(self.face.detector, eyes=self.method == "aligned"), self.face.which)
 
     def place(self, faces: Sequence[Face | None], width: int, height: int) -> Place | Refusal:
-        """Return what to cut from a clip.
+        """Return the crop of a clip, or why there is none.
 
         Args:
-            faces: What was found in pictures spread over it; needed where faces are looked for.
+            faces: Detections in pictures spread over the clip; needed where faces are detected.
             width: Pixels of the pictures.
             height: Pixels of the pictures.
         """
@@ -162,10 +161,10 @@ class CropRule:
         return place
 
     def stop(self, faces: Mapping[int, Face | None], first: int, most: int) -> int:
-        """Return where a clip ends at the latest: the number of the first frame that is not in it.
+        """Return the index after a clip's last frame, at the latest.
 
         Args:
-            faces: What was found, by the number of the frame.
+            faces: Detections by frame number.
             first: Number of the clip's first frame.
             most: The most frames of a clip.
         """
@@ -182,16 +181,16 @@ class CropRule:
         return first + most
 
     def last(self, stop: int) -> int:
-        """Return up to which frame looks count for a clip that ends before ``stop``: up to the next clip's first."""
+        """Return the last frame whose detection counts for a clip that ends before ``stop``: the next clip's first."""
         return stop - 1 if self.method == "union" else stop
 
     def meta(self, place: Place, detector: str, every: int) -> CropMeta:
-        """Return what a clip's json says about its crop.
+        """Return the entry about the crop in a clip's json.
 
         Args:
-            place: What was cut.
-            detector: What found the face.
-            every: A face was looked for in each so manieth frame.
+            place: The crop.
+            detector: Name of the detector.
+            every: Faces were detected in every n-th frame.
         """
         meta = CropMeta(method=self.method, box=list(place.box), margin=0.0, detector="")
         if self.looks:
@@ -288,7 +287,7 @@ def _inside(start: float, side: int, length: int) -> float:
 
 
 def crop_resize(image: np.ndarray, place: Place, resolution: int) -> np.ndarray:
-    """Cut a square from a picture and bring it to a size; outside the picture its edge is repeated.
+    """Cut a square from a picture and resize it; outside the picture its edge is repeated.
 
     Args:
         image: H W 3 uint8 RGB.

@@ -1,9 +1,9 @@
-"""Finding faces in pictures: one seam, behind it the cascades that OpenCV ships, or a network in a local file.
+"""Face detection by the cascades that OpenCV ships, or by YuNet in a local file.
 
 The cascades (Viola and Jones, https://doi.org/10.1109/CVPR.2001.990517;
 https://docs.opencv.org/4.x/db/d28/tutorial_cascade_classifier.html) need no download. YuNet
-(https://doi.org/10.1007/s11633-023-1423-y) is surer and finds eyes, nose and mouth as well; its ONNX file is to be had
-at https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet, and kornia's detector is the same.
+(https://doi.org/10.1007/s11633-023-1423-y) is more reliable and finds eyes, nose and mouth as well; its ONNX file is at
+https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet, and kornia's detector is the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sfdkit.media.box import Box, overlap
 FaceChoice = Literal["largest", "central"]
 
 OPENCV = "opencv"
-"""What a user calls the cascades."""
+"""The option that chooses the cascades."""
 
 _SIDE = 320  # pixels of the longer side at which faces are looked for first
 _LARGEST_SIDE = 2560  # the most at which they are looked for last
@@ -39,12 +39,12 @@ _EYE_SIZE = (0.14, 0.4)  # share of a face's width that an eye takes in the casc
 
 
 class Face(NamedTuple):
-    """A face that was found."""
+    """A detected face."""
 
     box: Box
     """From about the brows to the chin, in pixels of the picture."""
     score: float
-    """How sure it is; compares within one picture alone."""
+    """Confidence; comparable within one picture alone."""
     eyes: tuple[tuple[float, float], tuple[float, float]] | None = None
     """The eye on the left and that on the right of the picture, x and y in pixels; None where they were not found."""
 
@@ -55,11 +55,11 @@ class Face(NamedTuple):
 
 
 class FaceDetector(Protocol):
-    """Finds faces."""
+    """Detects faces."""
 
     @property
     def name(self) -> str:
-        """What a clip's json calls it."""
+        """The name in a clip's json."""
 
     def __call__(self, image: np.ndarray, near: Box | None = None) -> list[Face]:
         """Return the faces of a picture, H W 3 uint8 RGB, in any order.
@@ -88,7 +88,7 @@ class CascadeDetector:
         self.eyes = eyes
 
     def __call__(self, image: np.ndarray, near: Box | None = None) -> list[Face]:
-        """Return the faces of a picture, H W 3 uint8 RGB; near a face that was just seen only frontal ones like it."""
+        """Return the faces of a picture, H W 3 uint8 RGB; near a face of a moment ago only frontal ones of its size."""
         if near is not None:
             size = near.x1 - near.x0
             scale = min(1.0, max(_SIDE / max(image.shape[:2]), _LEAST_NEAR / size))
@@ -168,8 +168,7 @@ def _find_eyes(image: np.ndarray, face: Box) -> tuple[tuple[float, float], tuple
     if min(part.shape[:2]) < 8:
         return None
     scale = min(1.0, _SIDE / side)
-    small = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else part
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    grey = _grey(part, scale)
     least, most = (max(4, round(share * side * scale)) for share in _EYE_SIZE)
     boxes, votes = _cascade("eye").detectMultiScale2(
         grey, scaleFactor=1.05, minNeighbors=3, minSize=(least, least), maxSize=(most, most)
@@ -204,7 +203,7 @@ class YuNetDetector:
 
     @property
     def name(self) -> str:
-        """What a clip's json calls it."""
+        """The name in a clip's json."""
         return f"yunet:{self.path.name}"
 
     def __call__(self, image: np.ndarray, near: Box | None = None) -> list[Face]:
@@ -248,11 +247,11 @@ def open_detector(what: str, eyes: bool = False) -> FaceDetector:
 
 
 class FaceWatcher:
-    """Follows the face that a video is about: looks near where it was, and everywhere when it is lost.
+    """Tracks one face through a video: searches near its last box, and the whole picture when it is lost.
 
     Args:
         detector: Finds faces.
-        choice: Which of several faces is meant.
+        choice: Which of several faces to track.
     """
 
     def __init__(self, detector: FaceDetector, choice: FaceChoice) -> None:
@@ -262,7 +261,7 @@ class FaceWatcher:
         self._misses = 0
 
     def __call__(self, image: np.ndarray) -> Face | None:
-        """Return the face in the next picture that is looked at, H W 3 uint8 RGB."""
+        """Return the face in the next picture, H W 3 uint8 RGB."""
         height, width = image.shape[:2]
         if self.last is not None:
             before = self.last.box
@@ -278,14 +277,14 @@ class FaceWatcher:
         return self.last
 
     def _scale(self, longer: int) -> float:
-        """Return how large a picture is enough where a face was lost, or none was found in the looks before."""
+        """Return the scale at which the whole picture is searched."""
         if self._size is not None:
             return min(1.0, _LOST_FACE / self._size)
         return min(1.0, 2 * _SIDE / longer) if self._misses % _PATIENCE >= _PATIENCE // 2 else 1.0
 
 
 def main_face(faces: Sequence[Face], choice: FaceChoice, width: int, height: int) -> Face | None:
-    """Return the face that a picture is about.
+    """Return the main face of a picture.
 
     Args:
         faces: All of them.

@@ -1,11 +1,10 @@
-"""Pictures to look at: sheets with captions, and flow as colour.
+"""Drawing contact sheets with captions, and flow fields.
 
 Legend: ``B`` pictures, ``H W`` image. Only Pillow's own font is used, so that a sheet looks the same everywhere.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
+from torchvision.utils import flow_to_image
 
 GAP = 4
 """Pixels between two cells."""
@@ -20,29 +20,18 @@ _LINE = 16
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 
 
-def flow_to_rgb(flow: Tensor, limit: float | None = None) -> Tensor:
-    """Paint a flow field with the colour wheel: hue is the direction, saturation the length.
+def flow_to_rgb(flow: Tensor) -> Tensor:
+    """Paint a flow field with the Middlebury colour wheel (https://vision.middlebury.edu/flow/flowEval-iccv07.pdf).
 
-    White is no motion; red points right, then by turning clockwise in the picture (x right, y down) yellow, green,
-    cyan, blue and magenta follow.
+    Hue is the direction, saturation the length relative to the longest of the picture; white is no motion.
 
     Args:
         flow: B 2 H W offsets (x, y), in any unit.
-        limit: The length that gets full saturation, and all above it; None takes the longest of each picture.
 
     Returns:
         B 3 H W in [0, 1].
     """
-    x, y = flow.float().unbind(1)
-    length = torch.hypot(x, y)
-    full = length.amax(dim=(1, 2), keepdim=True) if limit is None else length.new_tensor(limit)
-    saturation = (length / full.clamp(min=1e-12)).clamp(max=1.0)
-    hue = torch.atan2(y, x) / (2 * math.pi) * 6.0
-    channels = []
-    for shift in (5.0, 3.0, 1.0):  # HSV to RGB with value 1: one triangle wave per channel
-        k = (hue + shift) % 6.0
-        channels.append(1.0 - saturation * torch.minimum(k, 4.0 - k).clamp(0.0, 1.0))
-    return torch.stack(channels, dim=1)
+    return torch.stack([flow_to_image(each) for each in flow.float()]).float() / 255
 
 
 def enlarge(image: Tensor, height: int) -> Tensor:

@@ -90,7 +90,7 @@ def picture_kind(path: Path) -> Literal["still", "animated"] | None:
 
 
 def read_picture(path: str | Path) -> np.ndarray:
-    """Read a picture as it is to be shown.
+    """Read a picture as a viewer shows it.
 
     The rotation in its EXIF data is applied, transparency is laid over white, its ICC profile is converted to sRGB, and
     more than 8 bits a channel are scaled down; floats are taken to go up to 1, or where most are above 2 up to 255 or
@@ -106,7 +106,7 @@ def read_picture(path: str | Path) -> np.ndarray:
         DataError: The file is missing, is no picture, is damaged, or too large.
     """
     with _named(path), _any_size(), _opened(path) as opened:
-        return _as_shown(_at_a_bearable_size(opened, path), path)
+        return _as_shown(_limited_size(opened, path), path)
 
 
 def read_animation(path: Path) -> Iterator[tuple[np.ndarray, float, float]]:
@@ -129,11 +129,11 @@ def read_animation(path: Path) -> Iterator[tuple[np.ndarray, float, float]]:
             opened.load()  # only now WebP and AVIF know how long this frame lasts
             duration = float(opened.info.get("duration") or 0) / 1000
             duration = duration if duration > 0.01 else _NO_DURATION
-            yield _as_shown(_at_a_bearable_size(opened.copy(), path), path), time, duration
+            yield _as_shown(_limited_size(opened.copy(), path), path), time, duration
             number, time = number + 1, time + duration
 
 
-def _at_a_bearable_size(picture: Image.Image, path: str | Path) -> Image.Image:
+def _limited_size(picture: Image.Image, path: str | Path) -> Image.Image:
     """Return the picture upright, made smaller by a whole factor where it is large."""
     width, height = picture.size
     if width * height > _LARGE:

@@ -1,4 +1,4 @@
-"""The sound of one file as the sound track of another."""
+"""Copying the sound of a file into an mp4."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sfdkit.errors import DataError, SfdkitWarning
 from sfdkit.media.container import LONGEST_PAUSE, may_start_over, open_media, picture_stream
 
 COPIED_CODECS = ("aac", "ac3", "eac3", "alac")
-"""Codecs that every player takes in an mp4: their packets are copied. Others are encoded again as AAC."""
+"""Codecs that every player reads in an mp4: their packets are copied. Others are encoded again as AAC."""
 
 _TRIED = 8  # packets that are copied for a trial
 _GAP = 0.1  # seconds by which times may be off before silence fills the gap
@@ -25,7 +25,7 @@ _LONGEST_GAP = 3600.0  # seconds; a longer one is a damaged time
 
 
 class SoundTrack:
-    """Feeds the sound of a file into an mp4 that is being written, in step with its pictures.
+    """Copies the sound of a file into an mp4 while its pictures are written.
 
     Time 0 is the first picture of ``path``, or the first sound where it has no pictures. Only encoded packets up to
     the time asked for are read, so memory does not grow with the length. Sound that cannot be kept never stops the
@@ -188,7 +188,7 @@ def _can_copy(path: Path) -> bool:
 
 
 class _Resampler:
-    """Brings sound of any kind, which may change on the way, to one rate and layout."""
+    """Converts sound, whose format may change on the way, to one rate and layout."""
 
     def __init__(self, layout: str, rate: int) -> None:
         self._layout, self._rate = layout, rate

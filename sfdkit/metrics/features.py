@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from sfdkit.face_networks.files import Convention, NetworkFile
+from sfdkit.face_networks.conventions import Convention
+from sfdkit.face_networks.third_party import NetworkFile
 from sfdkit.metrics.exact import place_for_exact
 from sfdkit.model.encoders import PooledTimm
 from sfdkit.ranks import ranks
@@ -29,7 +30,7 @@ KID_SUBSET = 100
 class FileFeatures(nn.Module):
     """Features by a network in a local .onnx or TorchScript file: pictures F 3 H W in [0, 1] to F Z.
 
-    A YAML beside it says what pictures it wants, see :class:`sfdkit.face_networks.files.Convention`. By default
+    A YAML beside it says what pictures it wants, see :class:`sfdkit.face_networks.conventions.Convention`. By default
     299 x 299 on [-1, 1], as Inception v3 wants them.
     """
 

@@ -1,4 +1,4 @@
-"""Whole clips of puppets, as they go into shards, and the way back from a clip's json to its factors."""
+"""Puppet clips for shards, and reading their factors back from a clip's json."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_clip(
         seed: Seed of the data set.
         frames: T, number of frames.
         resolution: R, height and width in pixels.
-        fps: Frames in a second.
+        fps: Frames per second.
         pose: Factor on the reach of head turns, shifts and size.
 
     Returns:

@@ -1,18 +1,20 @@
-"""Commands that show puppets."""
+"""The commands ``sfdkit puppets sheet`` and ``sfdkit puppets render``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from PIL import Image
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
 from sfdkit.errors import ConfigError
-from sfdkit.media.video import VideoWriter, require_fps
+from sfdkit.files import write_picture
+from sfdkit.media.frame_rate import Fps
+from sfdkit.media.video_writer import VideoWriter
 from sfdkit.puppets.clips import to_bytes
-from sfdkit.puppets.factors import IdentityFactors, MotionFactors, Split, sample_identity, sample_motion
+from sfdkit.puppets.factors import IdentityFactors, Split, sample_identity, sample_motion
 from sfdkit.puppets.render import render
 
 
@@ -25,18 +27,20 @@ def _output(path: str, suffixes: tuple[str, ...]) -> Path:
     return target
 
 
-def _picture(image: Tensor) -> Image.Image:
-    return Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy())
-
-
-def _save(picture: Image.Image, target: Path) -> None:
+def _save(image: Tensor, target: Path) -> None:
     try:
-        picture.save(target)
+        write_picture(target, to_bytes(image).permute(1, 2, 0).numpy())
     except OSError as error:
         raise ConfigError(f"output={str(target)!r} cannot be written: {error}; choose another place") from error
 
 
-def sheet(output: str, identities: int = 8, motions: int = 6, resolution: int = 128, seed: int = 0) -> None:
+def sheet(
+    output: str,
+    identities: PositiveInt = 8,
+    motions: PositiveInt = 6,
+    resolution: PositiveInt = 128,
+    seed: int = 0,
+) -> None:
     """Write a picture of many puppets: one identity per column, one motion per row.
 
     Args:
@@ -47,23 +51,20 @@ def sheet(output: str, identities: int = 8, motions: int = 6, resolution: int = 
         seed: Of the puppets.
 
     Raises:
-        ConfigError: A number is below 1, or the output cannot be written.
+        ConfigError: The output cannot be written.
     """
-    for name, value in (("identities", identities), ("motions", motions), ("resolution", resolution)):
-        if value < 1:
-            raise ConfigError(f"{name}={value}: give at least 1")
     target = _output(output, (".png",))
     who = IdentityFactors.concat([sample_identity(k, "test", seed) for k in range(identities)])
     rows = []
     for k in tqdm(range(motions), desc="rows", leave=False):
         image = render(who, sample_motion(k, "test", seed, frames=1), resolution).image
         rows.append(torch.cat(list(image), dim=2))
-    _save(_picture(torch.cat(rows, dim=1)), target)
+    _save(torch.cat(rows, dim=1), target)
     print(f"{target}: {identities} identities (columns) under {motions} motions (rows), {resolution} pixels each")
 
 
 def require_pose(pose: float) -> None:
-    """Refuse a factor on the reach of the pose that the renderer is not made for.
+    """Check a factor on the reach of the pose.
 
     Raises:
         ConfigError: It is not from 0 to 1.
@@ -78,10 +79,10 @@ def render_file(
     motion: int,
     split: Split = "test",
     seed: int = 0,
-    resolution: int = 256,
-    frames: int = 50,
-    fps: float = 25.0,
-    pose: float = 1.0,
+    resolution: PositiveInt = 256,
+    frames: PositiveInt = 50,
+    fps: Fps = 25.0,
+    pose: ClosedUnitInterval = 1.0,
 ) -> None:
     """Render one identity under the motion of any clip, as a picture or as a video.
 
@@ -93,27 +94,18 @@ def render_file(
         seed: Of the puppets.
         resolution: Height and width in pixels.
         frames: Number of frames of a video.
-        fps: Frames in a second.
+        fps: Frames per second.
         pose: Factor on the reach of head turns, shifts and size, from 0 to 1.
 
     Raises:
-        ConfigError: A number is out of its range, or the output cannot be written.
+        ConfigError: The output cannot be written.
     """
     target = _output(output, (".png", ".mp4", ".gif"))
-    require_fps(fps)
-    for name, value in (("resolution", resolution), ("frames", frames)):
-        if value < 1:
-            raise ConfigError(f"{name}={value}: give at least 1")
-    require_pose(pose)
     who, what = sample_identity(identity, split, seed), sample_motion(motion, split, seed, frames, fps, pose)
     if target.suffix.lower() == ".png":
-        _save(_picture(render(who, what[0], resolution).image[0]), target)
+        _save(render(who, what[0], resolution).image[0], target)
     else:
-        _save_video(who, what, resolution, target, fps)
+        with VideoWriter(target, fps) as writer:
+            for frame in tqdm(range(len(what)), desc="frames", leave=False):
+                writer.write(to_bytes(render(who, what[frame], resolution).image[0]).permute(1, 2, 0).numpy())
     print(f"{target}: identity {identity} under motion {motion} of {split}, {resolution} pixels")
-
-
-def _save_video(who: IdentityFactors, what: MotionFactors, resolution: int, target: Path, fps: float) -> None:
-    with VideoWriter(target, fps) as writer:
-        for frame in tqdm(range(len(what)), desc="frames", leave=False):
-            writer.write(to_bytes(render(who, what[frame], resolution).image[0]).permute(1, 2, 0).numpy())

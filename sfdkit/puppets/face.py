@@ -1,6 +1,6 @@
-"""The measures of a face: factors turned into places, sizes and curves in head units.
+"""The geometry of a face: positions, sizes and curves in head units, computed from the factors.
 
-Legend: ``B`` pictures. Painter and landmarks read the same measures, so the truth is the truth of what is seen.
+Legend: ``B`` pictures. Painting and landmarks use the same geometry, so the landmarks are exact.
 Local eye coordinates: ``outward`` from the eye's middle to the side of the head, ``up`` from the eye's middle.
 """
 
@@ -97,7 +97,7 @@ class Nose(NamedTuple):
 
 
 class Face(NamedTuple):
-    """All measures of a face in one expression."""
+    """The geometry of a face in one expression."""
 
     skull: Skull
     eye: Eye
@@ -109,7 +109,7 @@ class Face(NamedTuple):
 
 
 def measure(i: IdentityFactors, m: MotionFactors) -> Face:
-    """Return the measures of a face from factors of shape B 1 1."""
+    """Return the geometry of a face from factors of shape B 1 1."""
     width = 0.66 + 0.14 * i.face_width
     skull = Skull(
         width=width,

@@ -1,4 +1,4 @@
-"""What a puppet is made of: identity factors, motion factors, and the seeded draws of both.
+"""Identity and motion factors of puppets, and drawing them from a seed.
 
 Legend: ``B`` rows (pictures), ``T`` frames of a clip.
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 DECIMALS = 4
-"""Draws are rounded to this many decimals, so that their json is short and renders the very same picture."""
+"""Factors are rounded to this many decimals, so that their json is short and renders the same picture."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class IdentityFactors(Factors):
-    """Who the puppet is, where it sits and in which light: constant within a clip. Each field has the shape (B,)."""
+    """Identity, clothes, background and light: constant within a clip. Each field has the shape (B,)."""
 
     skin_tone: Tensor
     """From very light (0) to very dark (1)."""
@@ -166,7 +166,7 @@ class IdentityFactors(Factors):
 
 @dataclass(frozen=True)
 class MotionFactors(Factors):
-    """What the puppet does: changes from frame to frame. Each field has the shape (B,)."""
+    """Pose and expression: they change from frame to frame. Each field has the shape (B,)."""
 
     yaw: Tensor
     """Degrees, positive when the face turns to the right of the picture; draws stay within ±30."""
@@ -216,7 +216,7 @@ class _Dice:
 
 
 def sample_identity(index: int, split: Split, seed: int) -> IdentityFactors:
-    """Draw who puppet ``index`` of a split is.
+    """Draw the identity of puppet ``index`` of a split.
 
     Args:
         index: Number of the identity within its split.
@@ -289,14 +289,14 @@ def _blinks(dice: _Dice, times: Tensor) -> Tensor:
 def sample_motion(
     index: int, split: Split, seed: int, frames: int, fps: float = 12.5, pose: float = 1.0
 ) -> MotionFactors:
-    """Draw what the puppet does in clip ``index`` of a split, smooth in time.
+    """Draw the motion of clip ``index`` of a split, smooth in time.
 
     Args:
         index: Number of the clip within its split.
         split: Splits never share a motion.
         seed: Seed of the whole data set.
         frames: T, at least 1.
-        fps: Frames in a second.
+        fps: Frames per second.
         pose: Factor on the reach of head turns, shifts and size; expressions stay as they are. 0.4 is about a person
             who talks to a camera.
 

@@ -1,4 +1,4 @@
-"""Solid shapes seen in parallel projection: rotations, rays in head coordinates, ellipsoids and the head itself.
+"""Ray casting in parallel projection: the pose of the head, rays in head coordinates, ellipsoids and the head itself.
 
 Legend: ``B`` pictures, ``H W`` samples of a picture.
 

@@ -1,4 +1,4 @@
-"""Hair: a shell around the skull with a hairline, a volume behind the head, strands and sheen.
+"""Painting hair: a shell around the skull with a hairline, a volume behind the head, strands and sheen.
 
 Legend: ``B`` pictures, ``H W`` samples; ``i`` identity factors of shape B 1 1.
 """

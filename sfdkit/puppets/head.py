@@ -1,4 +1,4 @@
-"""The lit head: skull, nose and ears as solids, their relief and their light.
+"""Painting the head: skull, nose and ears as solids, bump mapping and shading.
 
 Legend: ``B`` pictures, ``H W`` samples; ``i`` identity and ``m`` motion factors of shape B 1 1.
 """
@@ -51,7 +51,7 @@ def _meet(rays: Rays, face: Face) -> Hit:
 
 
 def _relief(spot: Spot, face: Face, i: IdentityFactors, m: MotionFactors, normal: Triple) -> Triple:
-    """Return the normals bent by cheeks, eye sockets, brow ridge and chin."""
+    """Return the normals with bumps for cheeks, eye sockets, brow ridge and chin."""
     cheek = 0.035 + 0.035 * m.smile.clamp(min=0)
     chin_y = face.mouth.y - face.mouth.gap - 0.24
     mirror = torch.sign(spot.x)

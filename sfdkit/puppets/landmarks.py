@@ -1,4 +1,4 @@
-"""Named points of the face, where they are in the picture.
+"""The landmarks of a puppet's face in the picture.
 
 Legend: ``B`` pictures, ``L`` landmarks. "Left" and "right" are those of the picture when the head is not turned.
 """

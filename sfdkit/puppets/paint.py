@@ -1,4 +1,4 @@
-"""Soft brushes and colours.
+"""Anti-aliased masks ("stencils") and colours.
 
 Legend: ``B`` pictures, ``H W`` samples. A colour is B 3 1 1, a picture B 3 H W, a stencil (how much paint) B H W.
 """
@@ -46,7 +46,7 @@ def bell(square: Tensor) -> Tensor:
 
 
 def blob(x: Tensor, y: Tensor, width: Tensor | float, height: Tensor | float) -> Tensor:
-    """Return a soft bell of height 1 around the origin of x and y."""
+    """Return a bell of height 1 around the origin of x and y."""
     x, y = x / width, y / height
     return bell(x * x + y * y)
 

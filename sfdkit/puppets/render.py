@@ -1,7 +1,7 @@
-"""The renderer: factors in, pictures with landmarks and a mask out.
+"""The renderer: from factors to pictures with landmarks and a mask.
 
-Every head is a solid under a rotation, met by one ray per sample and painted in its own coordinates, so that all
-features turn with it. Edges are soft over one sample, and several samples make a pixel.
+A head is a solid that is ray cast, one ray per sample, and painted in its own coordinates, so that all features turn
+with it. Edges are one sample wide, and several samples make a pixel.
 
 Legend: ``B`` pictures, ``L`` landmarks, ``H W`` pixels.
 """
@@ -29,7 +29,7 @@ _CHUNK_SAMPLES_ELSEWHERE = 1 << 23
 
 
 class Rendered(NamedTuple):
-    """Pictures of puppets and the truth about them."""
+    """Pictures of puppets with their ground truth."""
 
     image: Tensor
     """B 3 H W in [0, 1]."""

@@ -1,4 +1,4 @@
-"""What is around the head: background, shoulders with clothes, neck, and the glasses on the nose.
+"""Painting around the head: background, clothes, neck and glasses.
 
 Legend: ``B`` pictures, ``H W`` samples; ``i`` identity and ``m`` motion factors of shape B 1 1. Places are in units of
 half a picture from its middle, y upwards, unless they are said to be in head units.

@@ -1,4 +1,4 @@
-"""The painted skin of a head: eyes, brows, mouth, beard, lines of age, all in head coordinates.
+"""Painting the skin of a head in head coordinates: eyes, brows, mouth, beard, wrinkles.
 
 Legend: ``B`` pictures, ``H W`` samples; ``i`` identity factors, ``m`` motion factors, of shape B 1 1.
 """

@@ -12,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from sfdkit.apply.animate import Written, animate, animate_frames, choose_device
-from sfdkit.apply.frame_source import open_driver, read_source
+from sfdkit.apply.animate import Animate, Written
+from sfdkit.apply.frame_source import open_frame_source, read_source
+from sfdkit.apply.reenactment import animate_frames
 from sfdkit.cli import main
+from sfdkit.device import choose_device
 from sfdkit.errors import CheckpointError, ConfigError, DataError, SfdkitWarning
 from sfdkit.media.crop import CropRule
 from sfdkit.media.draw import to_uint8
-from sfdkit.media.video import probe, read_frames
+from sfdkit.media.video_reader import probe, read_frames
 from tests.written import lively_animator, puppet_frames, write_checkpoint, write_video
 
 
@@ -40,9 +42,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(files: Path, output: Path, driving: str = "driving.mp4", source: str = "source.png", **options: Any) -> Written:
+def run(
+    files: Path,
+    output: Path,
+    driving: str = "driving.mp4",
+    source: str = "source.png",
+    checkpoint: str = "model.ckpt",
+    **options: Any,
+) -> Written:
     arguments = {"crop": "none", "device": "cpu", **options}
-    return animate(str(files / "model.ckpt"), str(files / source), str(output), str(files / driving), **arguments)
+    given = {"checkpoint": checkpoint, "source": source, "driving": driving}
+    paths = {name: str(files / value) for name, value in given.items()}
+    return Animate(**paths, output=str(output), **arguments).run()
 
 
 def clip(count: int, seed: int = 0) -> torch.Tensor:
@@ -58,7 +69,7 @@ def test_frames_equal_the_animator_called_by_hand_whatever_the_batch() -> None:
         parts = list(animate_frames(animator, source, frames, batch_size=size))
         assert [len(p.driving) for p in parts] == [min(size, 7 - at) for at in range(0, 7, size)]
         assert torch.cat([p.driving for p in parts]).equal(frames)
-        assert torch.allclose(torch.cat([p.generated.image for p in parts]), by_hand, atol=1e-5)
+        assert torch.allclose(torch.cat([p.image for p in parts]), by_hand, atol=1e-5)
     assert (by_hand[0] - by_hand[1]).abs().max() > 1e-3
 
 
@@ -67,7 +78,7 @@ def test_bytes_and_floats_are_the_same_picture() -> None:
     source, frames = (clip(1, 1)[0] * 255).byte(), (clip(2) * 255).byte()
     (whole,) = animate_frames(animator, source, frames)
     (real,) = animate_frames(animator, source.float() / 255, frames.float() / 255)
-    assert whole.generated.image.equal(real.generated.image)
+    assert whole.image.equal(real.image)
     assert whole.driving.equal(frames.float() / 255)
 
 
@@ -95,8 +106,8 @@ def test_relative_motion_is_the_change_since_the_first_frame_added_to_the_source
         motion = animator.motion(frames)
         wanted = animator.generate(state.expand(5), state.descriptors.motion + motion - motion[:1]).image
         still = animator.generate(state, state.descriptors.motion).image
-    made = torch.cat([p.generated.image for p in animate_frames(animator, source, frames, "relative", 2)])
-    absolute = torch.cat([p.generated.image for p in animate_frames(animator, source, frames, "absolute", 2)])
+    made = torch.cat([p.image for p in animate_frames(animator, source, frames, "relative", 2)])
+    absolute = torch.cat([p.image for p in animate_frames(animator, source, frames, "absolute", 2)])
     assert torch.allclose(made, wanted, atol=1e-5)
     assert torch.allclose(made[:1], still, atol=1e-5)
     assert (made - absolute).abs().max() > 1e-3
@@ -106,8 +117,8 @@ def test_a_folder_of_pictures_holds_what_the_animator_makes(files: Path, tmp_pat
     run(files, tmp_path / "out", driving="driving", batch_size=2)
     animator = lively_animator()
     source = read_source(files / "source.png", 32, CropRule("none"))
-    driver = open_driver(files / "driving", 32, CropRule("none"))
-    wanted = [to_uint8(i) for part in animate_frames(animator, source, driver) for i in part.generated.image]
+    driver = open_frame_source(files / "driving", 32, CropRule("none"))
+    wanted = [to_uint8(i) for part in animate_frames(animator, source, driver) for i in part.image]
     written = sorted((tmp_path / "out").iterdir())
     assert [p.name for p in written] == [f"{k:06d}.png" for k in range(5)]
     for path, picture in zip(written, wanted, strict=True):
@@ -133,7 +144,7 @@ def test_side_by_side_shows_source_driving_and_result(files: Path, tmp_path: Pat
     run(files, tmp_path / "out", driving="driving", side_by_side=True)
     run(files, tmp_path / "alone", driving="driving")
     sheet = np.asarray(Image.open(tmp_path / "out" / "000003.png"))
-    driver = list(open_driver(files / "driving", 32, CropRule("none")))
+    driver = list(open_frame_source(files / "driving", 32, CropRule("none")))
     source = read_source(files / "source.png", 32, CropRule("none"))
     assert (sheet[:, :32] == source.permute(1, 2, 0).numpy()).all()
     assert (sheet[:, 32:64] == driver[3].permute(1, 2, 0).numpy()).all()
@@ -240,13 +251,23 @@ def test_a_folder_without_permission_is_named(files: Path, tmp_path: Path) -> No
         run(files, tmp_path / "o.mp4")
 
 
-def test_numbers_and_devices_that_cannot_work(files: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="batch_size: 0"):
-        run(files, tmp_path / "o.mp4", batch_size=0)
-    with pytest.raises(ConfigError, match="size: -4"):
-        run(files, tmp_path / "o.mp4", size=-4)
-    with pytest.raises(ConfigError, match="size: 100000000 is not possible; give a whole number of 1 to 4096"):
-        run(files, tmp_path / "o.mp4", size=100_000_000)
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--batch_size=0", "batch_size: 0 does not conform to restriction v>0"),
+        ("--size=-4", "size: '-4' will not do; it takes a number >=1 and <=4096, null."),
+        ("--size=100000000", "size: '100000000' will not do; it takes a number >=1 and <=4096, null."),
+        ("--fps=0", "fps: '0' will not do; it takes a number >=0.1 and <=1000, null."),
+        ("--mode=relativ", "mode: 'relativ' will not do; it takes 'absolute', 'relative'. Did you mean relative?"),
+    ],
+)
+def test_options_that_cannot_work(option: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["animate", "--checkpoint=c", "--source=s", "--driving=d", "--output=o.mp4", option])
+    assert capsys.readouterr().err.strip() == f"sfdkit: error: {words}"
+
+
+def test_devices_that_cannot_work() -> None:
     with pytest.raises(ConfigError, match="device: 'cuda:77'"):
         choose_device("cuda:77")
     with pytest.raises(ConfigError, match="device: 'tpuu'"):
@@ -257,4 +278,4 @@ def test_numbers_and_devices_that_cannot_work(files: Path, tmp_path: Path) -> No
 def test_checkpoint_of_another_model(files: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match=r"other\.ckpt is the checkpoint of another program"):
-        animate(str(tmp_path / "other.ckpt"), "s.png", str(tmp_path / "o.mp4"), "d.mp4")
+        run(tmp_path, tmp_path / "o.mp4", "d.mp4", "s.png", checkpoint="other.ckpt")

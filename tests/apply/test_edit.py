@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from sfdkit.apply.animate import as_float
 from sfdkit.apply.axes import Axes, BlockAxes, Direction, basis_fingerprint
-from sfdkit.apply.edit import edit, interpolate
+from sfdkit.apply.edit import Edit, Interpolate
 from sfdkit.apply.frame_source import read_source
+from sfdkit.apply.reenactment import as_float
 from sfdkit.cli import main
 from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.media.crop import CropRule
 from sfdkit.media.draw import GAP, enlarge, to_uint8
-from sfdkit.media.video import probe, read_frames
+from sfdkit.media.video_reader import probe, read_frames
 from tests.written import lively_animator, puppet_frames, write_checkpoint
 
 CELL = 40
@@ -50,15 +50,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(files: Path, output: Path, axis: list[str] | str = "yaw", name: str = "run", **options: Any) -> Path:
-    arguments = {"crop": "none", "device": "cpu", "size": CELL, "from": -3, "to": 3, **options}
+    arguments = {"crop": "none", "device": "cpu", "size": CELL, "from_": -3, "to": 3, **options}
     checkpoint = files / name / "checkpoints" / "last.ckpt"
-    return edit(str(checkpoint), str(files / "source.png"), axis, str(output), **arguments)
+    paths = {"checkpoint": str(checkpoint), "source": str(files / "source.png"), "output": str(output)}
+    return Edit(axis=axis, **paths, **arguments).run()
 
 
 def go(files: Path, output: Path, **options: Any) -> Path:
     arguments = {"crop": "none", "device": "cpu", "size": CELL, **options}
-    checkpoint, source, target = (files / n for n in ("run/checkpoints/last.ckpt", "source.png", "target.png"))
-    return interpolate(str(checkpoint), str(source), str(target), str(output), **arguments)
+    given = {"checkpoint": "run/checkpoints/last.ckpt", "source": "source.png", "target": "target.png"}
+    paths = {name: str(files / value) for name, value in given.items()}
+    return Interpolate(**paths, output=str(output), **arguments).run()
 
 
 def cells(path: Path, count: int, row: int = 0, head: int = 36) -> list[np.ndarray]:
@@ -91,7 +93,7 @@ def test_a_strip_shows_the_source_and_the_steps(files: Path, tmp_path: Path) -> 
 
 
 def test_pictures_really_change_along_the_axis(files: Path, tmp_path: Path) -> None:
-    run(files, tmp_path / "strip.png", "mouth_open", steps=5, **{"from": -1, "to": 1})
+    run(files, tmp_path / "strip.png", "mouth_open", steps=5, **{"from_": -1, "to": 1})
     _, *shown = cells(tmp_path / "strip.png", 6)
     from_start = [np.abs(picture - shown[0]).mean() for picture in shown]
     assert from_start[0] == 0 and all(a < b for a, b in pairwise(from_start))
@@ -109,7 +111,7 @@ def test_several_axes_give_several_rows(files: Path, tmp_path: Path) -> None:
 def test_basis_vectors_move_in_sigma_with_axes_and_raw_without(files: Path, tmp_path: Path) -> None:
     ends = torch.tensor([-1.0, 1.0])[:, None]
     for name, options, scale in (("run", {}, 0.5), ("bare", {}, 1.0), ("run", {"axes": "none"}, 1.0)):
-        run(files, tmp_path / "o.png", "motion:2", name, steps=2, **{"from": -1, "to": 1}, **options)
+        run(files, tmp_path / "o.png", "motion:2", name, steps=2, **{"from_": -1, "to": 1}, **options)
         wanted = by_hand(files, ends * torch.tensor([0.0, 0.0, scale, 0.0]))
         for made, right in zip(cells(tmp_path / "o.png", 3)[1:], wanted, strict=True):
             assert np.abs(made - right).max() <= 1
@@ -188,13 +190,23 @@ def test_axes_of_another_model_are_refused(files: Path, tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused(files: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"o\.jpg has the suffix '\.jpg'; use \.mp4, \.gif"):
         run(files, tmp_path / "o.jpg")
-    with pytest.raises(ConfigError, match="steps: 1 is not possible; give at least 2"):
-        run(files, tmp_path / "o.png", steps=1)
-    with pytest.raises(ConfigError, match="size: 0"):
-        go(files, tmp_path / "o.png", size=0)
-    with pytest.raises(ConfigError, match="fps: 0"):
-        go(files, tmp_path / "o.mp4", fps=0)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--steps=1", "steps: '1' will not do; it takes a number >=2, null."),
+        ("--size=0", "size: '0' will not do; it takes a number >=1 and <=4096, null."),
+        ("--fps=0", "fps: 0 does not conform to restriction v>=0.1 and v<=1000.0"),
+    ],
+)
+def test_numbers_that_cannot_work(option: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--checkpoint=c", "--source=s", "--output=o.png", option]
+    for command in (["edit", "--axis=yaw", "--from=0", "--to=1"], ["interpolate", "--target=t"]):
+        with pytest.raises(SystemExit):
+            main([*command, *given])
+        assert capsys.readouterr().err.strip() == f"sfdkit: error: {words}"
 
 
 def test_the_command_line(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sfdkit.apply.frame_source import kind_of, open_driver, read_source, sparse, steady
+from sfdkit.apply.frame_source import kind_of, open_frame_source, read_source, resample_frames, sample_evenly
 from sfdkit.errors import ConfigError, DataError, SfdkitWarning
 from sfdkit.media.crop import CropRule, Place, crop_resize
 from tests.written import puppet_frames, write_video
@@ -23,7 +23,7 @@ def numbered(times: list[float]) -> Iterator[tuple[np.ndarray, float]]:
 
 
 def shown(times: list[float], fps: float) -> list[int]:
-    return [int(frame[0, 0, 0]) for frame in steady(numbered(times), fps)]
+    return [int(frame[0, 0, 0]) for frame in resample_frames(numbered(times), fps)]
 
 
 def test_a_steady_clip_stays_as_it_is() -> None:
@@ -45,7 +45,7 @@ def test_uneven_times_repeat_and_drop_frames_so_that_the_length_stays() -> None:
 
 @pytest.mark.parametrize("length", [1, 5, 16, 17, 100, 1000])
 def test_sparse_frames_cover_a_stream_of_unknown_length(length: int) -> None:
-    kept = [int(f[0]) for f in sparse((np.array([k]) for k in range(length)), 16)]
+    kept = [int(f[0]) for f in sample_evenly((np.array([k]) for k in range(length)), 16)]
     steps = set(np.diff(kept).tolist())
     assert kept[0] == 0 and len(kept) <= 16 and len(steps) <= 1
     assert kept == list(range(length)) if length <= 16 else len(kept) >= 8
@@ -54,13 +54,13 @@ def test_sparse_frames_cover_a_stream_of_unknown_length(length: int) -> None:
 
 def test_one_sparse_frame_reads_one_frame() -> None:
     stream = (np.array([k]) for k in range(10))
-    assert [int(f[0]) for f in sparse(stream, 1)] == [0]
+    assert [int(f[0]) for f in sample_evenly(stream, 1)] == [0]
     assert int(next(stream)[0]) == 1
 
 
 def test_a_video_is_delivered_at_its_rate_and_size(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ramp(12), fps=10)
-    driver = open_driver(path, 16, CropRule("none"))
+    driver = open_frame_source(path, 16, CropRule("none"))
     frames = list(driver)
     assert (driver.fps, driver.frames, driver.audio, driver.kind) == (10.0, 12, None, "video")
     assert all(f.shape == (3, 16, 16) and f.dtype == torch.uint8 for f in frames)
@@ -71,7 +71,7 @@ def test_a_video_is_delivered_at_its_rate_and_size(tmp_path: Path) -> None:
 
 def test_another_rate_keeps_the_length(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ramp(12), fps=10)
-    driver = open_driver(path, 16, CropRule("none"), fps=5)
+    driver = open_frame_source(path, 16, CropRule("none"), fps=5)
     levels = [float(f.float().mean()) for f in driver]
     assert (driver.fps, driver.frames) == (5.0, 6)
     assert levels == pytest.approx([0, 20, 40, 60, 80, 100], abs=4)
@@ -82,10 +82,10 @@ def test_a_folder_plays_in_natural_order_and_a_picture_is_one_frame(tmp_path: Pa
     folder.mkdir()
     for number, frame in enumerate(ramp(12)):
         Image.fromarray(frame).save(folder / f"frame{number}.png")
-    driver = open_driver(folder, 16, CropRule("centre"), fps=12.5)
+    driver = open_frame_source(folder, 16, CropRule("centre"), fps=12.5)
     assert (driver.fps, driver.frames, driver.kind) == (12.5, 12, "folder")
     assert [int(f[0, 0, 0]) for f in driver] == [10 * k for k in range(12)]
-    single = open_driver(folder / "frame3.png", 16, CropRule("none"))
+    single = open_frame_source(folder / "frame3.png", 16, CropRule("none"))
     assert [int(f[0, 0, 0]) for f in single] == [30]
     assert (single.fps, single.frames, single.kind) == (25.0, 1, "picture")
 
@@ -99,7 +99,7 @@ def test_one_box_serves_the_whole_clip(tmp_path: Path) -> None:
         Image.fromarray(frame).save(folder / f"{number}.png")
     place = CropRule("centre").place([], 40, 20)
     assert isinstance(place, Place)
-    for made, frame in zip(open_driver(folder, 20, CropRule("centre")), frames, strict=True):
+    for made, frame in zip(open_frame_source(folder, 20, CropRule("centre")), frames, strict=True):
         assert (made.permute(1, 2, 0).numpy() == crop_resize(frame, place, 20)).all()
 
 
@@ -107,7 +107,7 @@ def test_faces_are_cut_out_of_the_whole_clip(tmp_path: Path) -> None:
     frames = puppet_frames(1, 8, 160)
     canvas = [np.pad(f, ((60, 20), (200, 40), (0, 0)), mode="edge") for f in frames]
     path = write_video(tmp_path / "a.mp4", canvas)
-    driver = open_driver(path, 64, CropRule("face", 0.2))
+    driver = open_frame_source(path, 64, CropRule("face", 0.2))
     assert driver.place.box.x0 > 150 and driver.place.box.x1 - driver.place.box.x0 < 200
     assert len(list(driver)) == 8
     source = read_source(path, 64, CropRule("face", 0.2))
@@ -117,7 +117,7 @@ def test_faces_are_cut_out_of_the_whole_clip(tmp_path: Path) -> None:
 def test_no_face_names_the_way_out(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ramp(5))
     with pytest.raises(DataError, match=r"a\.mp4: no face was found; use --crop centre or --crop none"):
-        open_driver(path, 16, CropRule("face"))
+        open_frame_source(path, 16, CropRule("face"))
     with pytest.raises(DataError, match=r"no face was found"):
         read_source(path, 16, CropRule("face"))
 
@@ -140,22 +140,22 @@ def test_bad_sources_and_clips_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no picture .*gone\.png"):
         read_source(tmp_path / "gone.png", 16, CropRule("none"))
     with pytest.raises(DataError, match=r"there is no video .*gone\.mp4"):
-        open_driver(tmp_path / "gone.mp4", 16, CropRule("none"))
+        open_frame_source(tmp_path / "gone.mp4", 16, CropRule("none"))
     with pytest.raises(DataError, match=r"face\.txt"):
-        open_driver(text, 16, CropRule("none"))
+        open_frame_source(text, 16, CropRule("none"))
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(DataError, match=r"folder .*empty holds no picture"):
-        open_driver(empty, 16, CropRule("none"))
+        open_frame_source(empty, 16, CropRule("none"))
     with pytest.raises(ConfigError, match=r"fps: 0"):
-        open_driver(empty, 16, CropRule("none"), fps=0)
+        open_frame_source(empty, 16, CropRule("none"), fps=0)
 
 
 def test_pictures_of_one_clip_need_one_size(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
     Image.new("RGB", (9, 7)).save(tmp_path / "2.png")
     with pytest.raises(DataError, match=r"2\.png is 9x7, .* 8x8"):
-        list(open_driver(tmp_path, 16, CropRule("none")))
+        list(open_frame_source(tmp_path, 16, CropRule("none")))
 
 
 def test_a_cut_video_says_so_after_its_last_good_frame(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_cut_video_says_so_after_its_last_good_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(40)])
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     with pytest.warns(SfdkitWarning, match=r"a\.mp4 is damaged or cut short, \d+ of its frames"):
-        assert 10 < len(list(open_driver(path, 16, CropRule("none")))) < 35
+        assert 10 < len(list(open_frame_source(path, 16, CropRule("none")))) < 35
 
 
 def test_a_damaged_picture_ends_a_folder(tmp_path: Path) -> None:
@@ -171,10 +171,10 @@ def test_a_damaged_picture_ends_a_folder(tmp_path: Path) -> None:
         Image.fromarray(frame).save(tmp_path / f"{number}.png")
     (tmp_path / "2.png").write_bytes(b"no picture")
     with pytest.warns(SfdkitWarning, match=r"ends after 2 frames: .*2\.png"):
-        assert len(list(open_driver(tmp_path, 16, CropRule("none")))) == 2
+        assert len(list(open_frame_source(tmp_path, 16, CropRule("none")))) == 2
     (tmp_path / "0.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"0\.png"):
-        open_driver(tmp_path, 16, CropRule("none"))
+        open_frame_source(tmp_path, 16, CropRule("none"))
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,12 @@ def test_a_damaged_picture_ends_a_folder(tmp_path: Path) -> None:
 )
 def test_one_rule_for_sources_and_drivers(tmp_path: Path, name: str, kind: str) -> None:
     Image.fromarray(ramp(9)[8]).save(tmp_path / name, kind)
-    driver = open_driver(tmp_path / name, 16, CropRule("none"))
+    driver = open_frame_source(tmp_path / name, 16, CropRule("none"))
     assert (driver.kind, driver.frames) == ("picture", 1)
     source = read_source(tmp_path / name, 16, CropRule("none"))
     assert [float(f.float().mean()) for f in (*driver, source)] == pytest.approx([80, 80], abs=2)
     video = write_video(tmp_path / "v.mp4", ramp(3)).rename(tmp_path / "video.png")
-    assert kind_of(video) == "video" and len(list(open_driver(video, 16, CropRule("none")))) == 3
+    assert kind_of(video) == "video" and len(list(open_frame_source(video, 16, CropRule("none")))) == 3
 
 
 def test_kinds_of_what_is_not_there_are_told_by_suffix(tmp_path: Path) -> None:

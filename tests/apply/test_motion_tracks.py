@@ -12,14 +12,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sfdkit.apply.animate import Written, animate, animate_frames, animate_track, as_float
-from sfdkit.apply.extract import extract
-from sfdkit.apply.frame_source import open_driver
+from sfdkit.apply.animate import Animate, Written
+from sfdkit.apply.extract import Extract
+from sfdkit.apply.frame_source import open_frame_source
 from sfdkit.apply.motion_track import MotionTrack, compressed_size, motion_fingerprint, quantise, rate_line
+from sfdkit.apply.reenactment import animate_frames, animate_track, as_float
 from sfdkit.cli import main
 from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.media.crop import CropRule
-from sfdkit.media.video import probe
+from sfdkit.media.video_reader import probe
 from tests.tiny import tiny_animator
 from tests.written import lively_animator, puppet_frames, write_checkpoint, write_video
 
@@ -38,12 +39,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(files: Path, output: Path, driving: str = "driving.mp4", **options: Any) -> MotionTrack:
     arguments = {"crop": "none", "device": "cpu", **options}
-    return extract(str(files / "model.ckpt"), str(files / driving), str(output), **arguments)
+    paths = {"checkpoint": str(files / "model.ckpt"), "driving": str(files / driving), "output": str(output)}
+    return Extract(**paths, **arguments).run()
 
 
 def run(files: Path, output: Path, checkpoint: str = "model.ckpt", **options: Any) -> Written:
     arguments = {"crop": "none", "device": "cpu", **options}
-    return animate(str(files / checkpoint), str(files / "source.png"), str(output), **arguments)
+    paths = {"checkpoint": str(files / checkpoint), "source": str(files / "source.png"), "output": str(output)}
+    return Animate(**paths, **arguments).run()
 
 
 def pictures(folder: Path) -> np.ndarray:
@@ -57,7 +60,7 @@ def some_track(frames: int = 20, size: int = 4, bits: int = 32, seed: int = 0) -
 
 def test_a_track_is_the_motion_of_the_frames(files: Path, tmp_path: Path) -> None:
     animator = lively_animator()
-    frames = torch.stack(list(open_driver(files / "driving.mp4", 32, CropRule("none"))))
+    frames = torch.stack(list(open_frame_source(files / "driving.mp4", 32, CropRule("none"))))
     with torch.no_grad():
         wanted = animator.motion(as_float(frames, torch.device("cpu")))
     for size in (1, 4, 64):
@@ -96,8 +99,8 @@ def test_from_python_a_track_animates_as_its_frames_do() -> None:
     source, frames = torch.rand(3, 32, 32), torch.rand(7, 3, 32, 32)
     with torch.no_grad():
         motion = animator.motion(frames)
-    made = torch.cat([p.generated.image for p in animate_track(animator, source, motion, "relative", 3)])
-    wanted = torch.cat([p.generated.image for p in animate_frames(animator, source, frames, "relative", 7)])
+    made = torch.cat([p.image for p in animate_track(animator, source, motion, "relative", 3)])
+    wanted = torch.cat([p.image for p in animate_frames(animator, source, frames, "relative", 7)])
     assert torch.allclose(made, wanted, atol=1e-5)
 
 
@@ -236,13 +239,24 @@ def test_files_that_are_no_tracks(files: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_extracted_is_refused_before_any_work(files: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"output: .*t\.npz has the suffix '\.npz'; use \.safetensors"):
         read(files, tmp_path / "t.npz")
-    with pytest.raises(ConfigError, match="bits: 16 is not possible; give 2 to 8, or 32"):
-        read(files, tmp_path / "t.safetensors", bits=16)
-    with pytest.raises(ConfigError, match="batch_size: 0"):
-        read(files, tmp_path / "t.safetensors", batch_size=0)
     with pytest.raises(DataError, match=r"there is no video .*gone\.mp4"):
         read(files, tmp_path / "t.safetensors", driving="gone.mp4")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--bits=16", "bits: '16' will not do; it takes 2, 3, 4, 5, 6, 7, 8, 32"),
+        ("--batch_size=0", "batch_size: 0 does not conform to restriction v>0"),
+    ],
+)
+def test_numbers_that_cannot_work(option: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["motion", "extract", "--checkpoint=c", "--driving=d", "--output=o.safetensors", option])
+    assert f"sfdkit: error: {words}" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="bits: 16 is not possible; give 2 to 8, or 32"):
+        some_track().rounded(16)
 
 
 def test_the_command_line_extracts_and_animates(

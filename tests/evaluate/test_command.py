@@ -22,8 +22,8 @@ from sfdkit.evaluate.plan import draw_pairs
 from sfdkit.evaluate.probes import encode_samples
 from sfdkit.evaluate.run import drive
 from sfdkit.evaluate.samples import Pair, read_samples
-from sfdkit.face_networks.network import PuppetNetwork
-from sfdkit.face_networks.puppets import SCHEMA, Regressor, save_regressor
+from sfdkit.face_networks.puppet_measurer import SCHEMA, Regressor, save_regressor
+from sfdkit.face_networks.puppet_network import PuppetNetwork
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.files import distance_table, make_folder, write_metrics
 from sfdkit.metrics.dci import DCI

@@ -27,7 +27,7 @@ from sfdkit.evaluate.plan import add_best_frames, draw_pairs, plan_protocol
 from sfdkit.evaluate.run import drive, reenact
 from sfdkit.evaluate.samples import Pair, Sample, Video, read_videos
 from sfdkit.face_networks.types import MeasureSettings
-from sfdkit.media.video import probe
+from sfdkit.media.video_reader import probe
 from sfdkit.metrics.image import frame_psnr
 from tests import datasets
 from tests.datasets import seen as seen_in

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from sfdkit.cli import main
 from sfdkit.errors import CheckpointError, ConfigError
-from sfdkit.face_networks.accuracy import area_under_curve, equal_error_rate, explained, pair_similarities, retrieval
 from sfdkit.face_networks.embedder import load_embedder
-from sfdkit.face_networks.examples import MIRRORED, SURROUNDINGS, Examples, augment, blur, draw_examples, mirror
-from sfdkit.face_networks.network import EXPRESSION, POSE, PuppetNetwork, cut, face_frame, landmarks_to_pixels
-from sfdkit.face_networks.opening import open_measurer
-from sfdkit.face_networks.puppets import SCHEMA, PuppetMeasurer, Regressor, regressor_path, save_regressor
-from sfdkit.face_networks.training import accuracy, contrastive, fit
+from sfdkit.face_networks.measurer import open_measurer
+from sfdkit.face_networks.puppet_accuracy import accuracy, pair_similarities, retrieval, verification
+from sfdkit.face_networks.puppet_examples import MIRRORED, SURROUNDINGS, Examples, augment, blur, draw_examples, mirror
+from sfdkit.face_networks.puppet_measurer import SCHEMA, PuppetMeasurer, Regressor, regressor_path, save_regressor
+from sfdkit.face_networks.puppet_network import EXPRESSION, POSE, PuppetNetwork, cut, face_frame, landmarks_to_pixels
+from sfdkit.face_networks.puppet_training import contrastive, fit
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.losses.identity import IdentityTerm
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors, sample_identity, sample_motion
@@ -44,11 +44,10 @@ def make_file(path: Path, resolution: int = 32, **about: object) -> PuppetNetwor
 def test_verification_figures_by_hand() -> None:
     same, other = torch.tensor([0.9, 0.8, 0.4]), torch.tensor([0.1, 0.4, 0.5, 0.2])
     # of 12 comparisons: 0.9 and 0.8 win 4 each, 0.4 beats two and ties with one
-    assert area_under_curve(same, other) == pytest.approx((4 + 4 + 2.5) / 12)
     # at a threshold of 0.5 one of three is refused and one of four taken; no other is more balanced
-    assert equal_error_rate(same, other) == pytest.approx((1 / 3 + 1 / 4) / 2)
-    assert equal_error_rate(torch.tensor([0.9]), torch.tensor([0.1])) == 0
-    assert area_under_curve(torch.tensor([0.1]), torch.tensor([0.9])) == 0
+    assert verification(same, other) == pytest.approx(((1 / 3 + 1 / 4) / 2, (4 + 4 + 2.5) / 12))
+    assert verification(torch.tensor([0.9]), torch.tensor([0.1])) == (0, 1)
+    assert verification(torch.tensor([-0.1]), torch.tensor([0.9]))[1] == 0
 
 
 def test_verification_figures_against_brute_force() -> None:
@@ -60,24 +59,19 @@ def test_verification_figures_against_brute_force() -> None:
     assert sorted(same.tolist()) == pytest.approx(sorted(expected), abs=1e-6)
     assert len(same) == 8 * 3 and len(other) == len(pairs) - 24
     wins = [(s > o) + 0.5 * (s == o) for s in same.tolist() for o in other.tolist()]
-    assert area_under_curve(same, other) == pytest.approx(sum(wins) / len(wins))
+    equal_error, auc = verification(same, other)
+    assert auc == pytest.approx(sum(wins) / len(wins))
     rates = []
     for threshold in [*same.tolist(), *other.tolist()]:
         refused = sum(s < threshold for s in same.tolist()) / len(same)
         taken = sum(o >= threshold for o in other.tolist()) / len(other)
         rates.append((abs(refused - taken), (refused + taken) / 2))
-    assert equal_error_rate(same, other) == pytest.approx(min(rates)[1])
+    assert equal_error == pytest.approx(min(rates)[1])
     hits = 0
     for asked in (k for k in range(24) if k % 3):
         likeness = [float(embedding[asked] @ embedding[first]) for first in range(0, 24, 3)]
         hits += likeness.index(max(likeness)) == asked // 3
     assert retrieval(embedding, identity) == pytest.approx(hits / 16)
-
-
-def test_explained_variance_by_hand() -> None:
-    truth = torch.tensor([[0.0, 1.0], [2.0, 1.0], [4.0, 4.0]])
-    prediction = torch.tensor([[1.0, 2.0], [2.0, 2.0], [4.0, 2.0]])
-    assert explained(prediction, truth).tolist() == pytest.approx([1 - 1 / 8, 1 - 6 / 6])
 
 
 def test_contrastive_loss_by_hand() -> None:
@@ -297,9 +291,21 @@ def test_train_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     about = PuppetMeasurer(path, 16).about
     assert about["regressor/steps"] == 2 and isinstance(about["regressor/soft_r2_gaze_x"], float)
     assert main([*words[:-1], str(tmp_path / "r.pt")]) == 1
-    assert main([*words, "--steps", "0"]) == 1
-    errors = capsys.readouterr().err
-    assert "safetensors" in errors and "steps=0" in errors
+    assert "has the suffix '.pt'; use .safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--steps=0", "steps: 0 does not conform to restriction v>0"),
+        ("--resolution=8", "resolution: 8 does not conform to restriction v>=16"),
+        ("--identities=31", "identities: 31 does not conform to restriction v>=32"),
+    ],
+)
+def test_numbers_that_cannot_work(option: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["measure", "train", option])
+    assert capsys.readouterr().err.strip() == f"sfdkit: error: {words}"
 
 
 def test_puppet_factors_that_are_the_face_are_kept() -> None:

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfdkit.apply.frame_source import open_driver
+from sfdkit.apply.frame_source import open_frame_source
 from sfdkit.cli import main
 from sfdkit.errors import ConfigError, DamageError, DataError, SfdkitWarning
 from sfdkit.media.colour import to_rgb
+from sfdkit.media.container import is_video
 from sfdkit.media.crop import CropRule
-from sfdkit.media.video import VideoWriter, _true_rate, is_video, probe, read_frames, require_fps
+from sfdkit.media.frame_rate import require_fps, true_fps
+from sfdkit.media.video_reader import probe, read_frames
+from sfdkit.media.video_writer import VideoWriter
 from tests.media.test_video import ramp, write
 
 WHOLE = CropRule("none")
@@ -167,13 +170,13 @@ def test_a_wide_gamut_is_converted() -> None:
     ],
 )
 def test_the_rate_is_that_of_the_time_stamps(declared: float, stamps: list[float], rate: float) -> None:
-    assert _true_rate(declared, stamps) == pytest.approx(rate, rel=0.06)
+    assert true_fps(declared, stamps) == pytest.approx(rate, rel=0.06)
 
 
 def test_a_recording_that_claims_a_thousand_frames_a_second(tmp_path: Path) -> None:
     stamps = [33 * k + (k % 3) for k in range(48) if k not in (7, 8, 20)]
     path = encode(tmp_path / "a.webm", [ramp(k) for k in range(45)], "libvpx", stamps, rate=1000)
-    driver = open_driver(path, 16, WHOLE)
+    driver = open_frame_source(path, 16, WHOLE)
     assert 25 <= driver.fps <= 31
     assert 44 <= len(list(driver)) <= 50 and driver.frames == pytest.approx(45, abs=5)
 
@@ -184,7 +187,7 @@ def test_animated_pictures_are_videos(tmp_path: Path, name: str) -> None:
     kind = {"webp": "WEBP", "gif": "GIF"}.get(name[-4:].strip("."), "PNG")
     extra = {"lossless": True} if kind == "WEBP" else {}
     frames[0].save(tmp_path / name, kind, save_all=True, append_images=frames[1:], duration=100, loop=0, **extra)
-    driver = open_driver(tmp_path / name, 16, WHOLE)
+    driver = open_frame_source(tmp_path / name, 16, WHOLE)
     assert (driver.kind, driver.fps, driver.frames) == ("video", 10.0, 4) and is_video(tmp_path / name)
     assert [round(float(f.float().mean()) / 60) for f in driver] == [0, 1, 2, 3]
     assert [round(time, 3) for _, time in read_frames(tmp_path / name)] == [0.0, 0.1, 0.2, 0.3]
@@ -194,11 +197,11 @@ def test_an_animation_of_rounded_lengths_that_was_cut(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), np.uint8)
     frames = [Image.fromarray(frame) for frame in noise]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[80, 80, 90] * 4)
-    driver = open_driver(tmp_path / "a.gif", 16, WHOLE)
+    driver = open_frame_source(tmp_path / "a.gif", 16, WHOLE)
     assert driver.fps == pytest.approx(12, rel=0.01) and len(list(driver)) == 12
     (tmp_path / "cut.gif").write_bytes((tmp_path / "a.gif").read_bytes()[: (tmp_path / "a.gif").stat().st_size // 2])
     with pytest.warns(SfdkitWarning, match=r"cut\.gif is damaged or cut short, \d of its frames"):
-        assert 3 < len(list(open_driver(tmp_path / "cut.gif", 16, WHOLE))) < 8
+        assert 3 < len(list(open_frame_source(tmp_path / "cut.gif", 16, WHOLE))) < 8
 
 
 @pytest.mark.parametrize("name", ["a.webp", "a.png", "a.gif"])
@@ -233,7 +236,7 @@ def test_a_damaged_packet_costs_no_more_than_what_builds_upon_it(tmp_path: Path,
     assert set(read) >= {*range(13), *range(20, 30)} and 13 not in read
     assert max(error(read[number], pictures[number]) for number in (12, 20, 29)) < 4
     with pytest.warns(SfdkitWarning, match="these are used"):
-        assert len(list(open_driver(path, 16, WHOLE))) == 30  # in step with its sound
+        assert len(list(open_frame_source(path, 16, WHOLE))) == 30  # in step with its sound
 
 
 @pytest.mark.parametrize("later", [0, 90_000])
@@ -254,7 +257,7 @@ def test_text_that_is_called_a_picture_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("a few words")
     assert not is_video(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"cannot read .*a\.png as a picture"):
-        open_driver(tmp_path / "a.png", 16, WHOLE)
+        open_frame_source(tmp_path / "a.png", 16, WHOLE)
 
 
 @pytest.mark.parametrize("fps", [1e9, 1e-9, 0.0, -1.0, float("nan"), float("inf")])

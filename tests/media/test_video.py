@@ -16,7 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from sfdkit.errors import DataError, SfdkitWarning
 from sfdkit.media.picture import list_pictures, picture_kind, read_picture
-from sfdkit.media.video import VideoWriter, probe, read_frames
+from sfdkit.media.video_reader import probe, read_frames
+from sfdkit.media.video_writer import VideoWriter
 
 
 def ramp(index: int, height: int = 48, width: int = 64) -> np.ndarray:

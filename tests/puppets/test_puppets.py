@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sfdkit.cli import main
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.puppets.clips import factors_from_meta, make_clip, to_bytes
 from sfdkit.puppets.commands import render_file, sheet
@@ -154,16 +155,29 @@ def test_render_file_writes_pictures_and_videos(tmp_path, name: str) -> None:
 
 
 def test_commands_say_what_to_do(tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"pose=1.5: give a factor from 0"):
-        render_file(str(tmp_path / "a.png"), 0, 0, pose=1.5)
     with pytest.raises(ConfigError, match=r"nowhere.*does not exist"):
         sheet(str(tmp_path / "nowhere" / "a.png"))
     with pytest.raises(ConfigError, match=r"\.jpg.*use \.png"):
         sheet(str(tmp_path / "a.jpg"))
-    with pytest.raises(ConfigError, match="identities=0"):
-        sheet(str(tmp_path / "a.png"), identities=0)
     with pytest.raises(ConfigError, match=r"\.avi.*\.mp4"):
         render_file(str(tmp_path / "a.avi"), 0, 0)
     (tmp_path / "taken.png").mkdir()
     with pytest.raises(ConfigError, match="cannot be written"):
         sheet(str(tmp_path / "taken.png"), identities=1, motions=1, resolution=16)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "words"),
+    [
+        ("render", "--pose=1.5", "pose: 1.5 does not conform to restriction v>=0 and v<=1"),
+        ("render", "--frames=0", "frames: 0 does not conform to restriction v>0"),
+        ("render", "--fps=0", "fps: 0 does not conform to restriction v>=0.1 and v<=1000.0"),
+        ("sheet", "--identities=0", "identities: 0 does not conform to restriction v>0"),
+        ("sheet", "--motions=0", "motions: 0 does not conform to restriction v>0"),
+    ],
+)
+def test_numbers_that_cannot_work(command: str, option: str, words: str, capsys) -> None:
+    given = ["--identity=0", "--motion=0"] if command == "render" else []
+    with pytest.raises(SystemExit):
+        main(["puppets", command, "--output=a.png", *given, option])
+    assert capsys.readouterr().err.strip() == f"sfdkit: error: {words}"

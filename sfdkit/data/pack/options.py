@@ -11,7 +11,7 @@ from sfdkit.data.pack.sources import Cut, FrameSource, Skip
 from sfdkit.data.pack.writer import ShardOptions
 from sfdkit.errors import ConfigError
 from sfdkit.media.crop import LOOKING, CropRule, FaceSettings
-from sfdkit.media.video import FPS_RANGE
+from sfdkit.media.frame_rate import FPS_RANGE
 
 _EXAMPLES = 3
 

@@ -18,10 +18,11 @@ import numpy as np
 from sfdkit.data.shards.format import ClipMeta
 from sfdkit.errors import DataError
 from sfdkit.media.box import Square, Track
+from sfdkit.media.container import VIDEO_SUFFIXES, is_video
 from sfdkit.media.crop import CropRule, Place, Refusal, crop_resize
 from sfdkit.media.detect import Face
 from sfdkit.media.picture import PICTURE_SUFFIXES, list_pictures, natural_key, read_picture
-from sfdkit.media.video import VIDEO_SUFFIXES, is_video, read_frames
+from sfdkit.media.video_reader import read_frames
 
 _BUFFER = 512 * 2**20  # bytes of whole pictures of a clip that are held, so that a video is read once
 _TO_LOOK_INTO = ("", ".png", ".apng", ".webp", ".avif")  # may be videos by their content

@@ -16,9 +16,9 @@ from sfdkit.data.pack.puppet_source import PuppetSource
 from sfdkit.data.pack.sources import Cut, FrameSource, Skip, clip_keys, find_picture_folders, find_videos, other_files
 from sfdkit.errors import DataError
 from sfdkit.media.box import Box
+from sfdkit.media.container import VIDEO_SUFFIXES
 from sfdkit.media.crop import CropRule, FaceSettings
 from sfdkit.media.detect import CascadeDetector, Face
-from sfdkit.media.video import VIDEO_SUFFIXES
 from sfdkit.puppets.clips import factors_from_meta
 from tests.media.test_video import noise_video, ramp, write
 

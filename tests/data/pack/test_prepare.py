@@ -18,7 +18,7 @@ from sfdkit.data.shards.index import load_index
 from sfdkit.data.shards.reader import read_clips
 from sfdkit.errors import DataError
 from sfdkit.media.box import Box, Square, Track
-from sfdkit.media.video import read_frames
+from sfdkit.media.video_reader import read_frames
 from tests import datasets
 from tests.datasets import box_file, coded_video, seen
 

@@ -1,6 +1,6 @@
-"""Training the network that reads puppets, and its accuracy on puppets of another seed.
+"""Training the network that reads puppets.
 
-Legend: ``N`` identities, ``B`` pictures, ``Z`` dimensions of the embedding.
+Legend: ``B`` pictures, ``Z`` dimensions of the embedding.
 """
 
 from __future__ import annotations
@@ -12,17 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from sfdkit.face_networks.accuracy import area_under_curve, equal_error_rate, explained, pair_similarities, retrieval
-from sfdkit.face_networks.examples import Examples, augment, blur
-from sfdkit.face_networks.network import EXPRESSION, POSE, SIDE, PuppetNetwork, Read
+from sfdkit.face_networks.puppet_examples import Examples, augment
+from sfdkit.face_networks.puppet_network import PuppetNetwork, Read
 
-CPU = torch.device("cpu")
 BATCH_IDENTITIES = 32
-"""Identities of a step, two pictures of each."""
+"""Identities of a batch, two pictures of each."""
 TEMPERATURE = 0.1
-RATE = 4e-3
-SOFT = 1.0
-"""Sigma, in pixels at 64, of the blur under which accuracy is told as well."""
+LR = 4e-3
 _SPREAD = 15.0
 _WEIGHTS = {"landmarks": 10.0, "pose": 2.0, "expression": 4.0, "identity": 0.2}
 
@@ -32,29 +28,31 @@ def fit(
     steps: int,
     seed: int,
     report: Callable[[dict[str, float]], None] | None = None,
-    device: torch.device = CPU,
+    device: torch.device | None = None,
 ) -> PuppetNetwork:
-    """Train a network.
+    """Train a network with AdamW and a one-cycle learning rate.
 
-    Adam with decoupled weight decay and one cycle of the learning rate; absolute errors of landmarks and pose, a
-    smooth one of expressions, and the contrastive loss on pairs of pictures of one identity.
+    The loss: L1 of landmarks and pose, smooth L1 of expressions, and the contrastive loss of the embeddings of two
+    pictures of one identity.
 
     Args:
         examples: Two pictures or more of each identity.
         steps: Number of batches.
         seed: Draws the weights, the batches and the augmentation.
-        report: Given the loss terms of each step.
-        device: Where to train; batches are drawn and augmented on the CPU, so that a seed gives the same ones.
+        report: Called with the loss terms of each step.
+        device: Where to train, the CPU by default; batches are drawn and augmented on the CPU, so that a seed gives the
+            same ones.
 
     Returns:
         The network in eval mode, on the device.
     """
+    device = device or torch.device("cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = PuppetNetwork().train().to(device)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps + 1, pct_start=0.15)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, steps + 1, pct_start=0.15)
     with tqdm(range(steps), desc="training", unit="step", leave=False) as bar:
         for step in bar:
             images, truth = augment(_draw(examples, generator), generator)
@@ -62,7 +60,7 @@ def fit(
             optimizer.zero_grad()
             torch.stack([_WEIGHTS[name] * value for name, value in terms.items()]).sum().backward()
             optimizer.step()
-            rate.step()
+            schedule.step()
             if step % 10 == 0:
                 bar.set_postfix({name: f"{value.item():.3f}" for name, value in terms.items()})
             if report is not None:
@@ -103,45 +101,3 @@ def contrastive(embedding: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     own = torch.arange(len(embedding), device=embedding.device)
     cosine = cosine.masked_fill(torch.eye(len(embedding), dtype=torch.bool, device=embedding.device), -torch.inf)
     return F.cross_entropy(cosine, own ^ 1)
-
-
-@torch.no_grad()
-def accuracy(
-    network: PuppetNetwork, examples: Examples, sigma: float = 0.0, device: torch.device = CPU
-) -> dict[str, float]:
-    """Measure a network on pictures whose truth is known.
-
-    Args:
-        network: In eval mode.
-        examples: Of identities and motions it has not seen.
-        sigma: Blur of the pictures, in pixels at 64.
-        device: Where the network is.
-
-    Returns:
-        ``landmarks`` (mean distance, in pixels at 64), ``yaw pitch roll`` (mean absolute error in degrees), per
-        expression value its mean absolute error under its name and ``r2_`` before it, and of the embedding
-        ``identity_equal_error``, ``identity_auc``, ``identity_top1``.
-    """
-    side = examples.images.shape[3]
-    images = examples.images.float() / 255
-    if sigma:
-        images = blur(images, sigma * side / SIDE)
-    parts = [network(chunk.to(device)) for chunk in images.split(64)]
-    read = Read(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
-    identity = torch.arange(len(images)) // examples.pictures_each
-    same, other = pair_similarities(read.embedding, identity)
-    error = (read.expression - examples.expression).abs().mean(0)
-    share = explained(read.expression, examples.expression)
-    return {
-        "landmarks": float((read.landmarks - examples.landmarks).norm(dim=2).mean() * (SIDE / 2)),
-        **_named(POSE, (read.pose - examples.pose).abs().mean(0)),
-        **_named(EXPRESSION, error),
-        **_named([f"r2_{name}" for name in EXPRESSION], share),
-        "identity_equal_error": equal_error_rate(same, other),
-        "identity_auc": area_under_curve(same, other),
-        "identity_top1": retrieval(read.embedding, identity),
-    }
-
-
-def _named(names: tuple[str, ...] | list[str], values: Tensor) -> dict[str, float]:
-    return {name: float(value) for name, value in zip(names, values, strict=True)}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
 from sfdkit.face_networks.embedder import load_embedder
-from sfdkit.face_networks.external import ExternalMeasurer, rotation_to_angles
-from sfdkit.face_networks.opening import open_measurer
+from sfdkit.face_networks.measurer import open_measurer
+from sfdkit.face_networks.third_party_measurer import ThirdPartyMeasurer, rotation_to_angles
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.losses.identity import IdentityTerm
 from tests.networks import Pooled, save_onnx, save_script
@@ -42,7 +42,7 @@ def by_hand(images: Tensor, side: int, mean: float, std: float) -> Tensor:
 @pytest.mark.parametrize("batch", ["n", 1])
 def test_onnx_embedder_gets_arcface_input_of_the_size_in_the_file(tmp_path: Path, batch: int | str) -> None:
     path, images = save_onnx(tmp_path / "arc.onnx", WEIGHTS, 16, batch), torch.rand(5, 3, 32, 32)
-    measurer = ExternalMeasurer(embedder=path)
+    measurer = ThirdPartyMeasurer(embedder=path)
     found = measurer.measure(images)
     assert found.landmarks is None and found.pose is None and found.expression is None
     assert found.embedding is not None
@@ -55,40 +55,61 @@ def test_yaml_beside_a_network_changes_the_convention(tmp_path: Path) -> None:
     path, images = save_onnx(tmp_path / "arc.onnx", WEIGHTS, "s", second=True), torch.rand(3, 3, 32, 32)
     beside = tmp_path / "arc.onnx.yaml"
     beside.write_text("{size: 8, mean: [0, 0, 0], std: [1, 1, 1], channels: bgr, crop: [0.5, 0, 1, 0.5], result: 1}")
-    found = ExternalMeasurer(embedder=path).measure(images).embedding
+    found = ThirdPartyMeasurer(embedder=path).measure(images).embedding
     torch.testing.assert_close(found, by_hand(images[:, :, :16, 16:].flip(1), 8, 0, 1))
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sise: 8", "Did you mean 'size'"),
-        ("size: big", "size='big'"),
-        ("std: [1, 1]", "3 numbers"),
-        ("std: [1, 0, 1]", "divided"),
-        ("channels: rbg", "rgb or bgr"),
-        ("crop: [0.5, 0, 0.5, 1]", "shares"),
-        ("unit: pixels", "embedding has none"),
-        ("order: [yaw, pitch]", "yaw, pitch and roll"),
-        ("[1]", "names and values"),
-        ("a: {", "mend"),
+        ("sise: 8", r"net\.pt\.yaml: there is no key 'sise'\. Did you mean size\? The names are size, mean"),
+        ("size: big", "size: 'big' is no whole number"),
+        ("size: 0", "size: 0 does not conform to restriction v>0"),
+        ("result: -1", "result: -1 does not conform to restriction v>=0"),
+        ("mean: [a, 1, 1]", "mean: 'a' will not do; it takes a number"),
+        ("std: [1, 1]", r"std: '\[1, 1\]' will not do; it takes tuple with 3 elements"),
+        ("std: [1, 0, 1]", "std: 0 does not conform to restriction v>0"),
+        ("channels: rbg", "channels: 'rbg' will not do; it takes 'rgb', 'bgr'"),
+        ("crop: [0.5, 0, 0.5, 1]", r"crop=\(0\.5, 0\.0, 0\.5, 1\.0\): give .* shares"),
+        ("crop: [0, 0, 2, 1]", "crop: 2 does not conform"),
+        ("unit: pixels", "there is no key 'unit'"),
+        ("order: [yaw, pitch, roll]", "there is no key 'order'"),
+        ("[1]", r"net\.pt\.yaml must hold a mapping, it holds list"),
+        ("a: {", r"net\.pt\.yaml is no YAML"),
     ],
 )
 def test_wrong_yaml_is_refused_with_its_value(tmp_path: Path, text: str, words: str) -> None:
     path = save_script(tmp_path / "net.pt", Pooled([6]))
     (tmp_path / "net.pt.yaml").write_text(text)
     with pytest.raises(ConfigError, match=words):
-        ExternalMeasurer(embedder=path)
+        ThirdPartyMeasurer(embedder=path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("landmarks", "unit: degrees", "unit: 'degrees' will not do; it takes 'share', 'pixels'"),
+        ("head_pose", "unit: share", "unit: 'share' will not do; it takes 'degrees', 'radians', 'matrix'"),
+        ("head_pose", "order: [yaw, pitch]", "order: .* it takes tuple with 3 elements"),
+        ("head_pose", "order: [yaw, pitch, yaw]", "order=.*give yaw, pitch and roll"),
+        ("head_pose", "signs: [1, 1]", "signs: .* it takes tuple with 3 elements"),
+    ],
+)
+def test_wrong_yaml_of_another_kind_is_refused(tmp_path: Path, kind: str, text: str, words: str) -> None:
+    path = save_script(tmp_path / "net.pt", Pooled([6]))
+    (tmp_path / "net.pt.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        ThirdPartyMeasurer(**{kind: path})
 
 
 def test_landmarks_in_shares_and_pixels_come_back_in_pixels(tmp_path: Path) -> None:
     shares = torch.tensor([[0.25, 0.5], [1.0, 0.0]])
     path = save_script(tmp_path / "points.pt", Constant(shares.flatten()))
     expected = (shares * 32 - 0.5).expand(3, 2, 2)
-    assert torch.equal(ExternalMeasurer(landmarks=path).measure(torch.rand(3, 3, 32, 32)).landmarks, expected)
+    assert torch.equal(ThirdPartyMeasurer(landmarks=path).measure(torch.rand(3, 3, 32, 32)).landmarks, expected)
     path = save_script(tmp_path / "pixels.pt", Constant(torch.tensor([[3.5, 7.5], [7.0, 0.0]])))
     (tmp_path / "pixels.pt.yaml").write_text("{unit: pixels, size: 16, crop: [0.5, 0, 1, 0.5]}")
-    found = ExternalMeasurer(landmarks=path).measure(torch.rand(1, 3, 32, 32)).landmarks
+    found = ThirdPartyMeasurer(landmarks=path).measure(torch.rand(1, 3, 32, 32)).landmarks
     assert found is not None and found[0].tolist() == [[19.5, 7.5], [23, 0]]
 
 
@@ -106,36 +127,36 @@ def test_head_pose_from_angles_and_rotations(tmp_path: Path) -> None:
     path = save_script(tmp_path / "angles.pt", Constant(torch.tensor([0.1, 0.2, 0.3])))
     beside = tmp_path / "angles.pt.yaml"
     beside.write_text("{unit: radians, order: [pitch, yaw, roll], signs: [-1, 1, 1]}")
-    found = ExternalMeasurer(head_pose=path).measure(images).pose
+    found = ThirdPartyMeasurer(head_pose=path).measure(images).pose
     assert found is not None
     torch.testing.assert_close(found[1] * math.pi / 180, torch.tensor([-0.2, 0.1, 0.3]))
     path = save_script(tmp_path / "matrix.pt", Constant(turned(20, -10, 5)))
     with pytest.raises(ConfigError, match="unit: matrix"):
-        ExternalMeasurer(head_pose=path).measure(images)
+        ThirdPartyMeasurer(head_pose=path).measure(images)
     (tmp_path / "matrix.pt.yaml").write_text("unit: matrix")
-    torch.testing.assert_close(ExternalMeasurer(head_pose=path).measure(images).pose[0], torch.tensor([20.0, -10, 5]))
+    torch.testing.assert_close(ThirdPartyMeasurer(head_pose=path).measure(images).pose[0], torch.tensor([20.0, -10, 5]))
 
 
 def test_files_that_cannot_serve_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(2, 3, 32, 32)
     with pytest.raises(ConfigError, match=r"embedder: .*no.pt is no file"):
-        ExternalMeasurer(embedder=tmp_path / "no.pt")
+        ThirdPartyMeasurer(embedder=tmp_path / "no.pt")
     for name, words in (("a.h5", "ends in"), ("a.pt", "TorchScript"), ("a.onnx", "damaged")):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(ConfigError, match=words):
-            ExternalMeasurer(landmarks=tmp_path / name)
+            ThirdPartyMeasurer(landmarks=tmp_path / name)
     with pytest.raises(ConfigError, match=r"gave \(2, 5\)"):
-        ExternalMeasurer(landmarks=save_script(tmp_path / "odd.pt", Pooled([5]))).measure(images)
+        ThirdPartyMeasurer(landmarks=save_script(tmp_path / "odd.pt", Pooled([5]))).measure(images)
     with pytest.raises(ConfigError, match=r"gave \(2, 1\)"):
-        ExternalMeasurer(embedder=save_script(tmp_path / "one.pt", Pooled([1]))).measure(images)
+        ThirdPartyMeasurer(embedder=save_script(tmp_path / "one.pt", Pooled([1]))).measure(images)
     path = save_onnx(tmp_path / "arc.onnx", WEIGHTS, "s")
     (tmp_path / "arc.onnx.yaml").write_text("result: 3")
     with pytest.raises(ConfigError, match="1 outputs and result is 3"):
-        ExternalMeasurer(embedder=path).measure(images)
+        ThirdPartyMeasurer(embedder=path).measure(images)
     for module in ("onnxruntime", "onnx2torch"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=r"sfdkit\[onnx\]"):
-        ExternalMeasurer(embedder=path)
+        ThirdPartyMeasurer(embedder=path)
     with pytest.raises(ConfigError, match=r"sfdkit\[onnx\].*TorchScript"):
         load_embedder(path)
 
@@ -143,7 +164,7 @@ def test_files_that_cannot_serve_are_refused(tmp_path: Path, monkeypatch: pytest
 def test_open_measurer_for_real_faces(tmp_path: Path) -> None:
     path = save_script(tmp_path / "net.pt", Pooled([6]))
     measurer = open_measurer(MeasureSettings(embedder=str(path)), 32, puppets=False)
-    assert isinstance(measurer, ExternalMeasurer) and measurer.expression_names == ()
+    assert isinstance(measurer, ThirdPartyMeasurer) and measurer.expression_names == ()
     assert set(open_measurer(MeasureSettings(), 32, False).missing) == {"landmarks", "pose", "expression", "identity"}
 
 
@@ -155,7 +176,7 @@ def test_embedder_for_a_loss_agrees_with_the_measurer_and_has_gradients(tmp_path
         path = save_script(tmp_path / "arc.pt", Pooled([6]))
     images = torch.rand(4, 3, 40, 40, requires_grad=True)
     embedding = load_embedder(path)(images)
-    measured = ExternalMeasurer(embedder=path).measure(images.detach()).embedding
+    measured = ThirdPartyMeasurer(embedder=path).measure(images.detach()).embedding
     torch.testing.assert_close(embedding.detach(), measured, atol=1e-5, rtol=1e-5)
     embedding[:, 0].sum().backward()
     assert images.grad is not None and bool((images.grad.flatten(1).abs().sum(1) > 0).all())

@@ -1,4 +1,4 @@
-"""The network that reads puppets: landmarks, pose, expression and who it is, from one small trunk.
+"""The network that reads puppets: landmarks, pose, expression and identity embedding from one small trunk.
 
 Legend: ``B`` pictures, ``L`` landmarks, ``E`` expression values, ``Z`` dimensions of the embedding, ``P`` soft points,
 ``S`` side of a part of the face in samples.
@@ -24,7 +24,7 @@ SIDE = 64
 """Pixels of the pictures the trunk sees; larger ones are shrunk, smaller ones are seen as they are."""
 
 _POSE_SPREAD = 15.0
-"""Degrees that the network calls 1."""
+"""Degrees per unit of the network's output."""
 _FINE, _WIDE, _HIDDEN = 40, 48, 96
 _POINTS, _VALUES = 24, 5
 
@@ -45,7 +45,7 @@ _MOUTH = [*_rows("left_", "mouth_corner"), *_rows("right_", "mouth_corner")]
 
 
 class Read(NamedTuple):
-    """What the network reads."""
+    """The network's outputs."""
 
     landmarks: Tensor
     """B L 2: x and y, from -1 to 1 across the picture, as in :func:`sfdkit.model.blocks.identity_grid`."""
@@ -76,13 +76,13 @@ class _Residual(nn.Module):
 
 
 class PuppetNetwork(nn.Module):
-    """A convolutional trunk whose soft points say where things are, and a second look at both eyes and the mouth.
+    """A convolutional trunk with soft-argmax points, and a second stage on crops of both eyes and the mouth.
 
-    Each point is a heat map that was softmaxed over the picture: its expected coordinates place it finer than a pixel
-    (integral regression, https://arxiv.org/abs/1711.08229), and the features seen under the map describe it. Both,
-    with an average over the whole picture, go through one hidden layer to landmarks, pose and, by another one, who it
-    is. The landmarks say where the eyes and the mouth are; these parts, upright and of one size, are looked at again
-    for the expression, whose traces are a pixel wide, and to correct the landmarks.
+    Each point is a heat map with a softmax over the picture: its expected coordinates are finer than a pixel (integral
+    regression, https://arxiv.org/abs/1711.08229), and its weighted mean of features describes it. Both, with an average
+    over the whole picture, go through one hidden layer to landmarks and pose, and through another to the embedding.
+    Eyes and mouth are then cropped by the landmarks, upright and of one size; the crops give the expression, whose
+    traces are a pixel wide, and a correction of the landmarks.
     """
 
     def __init__(self) -> None:
@@ -128,17 +128,17 @@ class PuppetNetwork(nn.Module):
         return Read(where, pose, self.expression(parts), F.normalize(self.who(summary), dim=1))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return who it is, B Z of length 1, for pictures B 3 H W in [0, 1] of any size; with gradients to them."""
+        """Return the embedding B Z of length 1 of pictures B 3 H W in [0, 1] of any size; with gradients to them."""
         return F.normalize(self.who(self._look(self._seen(images))[1]), dim=1)
 
     @staticmethod
     def _seen(images: Tensor) -> Tensor:
-        """Return what the trunk sees of pictures in [0, 1]."""
+        """Return the trunk's input for pictures in [0, 1]."""
         height, width = (max(min(pixels, SIDE) // 2 * 2, 2) for pixels in images.shape[2:])
         return resize(images, height, width) * 4 - 2
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the points' coordinates, B 2P, and all that is known of the pictures."""
+        """Return the points' coordinates, B 2P, and the features of the pictures."""
         x = F.pixel_unshuffle(images, 2).contiguous(memory_format=torch.channels_last)
         fine = self.fine(self.stem(x))
         middle = self.middle(fine)
@@ -154,7 +154,7 @@ class PuppetNetwork(nn.Module):
 
 
 def _part() -> nn.Sequential:
-    """Return what describes a part of the face, B 3 S S, by 32 numbers, whatever its colours and light."""
+    """Return the encoder of a part of the face, B 3 S S to 32 features; instance norm removes colour and light."""
     last = (_GRID + 3) // 4
     return nn.Sequential(
         nn.InstanceNorm2d(3),

@@ -1,4 +1,4 @@
-"""Pictures of puppets to learn from and to be tested with, and what may happen to them on the way.
+"""Pictures of puppets with labels, and their augmentation, to train and test the network that reads puppets.
 
 Legend: ``N`` identities, ``K`` pictures of each, ``B`` pictures, ``R`` side of the pictures, ``L`` landmarks,
 ``E`` expression values.
@@ -7,17 +7,16 @@ Legend: ``N`` identities, ``K`` pictures of each, ``B`` pictures, ``R`` side of 
 from __future__ import annotations
 
 from dataclasses import replace
-from io import BytesIO
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from kornia.filters import gaussian_blur2d
 from torch import Tensor
+from torchvision.io import decode_jpeg, encode_jpeg
 from tqdm import tqdm
 
-from sfdkit.face_networks.network import EXPRESSION, POSE, SIDE
+from sfdkit.face_networks.puppet_network import EXPRESSION, POSE, SIDE
 from sfdkit.model.blocks import resize
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors, sample_identity, sample_motion
 from sfdkit.puppets.landmarks import LANDMARKS
@@ -26,7 +25,7 @@ from sfdkit.puppets.render import render
 SURROUNDINGS = tuple(
     name for name in IdentityFactors.names() if name.startswith(("back_", "clothes_", "light_", "neckline"))
 )
-"""Identity factors that are not the face: drawn anew for every picture, so that nobody is known by them."""
+"""Identity factors outside of the face: drawn anew for every picture, so that the embedding cannot rely on them."""
 
 _SECONDS_BETWEEN = 2.7
 """Of two motions drawn one after the other: long enough for them to have nothing in common."""
@@ -38,11 +37,11 @@ MIRRORED = [
     for name in LANDMARKS
     for side, _, rest in [name.partition("_")]
 ]
-"""Where each landmark's counterpart stands."""
+"""Index of each landmark's mirror image."""
 
 
 class Examples(NamedTuple):
-    """Pictures with the truth about them; picture k of identity n in row n * K + k."""
+    """Pictures with labels; picture k of identity n is row n * K + k."""
 
     images: Tensor
     """B 3 R R, uint8."""
@@ -78,7 +77,7 @@ def draw_examples(
         resolution: Height and width at which they are rendered; the trunk's side is what is kept.
         seed: Of the puppets.
         supersample: Samples per pixel along each axis.
-        words: What the progress bar says.
+        words: Text of the progress bar.
         device: Where to render; the CPU by default. What comes back is on the CPU.
     """
     parts: list[Examples] = []
@@ -110,16 +109,17 @@ def _render(who: IdentityFactors, what: MotionFactors, resolution: int, supersam
 
 
 def augment(examples: Examples, generator: torch.Generator) -> tuple[Tensor, Examples]:
-    """Make pictures as imperfect as generated and stored ones are, and mirror half of the identities.
+    """Augment pictures, so that the network reads generated and stored ones as well.
 
-    Mirrored, moved by up to two pixels, softened, of other colours, noisy, and a quarter of them stored as JPEG.
+    Half of the identities are mirrored; pictures are shifted by up to two pixels, blurred, recoloured and made noisy,
+    and a quarter of them is compressed as JPEG.
 
     Args:
         examples: Rows of one identity follow each other.
-        generator: Draws what happens.
+        generator: Draws the parameters.
 
     Returns:
-        The pictures B 3 R R in [0, 1] and the examples with the truth about them.
+        The pictures B 3 R R in [0, 1], and the examples with the labels that belong to them.
     """
     count, _, side, _ = examples.images.shape
     mirrored = _rand(count // examples.pictures_each, generator).repeat_interleave(examples.pictures_each) < 0.5
@@ -135,21 +135,12 @@ def augment(examples: Examples, generator: torch.Generator) -> tuple[Tensor, Exa
     images = (images + strength * torch.randn(images.shape, generator=generator)).clamp(0, 1)
     for k in torch.randperm(count, generator=generator)[: count // 4].tolist():
         quality = int(torch.randint(50, 96, (), generator=generator))
-        images[k] = _through_jpeg(images[k], quality)
+        images[k] = decode_jpeg(encode_jpeg((images[k] * 255).round().to(torch.uint8), quality)) / 255
     return images, examples
 
 
-def _through_jpeg(image: Tensor, quality: int) -> Tensor:
-    """Return what JPEG leaves of a picture 3 H W in [0, 1]."""
-    stored = BytesIO()
-    Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(
-        stored, "JPEG", quality=quality
-    )
-    return torch.from_numpy(np.array(Image.open(stored))).permute(2, 0, 1).float() / 255
-
-
 def mirror(examples: Examples, rows: Tensor) -> Examples:
-    """Mirror pictures and the truth about them in the rows (B booleans) that are true."""
+    """Mirror pictures and labels in the rows (B booleans) that are true."""
     sign = torch.where(rows, -1.0, 1.0)[:, None]
     turns = torch.tensor([name in ("yaw", "roll") for name in POSE])
     looks = torch.tensor([name == "gaze_x" for name in EXPRESSION])
@@ -177,13 +168,8 @@ def _move(examples: Examples, offset: Tensor) -> Examples:
 
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Blur B C H W by a Gaussian of ``sigma`` pixels; outside, the border is repeated."""
-    reach = max(1, int(3 * sigma + 0.5))
-    places = torch.arange(-reach, reach + 1, dtype=torch.float32, device=images.device)
-    kernel = torch.exp(-0.5 * (places / sigma).square())
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
-    padded = F.pad(images, (reach,) * 4, mode="replicate")
-    rows = F.conv2d(padded, kernel[:, :, None, :], groups=images.shape[1])
-    return F.conv2d(rows, kernel[:, :, :, None], groups=images.shape[1])
+    side = 2 * max(1, int(3 * sigma + 0.5)) + 1
+    return gaussian_blur2d(images, (side, side), (sigma, sigma), border_type="replicate")
 
 
 def _rand(size: int | tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Reading real faces with networks of other makers, given as local files.
+"""Measuring real faces with third-party networks in local files.
 
 Legend: ``F`` pictures, ``R`` resolution, ``S`` side of a network's input, ``L`` landmarks, ``Z`` dimensions of an
 embedding.
@@ -10,11 +10,16 @@ import math
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sfdkit.errors import ConfigError
-from sfdkit.face_networks.files import ARCFACE, HEAD_POSE_NET, LANDMARK_NET, NetworkFile
+from sfdkit.face_networks.conventions import (
+    ARCFACE,
+    HEAD_POSE_NET,
+    LANDMARK_NET,
+    HeadPoseConvention,
+    LandmarkConvention,
+)
+from sfdkit.face_networks.third_party import NetworkFile
 from sfdkit.face_networks.types import Measured
 
 _HOW = {
@@ -24,13 +29,11 @@ _HOW = {
 }
 
 
-class ExternalMeasurer:
-    """Reads real faces: who it is, landmarks and head pose, each with a network in a local file.
+class ThirdPartyMeasurer:
+    """Measures identity embedding, landmarks and head pose of real faces, each with a network in a local file.
 
-    The conventions are those of :data:`sfdkit.face_networks.files.ARCFACE`, ``LANDMARK_NET`` and ``HEAD_POSE_NET``; a
-    YAML beside a network changes them, see :class:`sfdkit.face_networks.files.Convention`. The pictures are seen whole
-    unless
-    ``crop`` says otherwise. No network of this kind reads expressions.
+    What pictures they get is in :mod:`sfdkit.face_networks.conventions`: the whole face crop, unless a YAML beside a
+    network says otherwise. No network of this kind reads expressions.
 
     Args:
         embedder: Face recognition network, F 3 S S to F Z.
@@ -52,7 +55,11 @@ class ExternalMeasurer:
         self.embedder = None if embedder is None else NetworkFile("embedder", embedder, ARCFACE)
         self.landmarks = None if landmarks is None else NetworkFile("landmarks", landmarks, LANDMARK_NET)
         self.head_pose = None if head_pose is None else NetworkFile("head_pose", head_pose, HEAD_POSE_NET)
-        networks = {"embedder": self.embedder, "landmarks": self.landmarks, "head_pose": self.head_pose}
+        networks: dict[str, NetworkFile | None] = {
+            "embedder": self.embedder,
+            "landmarks": self.landmarks,
+            "head_pose": self.head_pose,
+        }
         self.about: dict[str, float | int | str | None] = {
             f"networks/{name}": network.path.name for name, network in networks.items() if network is not None
         }
@@ -79,22 +86,15 @@ class ExternalMeasurer:
         return Measured(
             landmarks=None if self.landmarks is None else _landmarks(self.landmarks, images),
             pose=None if self.head_pose is None else _pose(self.head_pose, images),
-            embedding=None if self.embedder is None else _embedding(self.embedder, images),
+            embedding=None if self.embedder is None else self.embedder.embed(images),
         )
 
 
-def _embedding(network: NetworkFile, images: Tensor) -> Tensor:
-    values = network(images).flatten(1)
-    if values.shape[1] < 2:
-        raise _odd(network, values, "F Z, an embedding of each picture")
-    return F.normalize(values, dim=1)
-
-
-def _landmarks(network: NetworkFile, images: Tensor) -> Tensor:
+def _landmarks(network: NetworkFile[LandmarkConvention], images: Tensor) -> Tensor:
     values = network(images)
     flat = values.dim() == 2 and values.shape[1] % 2 == 0
     if not flat and not (values.dim() == 3 and values.shape[2] == 2):
-        raise _odd(network, values, "F L 2 or F 2L, x and y of each point")
+        raise network.wrong_output(values, "F L 2 or F 2L, x and y of each point")
     points, convention = values.reshape(len(values), -1, 2), network.convention
     if convention.unit == "pixels":
         points = (points + 0.5) / convention.size
@@ -102,15 +102,15 @@ def _landmarks(network: NetworkFile, images: Tensor) -> Tensor:
     return points * points.new_tensor([right - left, bottom - top]) + points.new_tensor([left, top]) - 0.5
 
 
-def _pose(network: NetworkFile, images: Tensor) -> Tensor:
+def _pose(network: NetworkFile[HeadPoseConvention], images: Tensor) -> Tensor:
     values, convention = network(images), network.convention
     if convention.unit == "matrix":
         if values.shape[1:] != (3, 3):
-            raise _odd(network, values, "F 3 3, a rotation of each picture")
+            raise network.wrong_output(values, "F 3 3, a rotation of each picture")
         angles = rotation_to_angles(values)
     else:
         if values.flatten(1).shape[1] != 3:
-            raise _odd(network, values, "F 3, yaw, pitch and roll of each picture (or unit: matrix)")
+            raise network.wrong_output(values, "F 3, yaw, pitch and roll of each picture (or unit: matrix)")
         columns = values.flatten(1)
         angles = torch.stack([columns[:, convention.order.index(name)] for name in ("yaw", "pitch", "roll")], 1)
         if convention.unit == "radians":
@@ -128,10 +128,3 @@ def rotation_to_angles(rotation: Tensor) -> Tensor:
     yaw = torch.atan2(-rotation[:, 2, 0], torch.hypot(rotation[:, 0, 0], rotation[:, 1, 0]))
     roll = torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0])
     return torch.stack([yaw, pitch, roll], 1) * (180 / math.pi)
-
-
-def _odd(network: NetworkFile, values: Tensor, wanted: str) -> ConfigError:
-    return ConfigError(
-        f"{network.key}: {network.path} gave {tuple(values.shape)}, where {wanted}, is needed; is it a network of this "
-        f"kind? {network.path.name}.yaml beside it can name another of its outputs (result) or another unit"
-    )

@@ -1,18 +1,18 @@
-"""Choosing what reads the faces of a data set."""
+"""Opening the networks that measure the faces of a data set."""
 
 from __future__ import annotations
 
-from sfdkit.face_networks.external import ExternalMeasurer
-from sfdkit.face_networks.network import EXPRESSION
-from sfdkit.face_networks.puppets import PuppetMeasurer, regressor_path, train_command
+from sfdkit.face_networks.puppet_measurer import PuppetMeasurer, regressor_path, train_command
+from sfdkit.face_networks.puppet_network import EXPRESSION
+from sfdkit.face_networks.third_party_measurer import ThirdPartyMeasurer
 from sfdkit.face_networks.types import FaceMeasurer, Measured, MeasureSettings
 
 
 class NoMeasurer:
-    """Reads nothing, and says how that can be changed.
+    """Measures nothing.
 
     Args:
-        remedy: How.
+        remedy: How to get a network that does.
     """
 
     expression_names = EXPRESSION
@@ -22,27 +22,27 @@ class NoMeasurer:
         self.missing = dict.fromkeys(("landmarks", "pose", "expression", "identity"), remedy)
 
     def measure(self, images: object) -> Measured:
-        """Return nothing measured."""
+        """Return no measurement."""
         return Measured()
 
 
 def open_measurer(settings: MeasureSettings, resolution: int, puppets: bool) -> FaceMeasurer:
-    """Open what reads the faces of a data set.
+    """Open the networks that measure the faces of a data set.
 
     Args:
         settings: Which networks.
         resolution: Of the pictures.
-        puppets: Whether they show puppets: the kit's regressor reads them. Others are read by networks of other makers.
+        puppets: Whether they show puppets, which the kit's regressor reads; real faces are for third-party networks.
 
     Returns:
-        The measurer. What it cannot read for want of a network is in its ``missing``.
+        The measurer. What it has no network for is in its ``missing``.
 
     Raises:
         CheckpointError: The regressor that was named, or the one in the cache, cannot be used.
         ConfigError: Another network that was named cannot be used.
     """
     if not puppets:
-        return ExternalMeasurer(settings.embedder, settings.landmarks, settings.head_pose)
+        return ThirdPartyMeasurer(settings.embedder, settings.landmarks, settings.head_pose)
     if settings.regressor == "none":
         return NoMeasurer("the regressor is switched off")
     if settings.regressor != "auto":

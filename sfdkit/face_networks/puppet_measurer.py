@@ -1,4 +1,4 @@
-"""Reading puppets with the kit's own network, and the file it is kept in.
+"""Measuring puppets with the kit's own network, and the network's file.
 
 Legend: ``F`` pictures, ``R`` resolution.
 """
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sfdkit.errors import CheckpointError, ConfigError
-from sfdkit.face_networks.network import EXPRESSION, PuppetNetwork, landmarks_to_pixels
+from sfdkit.face_networks.puppet_network import EXPRESSION, PuppetNetwork, landmarks_to_pixels
 from sfdkit.face_networks.types import Measured
+from sfdkit.tensor_file import write_tensors
 
 SCHEMA = 1
 _KEY = "sfdkit_regressor"
@@ -25,7 +25,7 @@ _BATCH = 64
 
 
 class Regressor(NamedTuple):
-    """A trained network and what its file says about it."""
+    """A trained network and its description."""
 
     network: PuppetNetwork
     """In eval mode, without gradients of its own."""
@@ -34,12 +34,12 @@ class Regressor(NamedTuple):
 
 
 def train_command(resolution: int) -> str:
-    """Return the command that makes the regressor of a resolution."""
+    """Return the command that trains the regressor of a resolution."""
     return f"sfdkit measure train --resolution {resolution}"
 
 
 def regressor_path(resolution: int) -> Path:
-    """Return where the regressor of a resolution is kept: the folder ``$SFDKIT_CACHE``, or the user's cache."""
+    """Return the file of a resolution's regressor in the cache: in ``$SFDKIT_CACHE``, or in the user's cache."""
     folder = os.environ.get("SFDKIT_CACHE")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return (Path(folder) if folder else cache / "sfdkit") / f"regressor-{resolution}.safetensors"
@@ -50,16 +50,12 @@ def save_regressor(path: Path, regressor: Regressor) -> None:
 
     Args:
         path: The file; its folder exists.
-        regressor: What to write.
+        regressor: The network with its description.
+
+    Raises:
+        DataError: The file cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
-    tensors = {name: value.contiguous() for name, value in regressor.network.state_dict().items()}
-    try:
-        save_file(tensors, part, metadata={_KEY: json.dumps(regressor.about)})
-        part.chmod(0o644)  # safetensors lets nobody else read it
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_tensors(path, regressor.network.state_dict(), {_KEY: json.dumps(regressor.about)})
 
 
 def load_regressor(path: str | Path) -> Regressor:
@@ -103,7 +99,7 @@ def load_regressor(path: str | Path) -> Regressor:
 
 
 class PuppetMeasurer:
-    """Reads puppets: landmarks in the order of ``LANDMARKS``, pose, expression and who it is.
+    """Measures puppets: landmarks in the order of ``LANDMARKS``, pose, expression and identity embedding.
 
     Args:
         path: A file that ``sfdkit measure train`` wrote.
