@@ -26,6 +26,7 @@ ROOMS = {
     "safetensors": ("sfdkit.tensor_file", "sfdkit.face_networks.puppets"),
     "ray": ("sfdkit.data.pack.cluster",),
     "tensorboard": ("sfdkit.study.curves",),
+    "scipy": ("sfdkit.study.compare",),
     "onnxruntime": ("sfdkit.face_networks.files",),
     "onnx": ("sfdkit.face_networks.files",),
     "onnx2torch": ("sfdkit.face_networks.files",),

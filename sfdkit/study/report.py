@@ -77,16 +77,18 @@ class Results:
 
     def spread(self, run: str, key: str) -> Spread | None:
         """Return a metric of a run over the seeds that are finished and have it."""
-        values = [row.number(key) for row in self.rows if row.job.run == run]
-        there = [value for value in values if value is not None]
-        return spread(there) if there else None
+        values = self.values(run, key)
+        return spread(values) if values else None
+
+    def values(self, run: str, key: str) -> list[float]:
+        """Return a metric of a run, one for each seed that is finished and has it."""
+        numbers = [row.number(key) for row in self.rows if row.job.run == run]
+        return [number for number in numbers if number is not None]
 
     def difference(self, run: str, key: str) -> Difference | None:
         """Return a run against the reference; None for the reference itself, or where either is missing."""
-        one, other = self.spread(run, key), self.spread(self.study.reference, key)
-        if run == self.study.reference or one is None or other is None:
-            return None
-        return difference(one, other)
+        one, other = self.values(run, key), self.values(self.study.reference, key)
+        return difference(one, other) if run != self.study.reference and one and other else None
 
     def verdict(self, run: str, column: Column) -> str:
         """Say whether a difference is more than the spread between seeds."""
