@@ -27,6 +27,7 @@ ROOMS = {
     "ray": ("sfdkit.data.pack.cluster",),
     "tensorboard": ("sfdkit.study.curves",),
     "scipy": ("sfdkit.study.compare",),
+    "matplotlib": ("sfdkit.evaluate.report", "sfdkit.study.plot"),
     "onnxruntime": ("sfdkit.face_networks.files",),
     "onnx": ("sfdkit.face_networks.files",),
     "onnx2torch": ("sfdkit.face_networks.files",),

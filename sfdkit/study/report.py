@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import math
@@ -16,7 +17,7 @@ from sfdkit.files import Value
 from sfdkit.study.compare import Difference, Spread, difference, spread
 from sfdkit.study.curves import Band, bands, read_curves
 from sfdkit.study.jobs import Job, read_json
-from sfdkit.study.plot import Dots, dot_plot, line_plot
+from sfdkit.study.plot import dot_plot, line_plot
 from sfdkit.study.spec import Column, Run, Study
 
 _ABSENT = "\N{EN DASH}"
@@ -274,14 +275,8 @@ def _plots(results: Results) -> dict[str, tuple[str, str]]:
                 title = f"{key} against {words}"
                 plots[f"{key.replace('/', '-')}-{kind}.svg"] = (title, line_plot(series, words, key))
     for column in results.tested:
-        rows = []
-        for run in study.runs:
-            values = [row.number(column.key) for row in results.rows if row.job.run == run.name]
-            there = [value for value in values if value is not None]
-            if there:
-                rows.append(Dots(run.name, there, spread(there).mean))
-        reference = results.spread(study.reference, column.key)
-        svg = dot_plot(rows, _head(column), reference.mean if reference else None)
+        rows = {run.name: values for run in study.runs if (values := results.values(run.name, column.key))}
+        svg = dot_plot(rows, _head(column), study.reference)
         plots[f"{column.key.replace('/', '-')}.svg"] = (f"{column.label}: each seed, and the mean", svg)
     return plots
 
@@ -324,7 +319,7 @@ table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: au
 th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 .better { color: #00694d } .worse { color: #a63d00 } .weak { color: #777 }
-figure { margin: 1.5em 0 } figcaption { font-weight: 600 } svg { max-width: 100%; height: auto }"""
+figure { margin: 1.5em 0 } figcaption { font-weight: 600 } img { max-width: 100%; height: auto }"""
 
 
 def _html(results: Results, plots: dict[str, tuple[str, str]]) -> str:
@@ -339,7 +334,9 @@ def _html(results: Results, plots: dict[str, tuple[str, str]]) -> str:
         if lines:
             body += [f"<h2>{title}</h2>", "<ul>", *(f"<li>{escape(line)}</li>" for line in lines), "</ul>"]
     for title, svg in plots.values():
-        body.append(f"<figure><figcaption>{escape(title)}</figcaption>\n{svg}</figure>")
+        source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+        image = f'<img alt="{escape(title)}" src="{source}">'
+        body.append(f"<figure><figcaption>{escape(title)}</figcaption>\n{image}</figure>")
     return (
         f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{escape(study.title)}</title>\n"
         f"<style>\n{_STYLE}\n</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"

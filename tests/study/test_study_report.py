@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import math
 import time
@@ -17,7 +18,7 @@ from sfdkit.errors import DataError
 from sfdkit.study.compare import Spread, difference, spread
 from sfdkit.study.curves import Band, Point, bands, read_curves
 from sfdkit.study.jobs import Job, plan, write_json
-from sfdkit.study.plot import Dots, dot_plot, line_plot
+from sfdkit.study.plot import dot_plot, line_plot
 from sfdkit.study.report import Results, write_report
 from sfdkit.study.spec import load_study
 from tests.study.test_study_spec import write
@@ -137,10 +138,11 @@ def test_report_of_an_unfinished_study(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"| other | -8.00 (p {float(other['p']):.3f}, worse) |" in text
     assert "- other seed 3: running or cut off, at step 7 of 20" in text and "![PSNR" in text
     page = (out / "report.html").read_text()
-    ElementTree.fromstring(page.partition("<svg")[1] + page.partition("<svg")[2].partition("</svg>")[0] + "</svg>")
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "") and "class='worse'" in page
-    svg = ElementTree.parse(out / "psnr.svg").getroot()
-    assert len(svg.findall("{http://www.w3.org/2000/svg}circle")) == 5
+    assert "http" not in page and "class='worse'" in page
+    svg = (out / "psnr.svg").read_bytes()
+    assert base64.b64encode(svg).decode() in page and b"2020" not in svg
+    uses = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}use")
+    assert sum("fill-opacity" in use.attrib["style"] for use in uses) == 5  # a dot for each seed
 
 
 @pytest.mark.parametrize(
@@ -185,13 +187,20 @@ def test_nothing_to_report(tmp_path: Path) -> None:
         Results(load_study(write(tmp_path)), plan(load_study(tmp_path), tmp_path / "out"))
 
 
-def test_plots_have_room_for_long_names() -> None:
+def test_plots_have_room_for_long_names_and_are_the_same_each_time() -> None:
     name = "a_name_of_fifty_characters_that_says_all_of_the_run"
-    lines = line_plot({name: [Band(1.0, 2.0, None), Band(2.0, 3.0, None)]}, "steps", "psnr")
-    dots = dot_plot([Dots(name, [1.0, 2.0], 1.5)], "psnr", None)
-    for svg, end in ((lines, False), (dots, True)):
+    curves = {name: [Band(1.0, 2.0, None), Band(2.0, 3.0, None)]}
+    for draw in (lambda: line_plot(curves, "steps", "psnr"), lambda: dot_plot({name: [1.0, 2.0]}, "psnr", name)):
+        svg = draw()
+        assert svg == draw() and len(svg) < 20_000
         root = ElementTree.fromstring(svg)
-        (label,) = [text for text in root.findall("{http://www.w3.org/2000/svg}text") if text.text == name]
-        at, width = float(label.attrib["x"]), float(root.attrib["width"])
-        assert (label.attrib.get("text-anchor") == "end") == end
-        assert (at if end else width - at) > 7.5 * len(name)
+        (label,) = [text for text in root.iter("{http://www.w3.org/2000/svg}text") if text.text == name]
+        at, width = float(label.attrib["x"]), float(root.attrib["viewBox"].split()[2])
+        room = at if "text-anchor: end" in label.attrib["style"] else width - at
+        assert room > 5.3 * len(name)  # at 10 points
+
+
+def test_a_plot_of_more_runs_than_colours_tells_them_apart() -> None:
+    points = [Band(1.0, 2.0, 0.1), Band(2.0, 3.0, 0.1)]
+    svg = line_plot({f"run{number}": points for number in range(12)}, "steps", "psnr")
+    assert svg.count("stroke-dasharray") == 4  # two lines, on the plot and in the legend
