@@ -27,6 +27,7 @@ ROOMS = {
     "ray": ("sfdkit.data.pack.cluster",),
     "tensorboard": ("sfdkit.study.curves",),
     "scipy": ("sfdkit.study.compare",),
+    "jinja2": ("sfdkit.evaluate.report", "sfdkit.study.report"),
     "matplotlib": ("sfdkit.evaluate.report", "sfdkit.study.plot"),
     "onnxruntime": ("sfdkit.face_networks.files",),
     "onnx": ("sfdkit.face_networks.files",),

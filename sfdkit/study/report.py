@@ -7,10 +7,12 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from sfdkit.errors import DataError
 from sfdkit.files import Value
@@ -21,6 +23,8 @@ from sfdkit.study.plot import dot_plot, line_plot
 from sfdkit.study.spec import Column, Run, Study
 
 _ABSENT = "\N{EN DASH}"
+_CLASSES = {"better)": "better", "worse)": "worse", "spread)": "weak", "one seed)": "weak"}
+"""How a cell of differences ends, and its class in HTML."""
 LEVEL = 0.05
 """A difference with a smaller p counts as more than the spread."""
 
@@ -156,8 +160,7 @@ def write_report(study: Study, jobs: Sequence[Job], folder: Path) -> str:
     files = {
         "report.csv": _rows_csv(results),
         "summary.csv": _summary_csv(results),
-        "report.md": _markdown(results, plots),
-        "report.html": _html(results, plots),
+        **_pages(results, plots),
         **{name: svg for name, (_, svg) in plots.items()},
     }
     try:
@@ -240,30 +243,6 @@ def _number(value: float, like: float | None = None) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _about(results: Results) -> list[str]:
-    study = results.study
-    compared = len(results.tested) * (len(study.runs) - 1)
-    lines = [
-        f"Mean ± standard deviation over seeds ({', '.join(map(str, study.seeds))}); ↑ higher is better, ↓ lower is "
-        "better.",
-        f"Differences are to {study.reference}. p is of Welch's t-test, two-sided; below {LEVEL} a difference counts "
-        "as more than the spread between seeds.",
-    ]
-    if compared > 1:
-        lines.append(
-            f"With {compared} comparisons about {LEVEL * compared:.1f} would look like that by chance alone; few seeds "
-            "show large differences only."
-        )
-    if len(study.seeds) < 2:
-        lines.append("One seed has no spread: no difference here can be told from chance.")
-    devices = sorted(
-        {str(row.metrics["evaluation/device"]) for row in results.rows if "evaluation/device" in row.metrics}
-    )
-    if devices:
-        lines.append(f"Measured on {'; '.join(devices)}.")
-    return lines
-
-
 def _plots(results: Results) -> dict[str, tuple[str, str]]:
     """Return file name to title and svg."""
     study, plots = results.study, dict[str, tuple[str, str]]()
@@ -291,71 +270,33 @@ def _plain_table(table: Table) -> str:
     )
 
 
-def _markdown(results: Results, plots: dict[str, tuple[str, str]]) -> str:
-    study = results.study
-    blocks = [f"# {study.title}", " ".join(_about(results))]
-    blocks.append("\n".join(f"- `{run.name}`: {run.title}" for run in study.runs))
-    blocks.append(_markdown_table(_means(results)))
-    differences = _differences(results)
-    if len(differences) > 1 and len(differences[0]) > 1:
-        blocks += [f"## Difference to {study.reference}", _markdown_table(differences)]
-    for title, lines in (("Missing", results.missing), ("Notes", results.notes)):
-        if lines:
-            blocks += [f"## {title}", "\n".join(f"- {line}" for line in lines)]
-    if plots:
-        blocks += ["## Plots", *(f"![{title}]({name})" for name, (title, _) in plots.items())]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _markdown_table(table: Table) -> str:
-    head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-_STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
-body { margin: 2em auto; max-width: 1100px; padding: 0 1em }
-table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: auto }
-th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
-.better { color: #00694d } .worse { color: #a63d00 } .weak { color: #777 }
-figure { margin: 1.5em 0 } figcaption { font-weight: 600 } img { max-width: 100%; height: auto }"""
-
-
-def _html(results: Results, plots: dict[str, tuple[str, str]]) -> str:
-    study = results.study
-    body = [f"<h1>{escape(study.title)}</h1>", f"<p>{escape(' '.join(_about(results)))}</p>", "<ul>"]
-    body += [f"<li><b>{escape(run.name)}</b>: {escape(run.title)}</li>" for run in study.runs]
-    body += ["</ul>", _html_table(_means(results))]
-    differences = _differences(results)
-    if len(differences) > 1 and len(differences[0]) > 1:
-        body += [f"<h2>Difference to {escape(study.reference)}</h2>", _html_table(differences)]
-    for title, lines in (("Missing", results.missing), ("Notes", results.notes)):
-        if lines:
-            body += [f"<h2>{title}</h2>", "<ul>", *(f"<li>{escape(line)}</li>" for line in lines), "</ul>"]
-    for title, svg in plots.values():
-        source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-        image = f'<img alt="{escape(title)}" src="{source}">'
-        body.append(f"<figure><figcaption>{escape(title)}</figcaption>\n{image}</figure>")
-    return (
-        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{escape(study.title)}</title>\n"
-        f"<style>\n{_STYLE}\n</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
+def _pages(results: Results, plots: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Return the Markdown and the HTML page by file name; HTML holds its plots in itself."""
+    environment = Environment(
+        loader=PackageLoader("sfdkit.study"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-
-
-def _html_table(table: Table) -> str:
-    head, *rows = table
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    for row in rows:
-        lines.append("<tr>" + "".join(f"<td{_class(cell)}>{escape(cell)}</td>" for cell in row) + "</tr>")
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def _class(cell: str) -> str:
-    for ending, name in (("better)", "better"), ("worse)", "worse"), ("spread)", "weak"), ("one seed)", "weak")):
-        if cell.endswith(ending):
-            return f" class='{name}'"
-    return ""
+    environment.filters["cell_class"] = lambda cell: next((c for end, c in _CLASSES.items() if cell.endswith(end)), "")
+    devices = sorted(
+        {str(row.metrics["evaluation/device"]) for row in results.rows if "evaluation/device" in row.metrics}
+    )
+    context: dict[str, Any] = {
+        "study": results.study,
+        "level": LEVEL,
+        "compared": len(results.tested) * (len(results.study.runs) - 1),
+        "devices": devices,
+        "means": _means(results),
+        "differences": _differences(results),
+        "missing": results.missing,
+        "notes": results.notes,
+        "plots": [(name, title, base64.b64encode(svg.encode()).decode()) for name, (title, svg) in plots.items()],
+    }
+    context["about"] = environment.get_template("about.txt").render(context).strip()
+    return {name: environment.get_template(name).render(context) for name in ("report.md", "report.html")}
 
 
 def _rows_csv(results: Results) -> str:

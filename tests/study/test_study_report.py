@@ -100,7 +100,7 @@ PSNR = {("full", 1): 20.0, ("full", 2): 21.0, ("full", 3): 22.0, ("other", 1): 1
 
 def jobs_with_results(folder: Path, values: dict[tuple[str, int], float], **changes: object) -> list[Job]:
     metrics = [{"key": "psnr", "label": "PSNR", "direction": "higher"}, "model/parameters", "device", "absent"]
-    write(folder, metrics=metrics, **{"seeds": [1, 2, 3], **changes})
+    write(folder, **{"metrics": metrics, "seeds": [1, 2, 3], **changes})
     jobs = plan(load_study(folder), folder / "out")
     for job in jobs:
         if (job.run, job.seed) in values:
@@ -138,11 +138,20 @@ def test_report_of_an_unfinished_study(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"| other | -8.00 (p {float(other['p']):.3f}, worse) |" in text
     assert "- other seed 3: running or cut off, at step 7 of 20" in text and "![PSNR" in text
     page = (out / "report.html").read_text()
-    assert "http" not in page and "class='worse'" in page
+    assert "http" not in page and 'class="worse"' in page
     svg = (out / "psnr.svg").read_bytes()
     assert base64.b64encode(svg).decode() in page and b"2020" not in svg
     uses = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}use")
     assert sum("fill-opacity" in use.attrib["style"] for use in uses) == 5  # a dot for each seed
+
+
+def test_html_and_markdown_escape_what_a_study_says(tmp_path: Path) -> None:
+    metrics = [{"key": "psnr", "label": "a|b<i>", "direction": "higher"}]
+    jobs = jobs_with_results(tmp_path, PSNR, title="one & <two>", metrics=metrics)
+    write_report(load_study(tmp_path), jobs, tmp_path)
+    page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    assert "one &amp; &lt;two&gt;</h1>" in page and "<two>" not in page and "<i>" not in page
+    assert "# one & <two>\n" in text and "| run | seeds | a\\|b<i> ↑ |\n| --- | ---: | ---: |\n| full |" in text
 
 
 @pytest.mark.parametrize(
