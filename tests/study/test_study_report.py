@@ -19,7 +19,8 @@ from sfdkit.study.compare import Spread, difference, spread
 from sfdkit.study.curves import Band, Point, bands, read_curves
 from sfdkit.study.jobs import Job, plan, write_json
 from sfdkit.study.plot import dot_plot, line_plot
-from sfdkit.study.report import Results, write_report
+from sfdkit.study.report import write_report
+from sfdkit.study.results import Results
 from sfdkit.study.spec import load_study
 from tests.study.test_study_spec import write
 
@@ -168,7 +169,7 @@ def test_html_and_markdown_escape_what_a_study_says(tmp_path: Path) -> None:
 def test_verdicts(tmp_path: Path, values: dict[tuple[str, int], float], verdict: str) -> None:
     jobs = jobs_with_results(tmp_path, values, seeds=[1, 2])
     study = load_study(tmp_path)
-    assert Results(study, jobs).verdict("other", study.columns[0]) == verdict
+    assert Results(study, jobs).verdict("other", study.metrics[0]) == verdict
 
 
 def test_one_seed_is_said_plainly(tmp_path: Path) -> None:
@@ -183,8 +184,8 @@ def test_another_definition_failure_and_half_done_are_named(tmp_path: Path) -> N
     write(tmp_path, metrics=["psnr"], seeds=[1, 2, 3], evaluate={"shards": "shards/test", "frames": 3})
     jobs = plan(load_study(tmp_path), tmp_path / "out")
     jobs[5].folder.mkdir(parents=True)
-    failure = {"state": "failed", "command": "fit", "status": 1, "tail": ["one", "sfdkit: error: no"]}
-    write_json(jobs[5].folder / "status.json", failure)
+    failure = {"command": "fit", "status": 1, "tail": ["one", "sfdkit: error: no"]}
+    write_json(jobs[5].folder / "failed.json", failure)
     results = Results(load_study(tmp_path), jobs)
     assert "full seed 1 was finished under another definition" in results.notes[0]
     assert "(frames: not given -> 3)" in results.notes[0] and len(results.notes) == 5
