@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tensorboard.backend.event_processing.event_accumulator import (
-    COMPRESSED_HISTOGRAMS,
-    HISTOGRAMS,
-    IMAGES,
-    SCALARS,
-    EventAccumulator,
-)
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sfdkit.study.compare import spread
 
 _SECONDS = "val/seconds"
-_KEEP = {SCALARS: 0, IMAGES: 1, HISTOGRAMS: 1, COMPRESSED_HISTOGRAMS: 1}
-"""Entries of each kind to keep in memory; 0 keeps all."""
+_KEEP = {"scalars": 0, "images": 1, "histograms": 1, "distributions": 1}  # entries to keep in memory; 0 keeps all
 
 
 class Point(NamedTuple):
     """A scalar at a moment of a training."""
 
-    step: int
-    """Steps made so far."""
-    seconds: float | None
-    """Seconds of training so far, set-up and validation left out; None where the training did not log them."""
+    step: int  # steps made so far
+    seconds: float | None  # of training so far, set-up and validation left out; None where they were not logged
     value: float
 
 
@@ -37,8 +28,7 @@ class Band(NamedTuple):
 
     x: float
     mean: float
-    deviation: float | None
-    """None for one seed."""
+    deviation: float | None  # None for one seed
 
 
 def read_curves(logs: Path, keys: Sequence[str]) -> dict[str, list[Point]]:
@@ -77,11 +67,9 @@ def bands(curves: Sequence[Sequence[Point]]) -> dict[str, list[Band]]:
     Returns:
         ``steps``: against the steps made; ``seconds``: against the seconds that the seeds had taken on average.
     """
-    by_step: list[Mapping[int, Point]] = [{point.step: point for point in curve} for curve in curves if curve]
-    if not by_step:
-        return {"steps": [], "seconds": []}
+    by_step = [{point.step: point for point in curve} for curve in curves if curve]
     result: dict[str, list[Band]] = {"steps": [], "seconds": []}
-    for step in sorted(set.intersection(*(set(points) for points in by_step))):
+    for step in sorted(set.intersection(*map(set, by_step))) if by_step else ():
         points = [seed[step] for seed in by_step]
         values = spread([point.value for point in points])
         result["steps"].append(Band(step, values.mean, values.deviation))

@@ -2,136 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import math
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from sfdkit.errors import DataError
-from sfdkit.files import Value
-from sfdkit.study.compare import Difference, Spread, difference, spread
-from sfdkit.study.curves import Band, bands, read_curves
-from sfdkit.study.jobs import Job, read_json
-from sfdkit.study.plot import Dots, dot_plot, line_plot
-from sfdkit.study.spec import Column, Run, Study
+from sfdkit.files import atomic_write
+from sfdkit.study.jobs import Job
+from sfdkit.study.plot import dot_plot, line_plot
+from sfdkit.study.results import LEVEL, Results
+from sfdkit.study.spec import Column, Study
 
 _ABSENT = "\N{EN DASH}"
-LEVEL = 0.05
-"""A difference with a smaller p counts as more than the spread."""
+_CLASSES = {"better)": "better", "worse)": "worse", "spread)": "weak", "one seed)": "weak"}
+"""How a cell of differences ends, and its class in HTML."""
+_SUMMARY = ("seeds", "mean", "deviation", "difference", "t", "freedom", "p", "verdict")
 
-
-@dataclass(frozen=True)
-class Row:
-    """A job that is finished."""
-
-    job: Job
-    metrics: dict[str, Value]
-
-    def number(self, key: str) -> float | None:
-        """Return a metric that is a number, else None."""
-        value = self.metrics.get(key)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-class Results:
-    """What the jobs of a study have given so far.
-
-    Args:
-        study: The study.
-        jobs: Its jobs.
-
-    Raises:
-        DataError: Nothing at all is there yet.
-    """
-
-    def __init__(self, study: Study, jobs: Sequence[Job]) -> None:
-        self.study = study
-        self.rows: list[Row] = []
-        self.missing: list[str] = []
-        self.notes: list[str] = []
-        for job in jobs:
-            state, metrics = job.state(), read_json(job.folder / "metrics.json")
-            if state in ("done", "changed") and metrics is not None:
-                self.rows.append(Row(job, metrics))
-            else:
-                self.missing.append(f"{job.name}: {_missing(job, state)}")
-            if state == "changed":
-                self.notes.append(
-                    f"{job.name} was finished under another definition than {study.path.name} and its files have now "
-                    f"({'; '.join(job.changes())}); sfdkit study run --redo true runs it again"
-                )
-        self.curves = {
-            run.name: [read_curves(job.folder / "logs", study.curves) for job in jobs if job.run == run.name]
-            for run in study.runs
-        }
-        if not self.rows and not any(curve for seeds in self.curves.values() for curve in seeds):
-            where = jobs[0].folder.parent.parent
-            raise DataError(
-                f"no run of the study has given anything in {where}; call sfdkit study run {study.path.parent}, or "
-                "name the folder of the results with --runs"
-            )
-
-    def spread(self, run: str, key: str) -> Spread | None:
-        """Return a metric of a run over the seeds that are finished and have it."""
-        values = [row.number(key) for row in self.rows if row.job.run == run]
-        there = [value for value in values if value is not None]
-        return spread(there) if there else None
-
-    def difference(self, run: str, key: str) -> Difference | None:
-        """Return a run against the reference; None for the reference itself, or where either is missing."""
-        one, other = self.spread(run, key), self.spread(self.study.reference, key)
-        if run == self.study.reference or one is None or other is None:
-            return None
-        return difference(one, other)
-
-    def verdict(self, run: str, column: Column) -> str:
-        """Say whether a difference is more than the spread between seeds."""
-        found = self.difference(run, column.key)
-        if found is None:
-            return ""
-        if found.p is None:
-            one, other = self.spread(run, column.key), self.spread(self.study.reference, column.key)
-            assert one is not None and other is not None
-            if min(one.count, other.count) < 2:
-                return "no spread: one seed"
-            return "the same" if found.value == 0 else "no spread: all seeds alike"
-        if found.p >= LEVEL:
-            return "within the spread"
-        higher = found.value > 0
-        if column.direction is None:
-            return "higher" if higher else "lower"
-        return "better" if higher == (column.direction == "higher") else "worse"
-
-    def bands(self, run: str, key: str) -> dict[str, list[Band]]:
-        """Return a curve of a run over its seeds, against ``steps`` and against ``seconds``."""
-        return bands([seed.get(key, []) for seed in self.curves[run]])
-
-    @property
-    def tested(self) -> list[Column]:
-        """The columns whose differences are looked at: those with a direction that some run has."""
-        return [
-            column
-            for column in self.study.columns
-            if column.direction and any(row.number(column.key) is not None for row in self.rows)
-        ]
-
-
-def _missing(job: Job, state: str) -> str:
-    status = read_json(job.folder / "status.json") or {}
-    progress = read_json(job.folder / "progress.json") or {}
-    if status.get("state") == "failed":
-        last = (status.get("tail") or ["no output"])[-1]
-        return f"failed, sfdkit {status.get('command')} ended with status {status.get('status')}: {last[:300]}"
-    if state == "trained":
-        return "trained, not evaluated yet"
-    if state in ("done", "changed"):
-        return "its metrics.json is gone"
-    of = f" of {progress['steps']}" if progress.get("steps") else ""
-    return f"running or cut off, at step {progress['step']}{of}" if progress else "not started"
+Table = list[list[str]]
+"""A head, then a row for each run."""
 
 
 def write_report(study: Study, jobs: Sequence[Job], folder: Path) -> str:
@@ -149,39 +44,53 @@ def write_report(study: Study, jobs: Sequence[Job], folder: Path) -> str:
         DataError: There is nothing to report, or it cannot be written.
     """
     results = Results(study, jobs)
-    plots = _plots(results)
-    files = {
-        "report.csv": _rows_csv(results),
-        "summary.csv": _summary_csv(results),
-        "report.md": _markdown(results, plots),
-        "report.html": _html(results, plots),
-        **{name: svg for name, (_, svg) in plots.items()},
-    }
+    means, plots = _means(results), _plots(results)
+    files = {"report.csv": _rows_csv(results), "summary.csv": _summary_csv(results)}
+    files |= _pages(results, means, plots) | {name: svg for name, (_, svg) in plots.items()}
     try:
         for name, text in files.items():
-            part = folder / f"{name}.part"
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, folder / name)
+            with atomic_write(folder / name) as part:
+                part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"cannot write the report into {folder}: {error.strerror}; name another --output") from error
-    lines = [_plain_table(_means(results)), *([""] if results.missing else [])]
+    lines = [_plain_table(means), *([""] if results.missing else [])]
     lines += [f"missing: {words}" for words in results.missing]
     lines += [f"note: {words}" for words in results.notes]
     lines.append(f"wrote report.md, report.html, report.csv, summary.csv and {len(plots)} plots to {folder}")
     return "\n".join(lines)
 
 
-Table = list[list[str]]
+def _pages(results: Results, means: Table, plots: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Return the Markdown and the HTML page by file name; HTML holds its plots in itself."""
+    environment = Environment(
+        loader=PackageLoader("sfdkit.study"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell_class"] = lambda cell: next((c for end, c in _CLASSES.items() if cell.endswith(end)), "")
+    context: dict[str, Any] = {
+        "study": results.study,
+        "level": LEVEL,
+        "compared": len(results.tested) * (len(results.study.runs) - 1),
+        "devices": sorted({str(d) for run in results.study.runs for d in results.of(run, "evaluation/device")}),
+        "means": means,
+        "differences": _differences(results),
+        "missing": results.missing,
+        "notes": results.notes,
+        "plots": [(name, title, base64.b64encode(svg.encode()).decode()) for name, (title, svg) in plots.items()],
+    }
+    context["about"] = environment.get_template("about.txt").render(context).strip()
+    return {name: environment.get_template(name).render(context) for name in ("report.md", "report.html")}
 
 
 def _means(results: Results) -> Table:
-    """Return the table of means: a head, then a row for each run."""
-    study = results.study
-    table = [["run", "seeds", *(_head(column) for column in study.columns)]]
+    study, table = results.study, [["run", "seeds", *map(_head, results.study.metrics)]]
     for run in study.runs:
-        count = sum(row.job.run == run.name for row in results.rows)
-        cells = [_cell(results, run, column, count) for column in study.columns]
-        table.append([run.name, f"{count} of {len(study.seeds)}", *cells])
+        count = sum(job.run == run for job, _ in results.rows)
+        table.append([run, f"{count} of {len(study.seeds)}", *(_mean(results, run, c, count) for c in study.metrics)])
     return table
 
 
@@ -189,41 +98,30 @@ def _head(column: Column) -> str:
     return column.label + {"higher": " ↑", "lower": " ↓", None: ""}[column.direction]
 
 
-def _cell(results: Results, run: Run, column: Column, count: int) -> str:
-    found = results.spread(run.name, column.key)
+def _mean(results: Results, run: str, column: Column, count: int) -> str:
+    """Write mean and deviation of a metric, or its texts; ``count`` is how many seeds of the run are finished."""
+    found = results.spread(run, column.key)
     if found is None:
-        texts = {
-            str(row.metrics[column.key])
-            for row in results.rows
-            if row.job.run == run.name and column.key in row.metrics
-        }
-        return ", ".join(sorted(texts - {"None"})) or _ABSENT
+        return ", ".join(sorted({str(value) for value in results.of(run, column.key)})) or _ABSENT
     some = f" (n={found.count})" if found.count != count else ""
-    if not found.deviation:
-        return f"{_number(found.mean)}{some}"
-    return f"{_number(found.mean)} ± {_number(found.deviation, like=found.mean)}{some}"
+    deviation = f" ± {_number(found.deviation, like=found.mean)}" if found.deviation else ""
+    return f"{_number(found.mean)}{deviation}{some}"
 
 
 def _differences(results: Results) -> Table:
-    """Return the table of differences to the reference; without rows where there is nothing to compare."""
-    columns = results.tested
-    table = [["run", *(_head(column) for column in columns)]]
-    for run in results.study.runs:
-        if run.name == results.study.reference:
-            continue
-        cells = []
-        for column in columns:
-            found = results.difference(run.name, column.key)
-            if found is None:
-                cells.append(_ABSENT)
-                continue
-            like = results.spread(run.name, column.key)
-            assert like is not None
-            p = "" if found.p is None else f"p {found.p:.3f}, "
-            size = _number(found.value, like=like.mean)
-            cells.append(f"{'+' if found.value >= 0 else ''}{size} ({p}{results.verdict(run.name, column)})")
-        table.append([run.name, *cells])
-    return table
+    """Return the differences to the reference; the head alone where there is nothing to compare."""
+    columns, others = results.tested, [run for run in results.study.runs if run != results.study.reference]
+    rows = [[run, *(_difference(results, run, column) for column in columns)] for run in others if columns]
+    return [["run", *map(_head, columns)], *rows]
+
+
+def _difference(results: Results, run: str, column: Column) -> str:
+    found, like = results.difference(run, column.key), results.spread(run, column.key)
+    if found is None or like is None:
+        return _ABSENT
+    p = "" if found.p is None else f"p {found.p:.3f}, "
+    sign = "+" if found.value >= 0 else ""
+    return f"{sign}{_number(found.value, like=like.mean)} ({p}{results.verdict(run, column)})"
 
 
 def _number(value: float, like: float | None = None) -> str:
@@ -237,167 +135,49 @@ def _number(value: float, like: float | None = None) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _about(results: Results) -> list[str]:
-    study = results.study
-    compared = len(results.tested) * (len(study.runs) - 1)
-    lines = [
-        f"Mean ± standard deviation over seeds ({', '.join(map(str, study.seeds))}); ↑ higher is better, ↓ lower is "
-        "better.",
-        f"Differences are to {study.reference}. p is of Welch's t-test, two-sided; below {LEVEL} a difference counts "
-        "as more than the spread between seeds.",
-    ]
-    if compared > 1:
-        lines.append(
-            f"With {compared} comparisons about {LEVEL * compared:.1f} would look like that by chance alone; few seeds "
-            "show large differences only."
-        )
-    if len(study.seeds) < 2:
-        lines.append("One seed has no spread: no difference here can be told from chance.")
-    devices = sorted(
-        {str(row.metrics["evaluation/device"]) for row in results.rows if "evaluation/device" in row.metrics}
-    )
-    if devices:
-        lines.append(f"Measured on {'; '.join(devices)}.")
-    return lines
-
-
 def _plots(results: Results) -> dict[str, tuple[str, str]]:
-    """Return file name to title and svg."""
+    """Return file name to title and SVG."""
     study, plots = results.study, dict[str, tuple[str, str]]()
     for key in study.curves:
-        found = {run.name: results.bands(run.name, key) for run in study.runs}
         for kind, words in (("steps", "steps"), ("seconds", "seconds of training")):
-            series = {name: curve[kind] for name, curve in found.items() if curve[kind]}
-            if series:
-                title = f"{key} against {words}"
-                plots[f"{key.replace('/', '-')}-{kind}.svg"] = (title, line_plot(series, words, key))
+            if series := results.bands(key, kind):
+                svg = line_plot(series, words, key)
+                plots[f"{key.replace('/', '-')}-{kind}.svg"] = (f"{key} against {words}", svg)
     for column in results.tested:
-        rows = []
-        for run in study.runs:
-            values = [row.number(column.key) for row in results.rows if row.job.run == run.name]
-            there = [value for value in values if value is not None]
-            if there:
-                rows.append(Dots(run.name, there, spread(there).mean))
-        reference = results.spread(study.reference, column.key)
-        svg = dot_plot(rows, _head(column), reference.mean if reference else None)
+        rows = {run: values for run in study.runs if (values := results.numbers(run, column.key))}
+        svg = dot_plot(rows, _head(column), study.reference)
         plots[f"{column.key.replace('/', '-')}.svg"] = (f"{column.label}: each seed, and the mean", svg)
     return plots
 
 
 def _plain_table(table: Table) -> str:
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in table
-    )
-
-
-def _markdown(results: Results, plots: dict[str, tuple[str, str]]) -> str:
-    study = results.study
-    blocks = [f"# {study.title}", " ".join(_about(results))]
-    blocks.append("\n".join(f"- `{run.name}`: {run.title}" for run in study.runs))
-    blocks.append(_markdown_table(_means(results)))
-    differences = _differences(results)
-    if len(differences) > 1 and len(differences[0]) > 1:
-        blocks += [f"## Difference to {study.reference}", _markdown_table(differences)]
-    for title, lines in (("Missing", results.missing), ("Notes", results.notes)):
-        if lines:
-            blocks += [f"## {title}", "\n".join(f"- {line}" for line in lines)]
-    if plots:
-        blocks += ["## Plots", *(f"![{title}]({name})" for name, (title, _) in plots.items())]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _markdown_table(table: Table) -> str:
-    head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-_STYLE = """body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
-body { margin: 2em auto; max-width: 1100px; padding: 0 1em }
-table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: auto }
-th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
-.better { color: #00694d } .worse { color: #a63d00 } .weak { color: #777 }
-figure { margin: 1.5em 0 } figcaption { font-weight: 600 } svg { max-width: 100%; height: auto }"""
-
-
-def _html(results: Results, plots: dict[str, tuple[str, str]]) -> str:
-    study = results.study
-    body = [f"<h1>{escape(study.title)}</h1>", f"<p>{escape(' '.join(_about(results)))}</p>", "<ul>"]
-    body += [f"<li><b>{escape(run.name)}</b>: {escape(run.title)}</li>" for run in study.runs]
-    body += ["</ul>", _html_table(_means(results))]
-    differences = _differences(results)
-    if len(differences) > 1 and len(differences[0]) > 1:
-        body += [f"<h2>Difference to {escape(study.reference)}</h2>", _html_table(differences)]
-    for title, lines in (("Missing", results.missing), ("Notes", results.notes)):
-        if lines:
-            body += [f"<h2>{title}</h2>", "<ul>", *(f"<li>{escape(line)}</li>" for line in lines), "</ul>"]
-    for title, svg in plots.values():
-        body.append(f"<figure><figcaption>{escape(title)}</figcaption>\n{svg}</figure>")
-    return (
-        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{escape(study.title)}</title>\n"
-        f"<style>\n{_STYLE}\n</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
-    )
-
-
-def _html_table(table: Table) -> str:
-    head, *rows = table
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    for row in rows:
-        lines.append("<tr>" + "".join(f"<td{_class(cell)}>{escape(cell)}</td>" for cell in row) + "</tr>")
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def _class(cell: str) -> str:
-    for ending, name in (("better)", "better"), ("worse)", "worse"), ("spread)", "weak"), ("one seed)", "weak")):
-        if cell.endswith(ending):
-            return f" class='{name}'"
-    return ""
+    first, *others = zip(*table, strict=True)
+    columns = [[cell.ljust(max(map(len, first))) for cell in first]]
+    columns += [[cell.rjust(max(map(len, column))) for cell in column] for column in others]
+    return "\n".join("  ".join(row) for row in zip(*columns, strict=True))
 
 
 def _rows_csv(results: Results) -> str:
-    keys = sorted({key for row in results.rows for key in row.metrics})
-    lines: list[list[object]] = [["run", "seed_given", *keys]]
-    for row in results.rows:
-        values = (row.metrics.get(key) for key in keys)
-        lines.append([row.job.run, row.job.seed, *("" if value is None else value for value in values)])
-    return _csv(lines)
+    keys = sorted({key for _, metrics in results.rows for key in metrics})
+    rows = [[job.run, job.seed, *map(metrics.get, keys)] for job, metrics in results.rows]
+    return _csv(["run", "seed_given", *keys], rows)
 
 
 def _summary_csv(results: Results) -> str:
-    head = [
-        "run",
-        "title",
-        "metric",
-        "direction",
-        "seeds",
-        "mean",
-        "deviation",
-        "difference",
-        "t",
-        "freedom",
-        "p",
-        "verdict",
-    ]
-    lines: list[list[object]] = [[*head]]
-    for run in results.study.runs:
-        for column in results.study.columns:
-            found = results.spread(run.name, column.key)
-            if found is None:
-                continue
-            against = results.difference(run.name, column.key)
-            numbers = (against.value, against.t, against.freedom, against.p) if against else (None,) * 4
-            values = [found.count, found.mean, found.deviation, *numbers, results.verdict(run.name, column)]
-            cells = ["" if v is None else float(f"{v:.6g}") if isinstance(v, float) else v for v in values]
-            lines.append([run.name, run.title, column.key, column.direction or "", *cells])
-    return _csv(lines)
+    rows = []
+    for name, run in results.study.runs.items():
+        for column in results.study.metrics:
+            found, against = results.spread(name, column.key), results.difference(name, column.key)
+            if found:
+                values = [*astuple(found), *(astuple(against) if against else [None] * 4)]
+                numbers = [float(f"{value:.6g}") if isinstance(value, float) else value for value in values]
+                about = [name, run.title, column.key, column.direction]
+                rows.append([*about, *numbers, results.verdict(name, column)])
+    return _csv(["run", "title", "metric", "direction", *_SUMMARY], rows)
 
 
-def _csv(lines: Sequence[Sequence[object]]) -> str:
+def _csv(head: list[str], rows: list[list[Any]]) -> str:
+    """Write a table; None is an empty cell."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
     return text.getvalue()

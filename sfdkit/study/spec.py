@@ -1,124 +1,118 @@
-"""The file ``study.yaml``: what a study runs and what its report shows.
-
-base: [../../puppets64.yaml]             # files below every run, relative to study.yaml
-overrides: {trainer.max_steps: 600}      # dotted options of ``sfdkit fit`` for every run: the budget of the study
-seeds: [1, 2, 3]
-validations: 10                          # validations spread over a training; left out: as the files say
-checkpoint_every: 100                    # steps; a run that is cut off goes on from the last one
-runs:
-  full: {title: the whole method}
-  no_leakage: {title: without the leakage term, configs: [overlay.yaml], overrides: {model.weights.leakage: 0}}
-grid: {model.optimizer.init_args.lr: [1.0e-3, 2.0e-3]}   # more runs, one for each combination, named by value
-evaluate: {shards: shards/puppets64/test, frames: 4}      # options of ``sfdkit evaluate``
-reference: full                          # the others are compared with it; left out: the first run
-metrics: [cross/psnr, {key: cross/l1, label: L1 to the truth, direction: lower}]
-curves: [val/psnr]                       # scalars of the training that are drawn
-"""
+"""Reads ``study.yaml``: the runs of a study, its seeds, and what its report shows."""
 
 from __future__ import annotations
 
+import inspect
 import itertools
-import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
+from jsonargparse import ArgumentError
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from sfdkit.config.compose import composed_files
+from sfdkit.config.messages import explain
+from sfdkit.config.parser import OneLineParser
 from sfdkit.config.renamed import rename_config
 from sfdkit.errors import ConfigError, did_you_mean
 
 FILE = "study.yaml"
-Direction = Literal["higher", "lower"]
-
-_KEYS = (
-    "title",
-    "base",
-    "overrides",
-    "seeds",
-    "validations",
-    "checkpoint_every",
-    "runs",
-    "grid",
-    "evaluate",
-    "reference",
-    "metrics",
-    "curves",
-)
-_RUN_KEYS = ("title", "configs", "overrides")
-_METRIC_KEYS = ("key", "label", "direction")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _OPTION = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _OURS = {
     "config": "name files under base, or under configs of a run",
     "seed_everything": "give seeds",
     "data.init_args.seed": "give seeds",
-    "ckpt_path": "a run that was cut off goes on by itself",
+    "ckpt_path": "a run that was cut off resumes by itself",
     "trainer.default_root_dir": "give --output",
     "trainer.logger": "its logs go below --output",
-    "trainer.enable_progress_bar": "sfdkit study run shows the progress",
+    "trainer.enable_progress_bar": "the output of a run goes to its log.txt",
     "checkpoint": "give checkpoint_every",
     "trainer.val_check_interval": "give validations",
     "trainer.check_val_every_n_epoch": "give validations",
 }
-"""Options that a study sets itself, and what to do instead."""
+"""Options of ``sfdkit fit`` that a study sets itself, and what to do instead."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
-    """One variant."""
+    """One variant of the experiment."""
 
-    name: str
-    title: str
-    files: tuple[Path, ...]
-    """Configuration files, the base first."""
-    overrides: dict[str, Any]
-    """Dotted options of ``sfdkit fit``; those of the study included."""
+    title: str = ""  # the name by default
+    configs: list[str] = field(default_factory=list)  # configuration files over the study's, relative to study.yaml
+    overrides: dict = field(default_factory=dict)  # dotted options of sfdkit fit, over those of the study
 
 
-@dataclass(frozen=True)
+@dataclass
 class Column:
     """A metric of the report's table."""
 
-    key: str
-    label: str
-    direction: Direction | None
-    """Which way is better; None where that is no question."""
+    key: str  # of metrics.json
+    label: str = ""  # head of the column; the key by default
+    direction: Literal["higher", "lower"] | None = None  # which way is better; None if the metric is only shown
 
 
-@dataclass(frozen=True)
+@dataclass
 class Study:
-    """What a study's file says."""
+    """The keys of ``study.yaml``; experiments/README.md shows each of them."""
 
-    path: Path
-    name: str
-    title: str
-    seeds: tuple[int, ...]
-    validations: int | None
-    checkpoint_every: int
-    runs: tuple[Run, ...]
-    evaluate: dict[str, Any]
-    reference: str
-    columns: tuple[Column, ...]
-    curves: tuple[str, ...]
+    base: list[str]  # configuration files below every run, relative to study.yaml
+    seeds: list[NonNegativeInt]  # type: ignore[valid-type]
+    evaluate: dict  # options of sfdkit evaluate
+    metrics: list[Column]
+    title: str = ""  # the folder's name by default
+    overrides: dict = field(default_factory=dict)  # dotted options of sfdkit fit for every run
+    validations: NonNegativeInt = 0  # type: ignore[valid-type]  # of each training; 0: as the files say
+    checkpoint_every: PositiveInt = 100  # type: ignore[valid-type]  # steps
+    runs: dict[str, Run] = field(default_factory=dict)  # those of the grid included
+    grid: dict = field(default_factory=dict)  # dotted option to its values: a run for each combination
+    reference: str = ""  # the run that the others are compared with; the first by default
+    curves: list[str] = field(default_factory=lambda: ["val/psnr"])  # scalars of the training to draw
+    path: Path = field(init=False)  # of the file
+
+    @property
+    def name(self) -> str:
+        """Name of the study's folder."""
+        return self.path.resolve().parent.name
+
+    def files(self, names: Iterable[str], key: str = "base") -> list[Path]:
+        """Return configuration files with those that they are composed of, in the order in which they are laid.
+
+        Args:
+            names: As ``study.yaml`` names them.
+            key: Where it does, for messages.
+
+        Raises:
+            ConfigError: One is missing or no YAML.
+        """
+        try:
+            return [part for name in names for part in composed_files((self.path.parent / name).resolve())]
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error} (files are relative to {self.path.parent})") from error
+
+
+_Keys = TypeVar("_Keys", Study, Run, Column)
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice; plain YAML takes the last without a word."""
+    """Refuses a key that is given twice, where plain YAML takes the last, and one that is no text; dates are text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
-            if isinstance(name, Hashable) and name in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{name!r} is there twice, rename or remove one", key.start_mark
-                )
+            twice = "is there twice, rename or remove one" if name in seen else None
+            if problem := twice if isinstance(name, str) else "is a name and no text; put it into quotes":
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} {problem}", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
 
 
 def load_study(folder: str | Path) -> Study:
@@ -139,193 +133,124 @@ def load_study(folder: str | Path) -> Study:
         raise ConfigError(f"study {path} cannot be read: {error.strerror}; give a folder with {FILE}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    return _Reader(path).study(content)
+    try:
+        study = _study(content)
+        study.path = path
+        _complete(study)
+        _check(study)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return study
 
 
-class _Reader:
-    """Checks the content of one file; every message begins with its name."""
+def _study(content: Any) -> Study:
+    given = _known(Study, content)
+    runs, metrics = given.pop("runs", {}), given.pop("metrics")
+    if not isinstance(runs, dict):
+        raise ConfigError(f"runs: must be a mapping, it is {runs!r}")
+    if not isinstance(metrics, list) or not metrics:
+        raise ConfigError(f"metrics: must be a list of keys of metrics.json, it is {metrics!r}")
+    runs = {name: _read(Run, {} if run is None else run, f"runs.{name}") for name, run in runs.items()}
+    metrics = [_read(Column, {"key": item} if isinstance(item, str) else item, "metrics") for item in metrics]
+    return _typed(Study, given, runs=runs, metrics=metrics)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def study(self, content: Any) -> Study:
-        given = self.mapping(content, "the file", _KEYS)
-        for needed in ("base", "seeds", "evaluate", "metrics"):
-            if needed not in given:
-                raise self.error(needed, "is missing; see experiments/README.md for an example")
-        overrides = self.overrides(given.get("overrides"), "overrides")
-        base = self.files(given["base"], "base")
-        runs = [self.run(name, value, base, overrides) for name, value in self.runs(given.get("runs")).items()]
-        runs += self.grid(given.get("grid"), base, overrides)
-        if not runs:
-            raise self.error("runs", "is empty; name at least one run, or give a grid")
-        names = [run.name for run in runs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise self.error("grid", f"the name {twice[0]!r} is given to two runs; rename the one under runs")
-        reference = given.get("reference", names[0])
-        if reference not in names:
-            raise self.error(
-                "reference",
-                f"there is no run {reference!r}.{did_you_mean(str(reference), names)} The runs are {', '.join(names)}",
-            )
-        validations = given.get("validations")
-        folder = self.path.resolve().parent.name
-        return Study(
-            path=self.path,
-            name=folder,
-            title=self.text(given.get("title", folder), "title"),
-            seeds=self.seeds(given["seeds"]),
-            validations=None if validations is None else self.number(validations, "validations"),
-            checkpoint_every=self.number(given.get("checkpoint_every", 100), "checkpoint_every"),
-            runs=tuple(runs),
-            evaluate=self.evaluate(given["evaluate"]),
-            reference=str(reference),
-            columns=self.columns(given["metrics"]),
-            curves=tuple(self.texts(given.get("curves", ["val/psnr"]), "curves")),
-        )
+def _read(kind: type[_Keys], value: Any, key: str) -> _Keys:
+    try:
+        return _typed(kind, _known(kind, value))
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
-    def error(self, key: str, words: str) -> ConfigError:
-        return ConfigError(f"{self.path}: {key}: {words}")
 
-    def mapping(self, value: Any, key: str, known: Sequence[str] | None = None) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.error(key, f"must be a mapping, it is {_shown(value)}")
-        for name in value:
-            if not isinstance(name, str):
-                raise self.error(key, f"the name {name!r} is no text; put it into quotes")
-            if known is not None and name not in known:
-                raise self.error(
-                    key, f"there is no key {name!r}.{did_you_mean(name, known)} The keys are {', '.join(known)}"
-                )
-        return value
+def _known(kind: type[_Keys], value: Any) -> dict[str, Any]:
+    """Return the keys of a mapping that have a value; refuse one that the dataclass has not, or the lack of one."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"must be a mapping, it is {value!r}")
+    known = inspect.signature(kind).parameters
+    for name in value:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigError(f"there is no key {name!r}.{hint} The keys are {', '.join(known)}")
+    given = {name: content for name, content in value.items() if content is not None}
+    if missing := [name for name, one in known.items() if one.default is one.empty and name not in given]:
+        raise ConfigError(f"{missing[0]}: is missing; see experiments/README.md for an example")
+    return given
 
-    def text(self, value: Any, key: str) -> str:
-        if not isinstance(value, str) or not value:
-            raise self.error(key, f"must be a text, it is {_shown(value)}")
-        return value
 
-    def texts(self, value: Any, key: str) -> list[str]:
-        if not isinstance(value, list):
-            raise self.error(key, f"must be a list, it is {_shown(value)}")
-        return [self.text(item, key) for item in value]
+def _typed(kind: type[_Keys], given: dict[str, Any], **parsed: Any) -> _Keys:
+    """Return the dataclass that keys describe, some of which are parsed already; refuse values of another type."""
+    parser = OneLineParser(exit_on_error=False)
+    parser.add_class_arguments(kind, skip=set(parsed))
+    try:
+        return kind(**parser.parse_object(given).as_dict(), **parsed)
+    except ArgumentError as error:
+        raise ConfigError(explain(str(error), parser)) from error
 
-    def number(self, value: Any, key: str) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.error(key, f"must be a whole number of at least 1, it is {_shown(value)}")
-        return value
 
-    def seeds(self, value: Any) -> tuple[int, ...]:
-        good = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
-        if not good or not value or len(set(value)) != len(value):
-            raise self.error("seeds", f"must be a list of different whole numbers, such as [1, 2, 3]; it is {value!r}")
-        return tuple(value)
+def _complete(study: Study) -> None:
+    """Fill in titles, labels, the reference and the runs of the grid, and give options their present names."""
+    study.overrides = rename_config(study.overrides, f"{study.path}: overrides")
+    study.grid = rename_config(study.grid, f"{study.path}: grid")
+    study.title = study.title or study.name
+    for name, run in study.runs.items():
+        run.title = run.title or name
+        run.overrides = rename_config(run.overrides, f"{study.path}: runs.{name}.overrides")
+    for column in study.metrics:
+        column.label = column.label or column.key
+    _check_overrides(study.grid, "grid")
+    for option, values in study.grid.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"grid.{option}: must be a list of values, it is {values!r}")
+    for values in itertools.product(*study.grid.values()) if study.grid else ():
+        chosen = dict(zip(study.grid, values, strict=True))
+        name = "_".join(_value_name(option, value) for option, value in chosen.items())
+        if name in study.runs:
+            raise ConfigError(f"grid: the name {name!r} is given to two runs; rename the one under runs")
+        title = ", ".join(f"{option} {_written(value)}" for option, value in chosen.items())
+        study.runs[name] = Run(title, overrides=chosen)
+    if not study.runs:
+        raise ConfigError("runs: is empty; name at least one run, or give a grid")
+    study.reference = study.reference or next(iter(study.runs))
 
-    def files(self, value: Any, key: str) -> tuple[Path, ...]:
-        found = []
-        for name in self.texts(value, key):
-            path = (self.path.parent / name).resolve()
-            try:
-                composed_files(path)
-            except ConfigError as error:
-                raise self.error(key, f"{error} (files are relative to {self.path.parent})") from error
-            found.append(path)
-        return tuple(found)
 
-    def overrides(self, value: Any, key: str) -> dict[str, Any]:
-        given = self.mapping({} if value is None else value, key)
-        for name in given:
-            self.option(name, key)
-        return rename_config(self.plain(given, key), f"{self.path}: {key}")
+def _check(study: Study) -> None:
+    """Refuse what the types allow and cannot work."""
+    seeds, keys = study.seeds, [column.key for column in study.metrics]
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"seeds: must be a list of different whole numbers, such as [1, 2, 3]; it is {seeds}")
+    _check_overrides(study.overrides, "overrides")
+    study.files(study.base)
+    for name, run in study.runs.items():
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"runs.{name}: a run's name becomes a folder: letters, digits and . _ + - only")
+        _check_overrides(run.overrides, f"runs.{name}.overrides")
+        study.files(run.configs, f"runs.{name}.configs")
+    if "shards" not in study.evaluate:
+        raise ConfigError("evaluate: shards is missing: the folder that every run is measured on")
+    if ours := {"checkpoint", "output"} & set(study.evaluate):
+        raise ConfigError(f"evaluate: {ours.pop()} is set by the study itself: leave it out")
+    if study.reference not in study.runs:
+        hint, names = did_you_mean(study.reference, study.runs), ", ".join(study.runs)
+        raise ConfigError(f"reference: there is no run {study.reference!r}.{hint} The runs are {names}")
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise ConfigError(f"metrics: {twice.pop()} is there twice; remove one")
 
-    def plain(self, values: dict[str, Any], key: str) -> dict[str, Any]:
-        """Return the values as json gives them back, so that they can be compared with what a file keeps."""
-        try:
-            return json.loads(json.dumps(values))
-        except TypeError as error:
-            raise self.error(key, f"{error}; put dates and the like into quotes") from error
 
-    def option(self, name: str, key: str) -> None:
+def _check_overrides(options: Iterable[str], key: str) -> None:
+    for name in options:
         if not _OPTION.fullmatch(name):
-            raise self.error(key, f"{name!r} is no option of sfdkit fit; write it dotted, such as model.weights.l1")
+            raise ConfigError(f"{key}: {name!r} is no option of sfdkit fit; write it dotted, such as model.weights.l1")
         for ours, instead in _OURS.items():
             if name == ours or name.startswith(ours + "."):
-                raise self.error(key, f"{name} is set by the study itself: {instead}")
-
-    def runs(self, value: Any) -> dict[str, Any]:
-        return self.mapping({} if value is None else value, "runs")
-
-    def run(self, name: str, value: Any, base: tuple[Path, ...], common: Mapping[str, Any]) -> Run:
-        key = f"runs.{name}"
-        if not _NAME.fullmatch(name):
-            raise self.error(key, "a run's name becomes a folder: letters, digits and . _ + - only")
-        given = self.mapping({} if value is None else value, key, _RUN_KEYS)
-        return Run(
-            name=name,
-            title=self.text(given.get("title", name), f"{key}.title"),
-            files=base + self.files(given.get("configs", []), f"{key}.configs"),
-            overrides={**common, **self.overrides(given.get("overrides"), f"{key}.overrides")},
-        )
-
-    def grid(self, value: Any, base: tuple[Path, ...], common: Mapping[str, Any]) -> list[Run]:
-        axes = self.overrides(value, "grid")
-        if not axes:
-            return []
-        for name, values in axes.items():
-            if not isinstance(values, list) or not values:
-                raise self.error(f"grid.{name}", f"must be a list of values, it is {_shown(values)}")
-        runs = []
-        for combination in itertools.product(*axes.values()):
-            chosen = dict(zip(axes, combination, strict=True))
-            words = [_value_name(name, value) for name, value in chosen.items()]
-            title = ", ".join(f"{name} {_written(value)}" for name, value in chosen.items())
-            runs.append(Run("_".join(words), title, base, {**common, **chosen}))
-        return runs
-
-    def evaluate(self, value: Any) -> dict[str, Any]:
-        given = self.mapping(value, "evaluate")
-        if "shards" not in given:
-            raise self.error("evaluate", "shards is missing: the folder that every run is measured on")
-        for ours in ("checkpoint", "output"):
-            if ours in given:
-                raise self.error("evaluate", f"{ours} is set by the study itself: leave it out")
-        return self.plain(given, "evaluate")
-
-    def direction(self, value: Any, key: str) -> Direction | None:
-        if value == "higher":
-            return "higher"
-        if value == "lower":
-            return "lower"
-        if value is None:
-            return None
-        raise self.error("metrics", f"direction of {key} must be higher or lower, it is {value!r}")
-
-    def columns(self, value: Any) -> tuple[Column, ...]:
-        if not isinstance(value, list) or not value:
-            raise self.error("metrics", f"must be a list of keys of metrics.json, it is {_shown(value)}")
-        columns = []
-        for item in value:
-            given = {"key": item} if isinstance(item, str) else self.mapping(item, "metrics", _METRIC_KEYS)
-            key = self.text(given.get("key"), "metrics: key")
-            label = self.text(given.get("label", key), f"metrics: label of {key}")
-            columns.append(Column(key, label, self.direction(given.get("direction"), key)))
-        keys = [column.key for column in columns]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise self.error("metrics", f"{twice[0]} is there twice; remove one")
-        return tuple(columns)
-
-
-def _shown(value: Any) -> str:
-    return "empty" if value is None else f"{type(value).__name__} {value!r}"
+                raise ConfigError(f"{key}: {name} is set by the study itself: {instead}")
 
 
 def _written(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
 
 
-def _value_name(name: str, value: Any) -> str:
-    """Return a grid value's part of the run's name: ``lr-0.001``, or the text alone."""
-    leaf = name.rpartition(".")[2]
+def _value_name(option: str, value: Any) -> str:
+    """Return a grid value's part of the run's name: ``lr-0.001``, or a text alone."""
+    leaf = option.rpartition(".")[2]
     words = value if isinstance(value, str) else f"{leaf}-{_written(value)}"
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", words).strip("-.") or leaf

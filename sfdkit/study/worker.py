@@ -1,169 +1,105 @@
-"""Works on one job: trains, evaluates, and leaves word of it in the job's folder."""
+"""Works on one job: trains and evaluates it in processes of their own, with all output in the job's log."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import signal
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
-from sfdkit.errors import DataError
-from sfdkit.study.jobs import LOCK, Job, write_json
+from sfdkit.errors import DataError, SfdkitError
+from sfdkit.study.jobs import LOCK, Job, read_json, write_json
 
-Outcome = Literal["done", "failed", "held", "stopped"]
-
+STOPPED = "stopped; the same command resumes from the last checkpoints"
 _TAIL = 12
-_LOOK = 0.1
 _GRACE = 20.0
 """Seconds that a command has between being asked to end and being killed."""
 
 
-def work_on(
-    job: Job,
-    owner: str,
-    environment: dict[str, str],
-    folder: Path,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Outcome:
-    """Bring a job to its end, from wherever its folder says that it is.
+def work_on(job: Job, stopped: Sequence[int]) -> None:
+    """Bring a job to its end, from wherever its folder says that it is, and print when it starts and ends.
+
+    The commands inherit the lock, and keep it if this process is killed: no second training begins in a folder where
+    the first still runs. A FileLock would be free by then.
 
     Args:
         job: The job.
-        owner: Who does it: what ``status.json`` names.
-        environment: Variables for the commands, over those of this process.
-        folder: Where the commands run; relative paths of a configuration start there.
-        stopped: Asked all the time; once it says yes, what is running is ended.
-
-    Returns:
-        ``done``; ``failed``, then ``status.json`` says of what; ``held`` if another process works on it; ``stopped``.
+        stopped: Signals that ask this process to end; once there is one, what runs is ended.
 
     Raises:
-        DataError: The job's folder cannot be written.
+        SfdkitError: The training or the evaluation failed, and ``failed.json`` says how, or was stopped.
+        DataError: Another process works on the job, or its folder cannot be written.
     """
+    began = time.monotonic()
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
-        with _hold(job.folder / LOCK) as lock:
-            if lock is None:
-                return "held"
-            return _Worker(job, owner, environment, folder, stopped, lock).run()
+        with (job.folder / LOCK).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DataError(
+                    f"{job.name}: another process works on it and holds {lock.name}; wait for its end, or stop it"
+                ) from error
+            if job.state() != "done":
+                _train_and_evaluate(job, lock.fileno(), stopped)
     except OSError as error:
         raise DataError(
             f"cannot write into {job.folder}: {error.strerror}; free space, or name another --output"
-        ) from (error)
+        ) from error
+    print(f"{job.name}: done after {timedelta(seconds=round(time.monotonic() - began))}", flush=True)
 
 
-@contextmanager
-def _hold(path: Path) -> Iterator[int | None]:
-    """Hold a lock file and give its descriptor, or None where another process holds it.
-
-    The commands inherit the descriptor: they keep the lock if this process is killed, so that no second training
-    begins in a folder where the first is still running. That is why this is no FileLock.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            yield None
-            return
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _train_and_evaluate(job: Job, lock: int, stopped: Sequence[int]) -> None:
+    step = read_json(job.folder / "progress.json").get("step", "?")
+    state = job.begin()
+    words = {"new": "training", "cut": f"training, resumed at step {step}"}.get(state, "evaluating")
+    print(f"{job.name}: {words}", flush=True)
+    if state != "trained":
+        resume = [f"--ckpt_path={job.checkpoint}"] if state == "cut" else []
+        _command(job, lock, stopped, "fit", [*job.fit_arguments(), *resume])
+        write_json(job.folder / "trained.json", {})
+    _command(job, lock, stopped, "evaluate", job.evaluate_arguments())
+    write_json(job.folder / "done.json", job.definition)
 
 
-class _Worker:
-    """The work on one job whose lock is held."""
-
-    def __init__(
-        self,
-        job: Job,
-        owner: str,
-        environment: dict[str, str],
-        folder: Path,
-        stopped: Callable[[], bool],
-        lock: int,
-    ) -> None:
-        self.job = job
-        self.owner = owner
-        self.environment = {**os.environ, **environment}
-        if "SLURM_JOB_ID" in self.environment:
-            # one task per job: Lightning must not take the size of the training from Slurm's variables
-            self.environment["SLURM_JOB_NAME"] = "interactive"
-        self.folder = folder
-        self.stopped = stopped
-        self.lock = lock
-
-    def run(self) -> Outcome:
-        """Train unless that is done, evaluate, and sign."""
-        job = self.job
-        if job.state() == "done":
-            return "done"
-        state = job.begin()
-        (job.folder / "progress.json").unlink(missing_ok=True)
-        if state != "trained":
-            resume = [f"--ckpt_path={job.checkpoint}"] if state == "cut" else []
-            outcome = self.command("training", "fit", [*job.fit_arguments(), *resume])
-            if outcome != "done":
-                return outcome
-            write_json(job.folder / "trained.json", {"at": _now()})
-        outcome = self.command("evaluating", "evaluate", job.evaluate_arguments())
-        if outcome != "done":
-            return outcome
-        self.say("done")
-        write_json(job.folder / "done.json", {**job.definition, "at": _now()})
-        return "done"
-
-    def say(self, state: str, **more: object) -> None:
-        """Leave word of what is being done."""
-        about = {"state": state, "owner": self.owner, "host": os.uname().nodename, "process": os.getpid()}
-        write_json(self.job.folder / "status.json", {**about, **more, "at": _now()})
-
-    def command(self, state: str, command: str, arguments: list[str]) -> Outcome:
-        """Run a command of the kit, and note how it failed."""
-        self.say(state)
-        words = [sys.executable, "-m", "sfdkit", command, *arguments]
-        log = self.job.log
-        with log.open("ab") as output:
-            output.write(f"\n== {_now()} {' '.join(words)}\n".encode())
-            output.flush()
-            began = output.tell()
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=self.environment,
-                cwd=self.folder,
-                pass_fds=(self.lock,),
-            )
-            try:
-                while process.poll() is None and not self.stopped():
-                    time.sleep(_LOOK)
-            finally:
-                ended = process.returncode
-                if ended is None:
-                    _end(process)
-        if ended is None:
-            self.say("stopped")
-            return "stopped"
-        if ended == 0:
-            return "done"
-        self.say("failed", command=command, status=ended, tail=_tail(log, began))
-        return "failed"
+def _command(job: Job, lock: int, stopped: Sequence[int], command: str, arguments: list[str]) -> None:
+    """Run a command of the kit; note how it failed, and raise."""
+    words = [sys.executable, "-m", "sfdkit", command, *arguments]
+    log = job.folder / "log.txt"
+    with log.open("ab") as output:
+        output.write(f"\n== {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(words)}\n".encode())
+        output.flush()
+        start = output.tell()
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # in a task of Slurm, Lightning must not take the size of the training from Slurm's variables
+            env={**os.environ, "SLURM_JOB_NAME": "interactive"},
+            pass_fds=(lock,),
+        )
+        while process.poll() is None and not stopped:
+            time.sleep(0.1)
+    if stopped:
+        _end(process)
+        raise SfdkitError(STOPPED)
+    if status := process.returncode:
+        tail = _tail(log, start)
+        write_json(job.folder / "failed.json", {"command": command, "status": status, "tail": tail})
+        raise SfdkitError(
+            f"{job.name}: FAILED, sfdkit {command} ended with status {status}: {tail[-1].strip()}; see {log}"
+        )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command, kindly at first."""
-    process.send_signal(signal.SIGTERM)
+    """End a command unless it has ended, kindly at first."""
+    process.terminate()
     try:
         process.wait(_GRACE)
     except subprocess.TimeoutExpired:
@@ -171,13 +107,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _tail(log: Path, began: int) -> list[str]:
+def _tail(log: Path, start: int) -> list[str]:
     """Return the last lines that a command wrote, which began at a byte of the log."""
-    with log.open("rb") as file:
-        file.seek(max(began, log.stat().st_size - 20_000))
-        lines = [line.rstrip() for line in file.read().decode(errors="replace").splitlines()]
-    return [line for line in lines if line][-_TAIL:]
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")
+    lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
+    return [line.rstrip() for line in lines if line.strip()][-_TAIL:] or ["no output"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import math
 import time
+import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -13,11 +15,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sfdkit.cli import main
 from sfdkit.errors import DataError
-from sfdkit.study.compare import Spread, difference, incomplete_beta, spread, two_sided
+from sfdkit.study.compare import Spread, difference, spread
 from sfdkit.study.curves import Band, Point, bands, read_curves
 from sfdkit.study.jobs import Job, plan, write_json
-from sfdkit.study.plot import Dots, dot_plot, line_plot
-from sfdkit.study.report import Results, write_report
+from sfdkit.study.plot import dot_plot, line_plot
+from sfdkit.study.report import write_report
+from sfdkit.study.results import Results
 from sfdkit.study.spec import load_study
 from tests.study.test_study_spec import write
 
@@ -29,7 +32,7 @@ def test_mean_and_deviation() -> None:
 
 def test_welch_by_hand() -> None:
     """Variances 13 and 1 over three seeds each: standard error sqrt(14/3), df = (14/3)^2 / ((13/3)^2/2 + (1/3)^2/2)."""
-    found = difference(spread([2.0, 4.0, 9.0]), spread([1.0, 2.0, 3.0]))
+    found = difference([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
     assert found.value == 3.0
     assert found.t == pytest.approx(3 / math.sqrt(14 / 3))
     assert found.freedom == pytest.approx(196 / 85)
@@ -45,27 +48,29 @@ def integrated(t: float, freedom: float, parts: int = 20_000) -> float:
 
 
 @pytest.mark.parametrize("t", [0.1, 1.0, 2.5, 30.0])
-def test_student_has_closed_forms_for_one_and_two_degrees(t: float) -> None:
-    assert two_sided(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), rel=1e-9)
-    assert two_sided(-t, 2) == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-9)
+def test_p_has_closed_forms_for_one_and_two_degrees_of_freedom(t: float) -> None:
+    """A side without spread leaves one degree; two of two seeds with equal spreads leave two."""
+    one = difference([t + 0.5, t - 0.5], [0.0, 0.0])
+    assert (one.t, one.freedom) == (pytest.approx(2 * t), pytest.approx(1.0))
+    assert one.p == pytest.approx(1 - 2 / math.pi * math.atan(2 * t), rel=1e-9)
+    two = difference([-t - 1.0, -t + 1.0], [-1.0, 1.0])
+    assert (two.t, two.freedom) == (pytest.approx(-t / math.sqrt(2)), pytest.approx(2.0))
+    assert two.p == pytest.approx(1 - t / math.sqrt(4 + t * t), rel=1e-9)
 
 
-@pytest.mark.parametrize(("t", "freedom"), [(12.706205, 1), (2.776445, 4), (2.228139, 10), (1.959964, 1e8)])
-def test_student_by_the_printed_table(t: float, freedom: float) -> None:
-    assert two_sided(t, freedom) == pytest.approx(0.05, abs=1e-6)
-
-
-def test_incomplete_beta() -> None:
-    assert incomplete_beta(2, 3, 0.25) == pytest.approx(1 - 0.75**4 - 4 * 0.25 * 0.75**3)  # a binomial tail
-    assert incomplete_beta(1, 1, 0.3) == pytest.approx(0.3)
-    assert incomplete_beta(4, 4, 0.5) == pytest.approx(0.5)
-    assert (incomplete_beta(2, 3, 0.0), incomplete_beta(2, 3, 1.0)) == (0.0, 1.0)
+def test_p_by_the_printed_table() -> None:
+    """Three seeds with variance 1 on each side have four degrees, for which the table says 2.776445."""
+    shift = 2.776445 * math.sqrt(2 / 3)
+    found = difference([shift - 1.0, shift, shift + 1.0], [-1.0, 0.0, 1.0])
+    assert found.freedom == pytest.approx(4.0) and found.p == pytest.approx(0.05, abs=1e-6)
 
 
 def test_without_spread_there_is_no_p() -> None:
-    assert difference(spread([2.0]), spread([1.0, 2.0])).p is None
-    assert difference(spread([2.0, 2.0]), spread([1.0, 1.0])).p is None
-    assert difference(spread([2.0, 2.0]), spread([1.0, 1.1])).p is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert difference([2.0], [1.0, 2.0]).p is None
+        assert difference([2.0, 2.0], [1.0, 1.0]).p is None
+        assert difference([2.0, 2.0], [1.0, 1.1]).p is not None
 
 
 def test_a_curve_of_a_run_that_went_on_keeps_the_later_values(tmp_path: Path) -> None:
@@ -96,7 +101,7 @@ PSNR = {("full", 1): 20.0, ("full", 2): 21.0, ("full", 3): 22.0, ("other", 1): 1
 
 def jobs_with_results(folder: Path, values: dict[tuple[str, int], float], **changes: object) -> list[Job]:
     metrics = [{"key": "psnr", "label": "PSNR", "direction": "higher"}, "model/parameters", "device", "absent"]
-    write(folder, metrics=metrics, **{"seeds": [1, 2, 3], **changes})
+    write(folder, **{"metrics": metrics, "seeds": [1, 2, 3], **changes})
     jobs = plan(load_study(folder), folder / "out")
     for job in jobs:
         if (job.run, job.seed) in values:
@@ -134,10 +139,20 @@ def test_report_of_an_unfinished_study(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"| other | -8.00 (p {float(other['p']):.3f}, worse) |" in text
     assert "- other seed 3: running or cut off, at step 7 of 20" in text and "![PSNR" in text
     page = (out / "report.html").read_text()
-    ElementTree.fromstring(page.partition("<svg")[1] + page.partition("<svg")[2].partition("</svg>")[0] + "</svg>")
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "") and "class='worse'" in page
-    svg = ElementTree.parse(out / "psnr.svg").getroot()
-    assert len(svg.findall("{http://www.w3.org/2000/svg}circle")) == 5
+    assert "http" not in page and 'class="worse"' in page
+    svg = (out / "psnr.svg").read_bytes()
+    assert base64.b64encode(svg).decode() in page and b"2020" not in svg
+    uses = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}use")
+    assert sum("fill-opacity" in use.attrib["style"] for use in uses) == 5  # a dot for each seed
+
+
+def test_html_and_markdown_escape_what_a_study_says(tmp_path: Path) -> None:
+    metrics = [{"key": "psnr", "label": "a|b<i>", "direction": "higher"}]
+    jobs = jobs_with_results(tmp_path, PSNR, title="one & <two>", metrics=metrics)
+    write_report(load_study(tmp_path), jobs, tmp_path)
+    page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    assert "one &amp; &lt;two&gt;</h1>" in page and "<two>" not in page and "<i>" not in page
+    assert "# one & <two>\n" in text and "| run | seeds | a\\|b<i> ↑ |\n| --- | ---: | ---: |\n| full |" in text
 
 
 @pytest.mark.parametrize(
@@ -154,7 +169,7 @@ def test_report_of_an_unfinished_study(tmp_path: Path, capsys: pytest.CaptureFix
 def test_verdicts(tmp_path: Path, values: dict[tuple[str, int], float], verdict: str) -> None:
     jobs = jobs_with_results(tmp_path, values, seeds=[1, 2])
     study = load_study(tmp_path)
-    assert Results(study, jobs).verdict("other", study.columns[0]) == verdict
+    assert Results(study, jobs).verdict("other", study.metrics[0]) == verdict
 
 
 def test_one_seed_is_said_plainly(tmp_path: Path) -> None:
@@ -169,8 +184,8 @@ def test_another_definition_failure_and_half_done_are_named(tmp_path: Path) -> N
     write(tmp_path, metrics=["psnr"], seeds=[1, 2, 3], evaluate={"shards": "shards/test", "frames": 3})
     jobs = plan(load_study(tmp_path), tmp_path / "out")
     jobs[5].folder.mkdir(parents=True)
-    failure = {"state": "failed", "command": "fit", "status": 1, "tail": ["one", "sfdkit: error: no"]}
-    write_json(jobs[5].folder / "status.json", failure)
+    failure = {"command": "fit", "status": 1, "tail": ["one", "sfdkit: error: no"]}
+    write_json(jobs[5].folder / "failed.json", failure)
     results = Results(load_study(tmp_path), jobs)
     assert "full seed 1 was finished under another definition" in results.notes[0]
     assert "(frames: not given -> 3)" in results.notes[0] and len(results.notes) == 5
@@ -182,13 +197,20 @@ def test_nothing_to_report(tmp_path: Path) -> None:
         Results(load_study(write(tmp_path)), plan(load_study(tmp_path), tmp_path / "out"))
 
 
-def test_plots_have_room_for_long_names() -> None:
+def test_plots_have_room_for_long_names_and_are_the_same_each_time() -> None:
     name = "a_name_of_fifty_characters_that_says_all_of_the_run"
-    lines = line_plot({name: [Band(1.0, 2.0, None), Band(2.0, 3.0, None)]}, "steps", "psnr")
-    dots = dot_plot([Dots(name, [1.0, 2.0], 1.5)], "psnr", None)
-    for svg, end in ((lines, False), (dots, True)):
+    curves = {name: [Band(1.0, 2.0, None), Band(2.0, 3.0, None)]}
+    for draw in (lambda: line_plot(curves, "steps", "psnr"), lambda: dot_plot({name: [1.0, 2.0]}, "psnr", name)):
+        svg = draw()
+        assert svg == draw() and len(svg) < 20_000
         root = ElementTree.fromstring(svg)
-        (label,) = [text for text in root.findall("{http://www.w3.org/2000/svg}text") if text.text == name]
-        at, width = float(label.attrib["x"]), float(root.attrib["width"])
-        assert (label.attrib.get("text-anchor") == "end") == end
-        assert (at if end else width - at) > 7.5 * len(name)
+        (label,) = [text for text in root.iter("{http://www.w3.org/2000/svg}text") if text.text == name]
+        at, width = float(label.attrib["x"]), float(root.attrib["viewBox"].split()[2])
+        room = at if "text-anchor: end" in label.attrib["style"] else width - at
+        assert room > 5.3 * len(name)  # at 10 points
+
+
+def test_a_plot_of_more_runs_than_colours_tells_them_apart() -> None:
+    points = [Band(1.0, 2.0, 0.1), Band(2.0, 3.0, 0.1)]
+    svg = line_plot({f"run{number}": points for number in range(12)}, "steps", "psnr")
+    assert svg.count("stroke-dasharray") == 4  # two lines, on the plot and in the legend

@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from sfdkit.errors import ConfigError, SfdkitWarning
+from sfdkit.model.summary import gmac_per_driven_frame, parameters
 from sfdkit.study.jobs import plan
 from sfdkit.study.spec import load_study
+from sfdkit.train.task import AnimationTask
 from tests.running import EXPERIMENTS
 
 BASE = {
@@ -34,16 +36,11 @@ def write(folder: Path, **changes: object) -> Path:
 def test_runs_seeds_and_defaults(tmp_path: Path) -> None:
     study = load_study(write(tmp_path, overrides={"trainer.max_steps": 6, "model.accumulate_grad_batches": 1}))
     assert study.name == tmp_path.name and study.title == tmp_path.name and study.reference == "full"
-    assert [run.title for run in study.runs] == ["full", "another"]
-    assert study.runs[1].overrides == {"trainer.max_steps": 6, "model.accumulate_grad_batches": 2}
-    assert study.curves == ("val/psnr",) and study.checkpoint_every == 100 and study.validations is None
+    assert [run.title for run in study.runs.values()] == ["full", "another"]
+    assert [column.label for column in study.metrics] == ["self/psnr", "L1"]
+    assert study.curves == ["val/psnr"] and study.checkpoint_every == 100 and study.validations == 0
     jobs = plan(study, tmp_path / "out")
-    assert [(job.index, job.run, job.seed) for job in jobs] == [
-        (0, "full", 1),
-        (1, "full", 2),
-        (2, "other", 1),
-        (3, "other", 2),
-    ]
+    assert [(job.run, job.seed) for job in jobs] == [("full", 1), ("full", 2), ("other", 1), ("other", 2)]
     assert jobs[3].folder == tmp_path / "out/other/seed2"
     assert jobs[3].arguments == (
         f"--config={tmp_path / 'base.yaml'}",
@@ -58,14 +55,30 @@ def test_a_grid_makes_a_run_of_each_combination(tmp_path: Path) -> None:
     grid = {"model.warmup_steps": [1, 2], "model.animator.init_args.encoder.init_args.name": ["a.b", "c"]}
     study = load_study(write(tmp_path, runs=None, grid=grid))
     names = ["warmup_steps-1_a.b", "warmup_steps-1_c", "warmup_steps-2_a.b", "warmup_steps-2_c"]
-    assert [run.name for run in study.runs] == names
-    assert list(study.runs[1].overrides.values()) == [1, "c"]
+    assert list(study.runs) == names
+    assert list(study.runs["warmup_steps-1_c"].overrides.values()) == [1, "c"]
+    assert (
+        study.runs["warmup_steps-1_c"].title
+        == "model.warmup_steps 1, model.animator.init_args.encoder.init_args.name c"
+    )
+
+
+def test_values_stay_as_they_are_written(tmp_path: Path) -> None:
+    """Texts that look like something else are texts; the command line's parser decides what they become."""
+    options = {"model.a": "1", "model.b": "true", "model.c": [1, 2.5, "x"], "model.d": None, "model.e": {"f.g": "2"}}
+    study = load_study(write(tmp_path, overrides=options, runs={"a": {"overrides": options}}))
+    assert study.overrides == study.runs["a"].overrides == options
+    text = (tmp_path / "study.yaml").read_text() + "grid: {model.day: [2020-01-01]}\n"
+    (tmp_path / "study.yaml").write_text(text)
+    assert load_study(tmp_path).runs["2020-01-01"].overrides == {"model.day": "2020-01-01"}
 
 
 def test_validations_are_spread_over_the_steps_that_count(tmp_path: Path) -> None:
     runs = {"file": None, "overlay": {"configs": ["overlay.yaml"]}, "override": {"overrides": {"trainer.max_steps": 8}}}
     study = load_study(write(tmp_path, validations=4, runs=runs))
-    intervals = [job.training["options"]["trainer.val_check_interval"] for job in plan(study, tmp_path)[::2]]
+    intervals = [
+        job.definition["training"]["options"]["trainer.val_check_interval"] for job in plan(study, tmp_path)[::2]
+    ]
     assert intervals == [10, 5, 2]
     assert "--trainer.check_val_every_n_epoch=null" in plan(study, tmp_path)[0].arguments
 
@@ -77,8 +90,8 @@ def test_names_of_the_release_before_count_as_the_new_ones(tmp_path: Path) -> No
         study = load_study(folder)
     with pytest.warns(SfdkitWarning, match=r"base\.yaml: model\.accumulate is now model\.accumulate_grad_batches"):
         jobs = plan(study, tmp_path / "out")
-    assert study.runs[0].overrides["model.accumulate_grad_batches"] == 3
-    assert [job.training["options"]["trainer.val_check_interval"] for job in jobs[::2]] == [6, 4]
+    assert study.runs["a"].overrides == {"model.accumulate_grad_batches": 3}
+    assert [job.definition["training"]["options"]["trainer.val_check_interval"] for job in jobs[::2]] == [6, 4]
 
 
 def test_validations_need_a_length(tmp_path: Path) -> None:
@@ -94,33 +107,41 @@ def test_validations_need_a_length(tmp_path: Path) -> None:
         ({"seeds": None}, "seeds: is missing"),
         ({"seeds": []}, r"list of different whole numbers.*it is \[\]"),
         ({"seeds": [1, 1]}, "list of different whole numbers"),
-        ({"seeds": [True]}, "list of different whole numbers"),
-        ({"base": "base.yaml"}, "base: must be a list, it is str 'base.yaml'"),
+        ({"seeds": [True]}, "seeds: True not a number"),
+        ({"seeds": [-1]}, "seeds: -1 does not conform to restriction v>=0"),
+        ({"base": "base.yaml"}, "base: 'base.yaml' will not do; it takes a list"),
         ({"base": ["none.yaml"]}, r"base: config file .*none\.yaml cannot be read.*files are relative to"),
         ({"runs": None}, "runs: is empty; name at least one run"),
         ({"runs": {}}, "runs: is empty"),
-        ({"runs": ["full"]}, r"runs: must be a mapping, it is list \['full'\]"),
+        ({"runs": ["full"]}, r"runs: must be a mapping, it is \['full'\]"),
         ({"runs": {"a/b": None}}, r"runs\.a/b: a run's name becomes a folder"),
-        ({"runs": {1: None}}, "runs: the name 1 is no text"),
+        ({"runs": {1: None}}, "1 is a name and no text; put it into quotes"),
         ({"runs": {"a": {"override": {}}}}, r"runs\.a: there is no key 'override'\. Did you mean 'overrides'"),
         ({"runs": {"a": {"configs": ["no.yaml"]}}}, r"runs\.a\.configs: config file .*no\.yaml cannot be read"),
         ({"runs": {"a": {"overrides": {"--x": 1}}}}, r"runs\.a\.overrides: '--x' is no option"),
         ({"runs": {"warmup_steps-1": None}, "grid": {"model.warmup_steps": [1]}}, "'warmup_steps-1' is given to two"),
-        ({"grid": {"model.warmup_steps": 1}}, r"grid\.model\.warmup_steps: must be a list of values, it is int 1"),
+        ({"grid": {"model.warmup_steps": 1}}, r"grid\.model\.warmup_steps: must be a list of values, it is 1"),
         ({"overrides": {"seed_everything": 1}}, "overrides: seed_everything is set by the study itself: give seeds"),
         ({"overrides": {"trainer.logger.x": 1}}, r"trainer\.logger\.x is set by the study itself: its logs go below"),
         ({"overrides": {"checkpoint.save_top_k": 1}}, "set by the study itself: give checkpoint_every"),
         ({"reference": "ful"}, r"reference: there is no run 'ful'\. Did you mean 'full'"),
-        ({"validations": 0}, "validations: must be a whole number of at least 1, it is int 0"),
-        ({"checkpoint_every": 1.5}, "checkpoint_every: must be a whole number"),
+        ({"validations": -1}, "validations: -1 does not conform to restriction v>=0"),
+        ({"checkpoint_every": 0}, "checkpoint_every: 0 does not conform to restriction v>0"),
+        ({"checkpoint_every": 1.5}, "checkpoint_every: 1.5 not an integer"),
         ({"evaluate": {"frames": 2}}, "evaluate: shards is missing"),
         ({"evaluate": {"shards": "x", "output": "y"}}, "evaluate: output is set by the study itself"),
         ({"metrics": []}, "metrics: must be a list of keys"),
-        ({"metrics": [{"label": "x"}]}, "metrics: key: must be a text, it is empty"),
-        ({"metrics": [{"key": "x", "direction": "up"}]}, "direction of x must be higher or lower, it is 'up'"),
+        ({"metrics": [{"label": "x"}]}, "metrics: key: is missing"),
+        (
+            {"metrics": [{"key": "x", "direction": "up"}]},
+            "metrics: direction: 'up' will not do; it takes 'higher', 'lower'",
+        ),
         ({"metrics": ["x", "x"]}, "metrics: x is there twice"),
-        ({"curves": "val/psnr"}, "curves: must be a list"),
-        ({"title": 3}, "title: must be a text, it is int 3"),
+        ({"metrics": [3]}, "metrics: must be a mapping, it is 3"),
+        ({"metrics": [{"key": "x", "lable": "y"}]}, r"metrics: there is no key 'lable'\. Did you mean 'label'"),
+        ({"curves": "val/psnr"}, "curves: 'val/psnr' will not do; it takes a list"),
+        ({"runs": {"a": {"title": 3}}}, "runs.a: title: '3' will not do; it takes text"),
+        ({"title": 3}, "title: '3' will not do; it takes text"),
     ],
 )
 def test_wrong_studies_are_told_by_file_key_and_remedy(tmp_path: Path, changes: dict[str, object], words: str) -> None:
@@ -138,10 +159,8 @@ def test_missing_broken_and_double(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("runs:\n  a: {}\n  a: {}\n")
     with pytest.raises(ConfigError, match="'a' is there twice, rename or remove one"):
         load_study(tmp_path)
-    (tmp_path / "study.yaml").write_text(
-        "overrides: {model.x: 2020-01-01}\nbase: []\nseeds: []\nevaluate: {}\nmetrics: []"
-    )
-    with pytest.raises(ConfigError, match=r"overrides: .*date.* put dates and the like into quotes"):
+    (tmp_path / "study.yaml").write_text("- runs")
+    with pytest.raises(ConfigError, match=r"study\.yaml: must be a mapping, it is \['runs'\]"):
         load_study(tmp_path)
 
 
@@ -155,11 +174,12 @@ def test_the_shipped_studies_parse() -> None:
 @pytest.mark.skipif(not (EXPERIMENTS / "puppets64.yaml").exists(), reason="their base is not there")
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_run_of_the_shipped_studies_builds(name: str, tmp_path: Path) -> None:
-    from sfdkit.study.check import check_evaluation, check_run, first_jobs
+    from sfdkit.study.check import build_run, check_evaluation
 
     study = load_study(EXPERIMENTS / "studies" / name)
     jobs = plan(study, tmp_path)
     check_evaluation(study, jobs[0])
-    for job in first_jobs(jobs):
-        cost, _ = check_run(study, job)
-        assert cost.parameters > 0 and cost.gmac > 0
+    for job in {job.run: job for job in jobs}.values():
+        model = build_run(job).model
+        assert isinstance(model, AnimationTask)
+        assert parameters(model.animator) > 0 and gmac_per_driven_frame(model.animator) > 0

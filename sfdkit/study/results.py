@@ -1,0 +1,115 @@
+"""What the runs of a study have measured so far, over seeds and against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sfdkit.errors import DataError
+from sfdkit.files import Value
+from sfdkit.study.compare import Difference, Spread, difference, spread
+from sfdkit.study.curves import Band, bands, read_curves
+from sfdkit.study.jobs import Job, read_json
+from sfdkit.study.spec import Column, Study
+
+LEVEL = 0.05
+"""A difference with a smaller p counts as more than the spread."""
+
+
+class Results:
+    """The metrics of all finished jobs of a study, and the curves of all that have logged any.
+
+    Args:
+        study: The study.
+        jobs: Its jobs.
+
+    Raises:
+        DataError: There are neither metrics nor curves yet.
+    """
+
+    def __init__(self, study: Study, jobs: Sequence[Job]) -> None:
+        self.study = study
+        self.rows: list[tuple[Job, dict[str, Value]]] = []
+        """Finished jobs with their metrics."""
+        self.missing: list[str] = []
+        """What is known of each job that is not finished."""
+        self.notes: list[str] = []
+        for job in jobs:
+            state, metrics = job.state(), read_json(job.folder / "metrics.json")
+            if state in ("done", "changed") and metrics:
+                self.rows.append((job, metrics))
+            else:
+                self.missing.append(f"{job.name}: {_missing(job, state)}")
+            if state == "changed":
+                self.notes.append(
+                    f"{job.name} was finished under another definition than {study.path.name} and its files have now "
+                    f"({'; '.join(job.changes())}); sfdkit study run --redo true runs it again"
+                )
+        self._curves = {
+            run: [read_curves(job.folder / "logs", study.curves) for job in jobs if job.run == run]
+            for run in study.runs
+        }
+        if not self.rows and not any(curve for seeds in self._curves.values() for curve in seeds):
+            raise DataError(
+                f"no run of the study has given anything in {jobs[0].folder.parent.parent}; call sfdkit study run "
+                f"{study.path.parent}, or name the folder of the results with --runs"
+            )
+
+    def of(self, run: str, key: str) -> list[Value]:
+        """Return a metric of a run for each seed that is finished and has it."""
+        found = [metrics.get(key) for job, metrics in self.rows if job.run == run]
+        return [value for value in found if value is not None]
+
+    def numbers(self, run: str, key: str) -> list[float]:
+        """Return those of a run's values of a metric that are numbers."""
+        return [float(v) for v in self.of(run, key) if isinstance(v, int | float) and not isinstance(v, bool)]
+
+    def spread(self, run: str, key: str) -> Spread | None:
+        """Return mean and deviation of a metric over seeds; None where no seed has it."""
+        values = self.numbers(run, key)
+        return spread(values) if values else None
+
+    def difference(self, run: str, key: str) -> Difference | None:
+        """Return a run against the reference; None for the reference itself, or where either is missing."""
+        one, other = self.numbers(run, key), self.numbers(self.study.reference, key)
+        return difference(one, other) if run != self.study.reference and one and other else None
+
+    def verdict(self, run: str, column: Column) -> str:
+        """Say whether a difference is more than the spread between seeds."""
+        found = self.difference(run, column.key)
+        if found is None:
+            return ""
+        if found.p is None:
+            if min(len(self.numbers(name, column.key)) for name in (run, self.study.reference)) < 2:
+                return "no spread: one seed"
+            return "the same" if found.value == 0 else "no spread: all seeds alike"
+        if found.p >= LEVEL:
+            return "within the spread"
+        more = "higher" if found.value > 0 else "lower"
+        if column.direction is None:
+            return more
+        return "better" if more == column.direction else "worse"
+
+    def bands(self, key: str, kind: str) -> dict[str, list[Band]]:
+        """Return a curve of each run that has it, over seeds, against ``steps`` or ``seconds``."""
+        found = {run: bands([seed.get(key, []) for seed in seeds])[kind] for run, seeds in self._curves.items()}
+        return {run: points for run, points in found.items() if points}
+
+    @property
+    def tested(self) -> list[Column]:
+        """The columns that are compared with the reference: those with a direction that some run has."""
+        columns = [column for column in self.study.metrics if column.direction]
+        return [c for c in columns if any(self.numbers(run, c.key) for run in self.study.runs)]
+
+
+def _missing(job: Job, state: str) -> str:
+    if failure := read_json(job.folder / "failed.json"):
+        last = failure["tail"][-1].strip()[:300]
+        return f"failed, sfdkit {failure['command']} ended with status {failure['status']}: {last}"
+    if state == "trained":
+        return "trained, not evaluated yet"
+    if state in ("done", "changed"):
+        return "its metrics.json is gone"
+    if progress := read_json(job.folder / "progress.json"):
+        of = f" of {progress['steps']}" if progress.get("steps") else ""
+        return f"running or cut off, at step {progress['step']}{of}"
+    return "not started"
