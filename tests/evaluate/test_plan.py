@@ -263,6 +263,7 @@ def test_sets_are_compared_by_a_feature_network(folder: Path, tmp_path: Path) ->
     assert metrics["self/fid"] == pytest.approx(wanted, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(folder: Path, tmp_path: Path) -> None:
     net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
     torch.jit.script(net).save(str(tmp_path / "net.pt"))

@@ -33,6 +33,8 @@ STEPS = 12
 WRONG_SIZE = {"overrides": {"data.init_args.resolution": 48}}
 SLOW = {"overrides": {"model.optimizer.init_args.lr": 1e-05}}
 
+pytestmark = pytest.mark.slow
+
 
 def small_study(folder: Path, data: Path, **changes: object) -> Path:
     """A study of the shared parts at 32 pixels."""

@@ -171,6 +171,7 @@ def test_the_shipped_studies_parse() -> None:
         assert content["reference"] in content["runs"] and len(content["runs"]) >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (EXPERIMENTS / "puppets64.yaml").exists(), reason="their base is not there")
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_run_of_the_shipped_studies_builds(name: str, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return {f"{part}.{k}": v for part in ("state_dict", "animator_average") for k, v in stored[part].items()}
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(server: S3Server, tmp_path: Path) -> None:
     """SIGKILL twice, at moments that depend on the machine; two workers, then none, then one; shards over S3."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -90,6 +91,7 @@ def test_killed_and_resumed_equals_uninterrupted(server: S3Server, tmp_path: Pat
     ] * 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_data_settings_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = make_data(tmp_path / "data")
     checkpoint = fit(data, tmp_path, "--data.init_args.rows_per_clip=2", steps=3)
@@ -136,6 +138,7 @@ def test_a_training_on_a_full_disk_ends_with_its_last_good_checkpoint(
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
 
+@pytest.mark.slow
 def test_the_account_is_in_the_log_the_report_and_tensorboard(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=3e-3, betas=(0.9, 0.99), fused=True)
 
 
+@pytest.mark.slow
 def test_sixty_steps_on_one_batch_halve_the_loss_and_follow_the_motion() -> None:
     batch, distance = puppets(), MultiScaleL1()
     task = AnimationTask(tiny_animator(), WEIGHTS, optimizer=adam, warmup_steps=5)

@@ -71,6 +71,7 @@ def files_for(name: str) -> tuple[str, ...]:
     return tuple(name if Path(slot).parent == Path(name).parent else slot for slot in SLOTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slot_files())
 def test_every_yaml_trains(name: str, data: Path, tmp_path: Path) -> None:
     files = [f for top in files_for(name) for f in composed_files(EXPERIMENTS / top)]
@@ -133,6 +134,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [2, EPOCH, EPOCH + 2])
 def test_resume_equals_uninterrupted(cut: int, data: Path, whole: Path, tmp_path: Path) -> None:
     """The run is cut within an epoch or after one, and continued to the end of the second."""
@@ -148,6 +150,7 @@ def test_resume_equals_uninterrupted(cut: int, data: Path, whole: Path, tmp_path
             assert torch.equal(value, other[part][key]), f"{part}: {key}"
 
 
+@pytest.mark.slow
 def test_the_end_is_saved_whatever_the_interval(data: Path, whole: Path, tmp_path: Path) -> None:
     rare = [*EACH_STEP, "--checkpoint.every_n_train_steps=50"]
     last = fit(data, tmp_path / "short", *rare, steps=EPOCH)
@@ -172,6 +175,7 @@ def test_an_interrupted_validation_saves_nothing(data: Path, tmp_path: Path, mon
     assert not (tmp_path / "checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SIGTERMException])
 def test_an_interruption_is_saved_and_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
@@ -261,6 +265,7 @@ def test_other_subcommands(
         assert f"{command[:3] if command == 'validate' else 'test'}/psnr" in out
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(data: Path, tmp_path: Path) -> None:
     files = ("base.yaml", "encoder/tiny.yaml", "data/puppets.yaml", "trainer/cpu2.yaml")
     arguments = [*config(*files), *small(data, tmp_path), *logging_to(tmp_path), *WITH_GAN]

@@ -228,6 +228,7 @@ def test_leftovers_beside_a_complete_result_go(tmp_path: Path) -> None:
     check(str(out))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "script.py"
     script.write_text(

@@ -64,6 +64,7 @@ def celebv(root: Path) -> None:
             Image.fromarray(picture).save(root / person / f"Image/{k}.jpg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "build", "protocol"),
     [
@@ -92,6 +93,7 @@ def test_from_the_official_tree_to_a_table(
     assert ("self/psnr" in metrics) == (protocol == "reconstruction")
 
 
+@pytest.mark.slow
 def test_celebv_tests_a_model_of_another_data_set(tmp_path: Path) -> None:
     celebv(tmp_path / "root")
     voxceleb(tmp_path / "vox")

@@ -56,6 +56,7 @@ def run(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0
 
 
+@pytest.mark.slow
 def test_round_trip_through_an_object_store(
     bucket: Path, tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
