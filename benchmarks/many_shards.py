@@ -14,8 +14,8 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from sfdkit.data.bench import run
-from sfdkit.data.bench_peers import OURS, Job
+from benchmarks.stream import run
+from benchmarks.stream_peers import OURS, Job
 from sfdkit.data.pack.commands import pack_puppets
 from sfdkit.data.shards.index import load_index, save_index
 

@@ -36,7 +36,6 @@ OWN_COMMANDS = {
     "prepare": "pack a published data set:  sfdkit prepare voxceleb|hdtf|celebv|clips --root R --output S",
     "crop": "see what would be cut:  sfdkit crop preview --root VIDEOS --output sheet.png",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
-    "bench": "measure how fast shards are read, beside other loaders:  sfdkit bench stream --folder ADDRESS",
     "measure": "train the network that measures puppets:  sfdkit measure train --resolution 64",
     "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",
     "model": "sfdkit model summary --config FILE: parameters and GMAC",
@@ -147,10 +146,6 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
         from sfdkit.evaluate.command import evaluate
 
         return evaluate
-    if command == "bench":
-        from sfdkit.data.bench import stream
-
-        return {"stream": stream}
     if command == "study":
         from sfdkit.study.commands import report, run
 

@@ -17,7 +17,7 @@ FILES = {
 MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 
 ROOMS = {
-    "webdataset": ("sfdkit.data.stream", "sfdkit.data.pack.writer", "sfdkit.data.bench_peers"),
+    "webdataset": ("sfdkit.data.stream", "sfdkit.data.pack.writer"),
     "fsspec": ("sfdkit.storage",),
     "urllib3": ("sfdkit.storage",),
     "filelock": ("sfdkit.storage.cache", "sfdkit.data.pack.work"),
