@@ -36,6 +36,7 @@ NEVER = [
     ("sfdkit.train.task", "sfdkit.data"),
     ("sfdkit.train.callbacks", "sfdkit.data"),
     ("sfdkit.storage", "sfdkit.data"),
+    ("sfdkit.media", "sfdkit.data"),
     ("sfdkit.data", "sfdkit.model"),
     ("sfdkit.data", "sfdkit.train.task"),
     ("sfdkit.model", "sfdkit.data"),
