@@ -121,10 +121,11 @@ def _dispatch(arguments: list[str]) -> None:
     for file in config_files(arguments):
         read_config(Path(file))
     positional = command == "study"  # its one argument without a default is the folder
-    auto_cli({command: _component(command)}, args=arguments, as_positional=positional, parser_class=OneLineParser)
+    component = _component(command, *arguments[1:2])
+    auto_cli({command: component}, args=arguments, as_positional=positional, parser_class=OneLineParser)
 
 
-def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
+def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., Any]:
     """Return the functions behind a command; imported only now, since each pulls in its own libraries."""
     if command == "animate":
         from sfdkit.apply.animate import animate
@@ -155,10 +156,9 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
 
         return {"train": train}
     if command == "prepare":
-        from sfdkit.data.pack.commands import pack_videos
         from sfdkit.data.pack.prepare import commands
 
-        return {**commands(), "clips": pack_videos}
+        return commands(word)
     if command == "crop":
         from sfdkit.data.pack.preview import preview
 

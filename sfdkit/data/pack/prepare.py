@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sfdkit.data.pack.commands import pack_videos
+from sfdkit.data.pack.datasets import CLIPS, data_sets
 from sfdkit.data.pack.engines import EngineName
 from sfdkit.data.pack.identities import fingerprint, split_identities
 from sfdkit.data.pack.layout import DataSet, Found, Stretch
@@ -21,20 +21,27 @@ from sfdkit.errors import ConfigError, DataError
 from sfdkit.media.crop import CropRule, DataCrop, FaceSettings
 
 _FACE = FaceSettings()
-_PACKAGE = "datamodules"
 
 
-def data_sets() -> dict[str, DataSet]:
-    """Return the data sets that the files in ``datamodules/`` know, by name."""
-    package = importlib.import_module(_PACKAGE)
-    modules = (importlib.import_module(f"{_PACKAGE}.{found.name}") for found in pkgutil.iter_modules(package.__path__))
-    known = [module.DATASET for module in modules if hasattr(module, "DATASET")]
-    return {data.name: data for data in known}
+def commands(name: str) -> dict[str, Callable[..., None]]:
+    """Return what ``sfdkit prepare`` can do by name: pack clips of one's own, and each declared data set.
 
+    Args:
+        name: What is called; where that is ``clips``, data sets are not looked for.
 
-def commands() -> dict[str, Callable[..., None]]:
-    """Return one command for each data set."""
-    return {name: _command(data) for name, data in data_sets().items()}
+    Raises:
+        ConfigError: No data set is declared, so that the kit is not installed.
+    """
+    clips: dict[str, Callable[..., None]] = {CLIPS: pack_videos}
+    if name == CLIPS:
+        return clips
+    found = data_sets()
+    if not found:
+        raise ConfigError(
+            "sfdkit prepare knows no data set, since sfdkit is not installed: run `pip install -e .` in its folder "
+            "(`sfdkit prepare clips` works without)"
+        )
+    return {known: _command(data) for known, data in found.items()} | clips
 
 
 def _command(data: DataSet) -> Callable[..., None]:

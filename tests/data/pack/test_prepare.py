@@ -11,8 +11,8 @@ import pytest
 
 from datamodules import hdtf, voxceleb
 from sfdkit.cli import main
+from sfdkit.data.pack.datasets import data_sets
 from sfdkit.data.pack.layout import Found
-from sfdkit.data.pack.prepare import data_sets
 from sfdkit.data.shards.decode import decode_frames
 from sfdkit.data.shards.index import load_index
 from sfdkit.data.shards.reader import read_clips
