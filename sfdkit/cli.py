@@ -115,14 +115,22 @@ def _dispatch(arguments: list[str]) -> None:
         return
     from jsonargparse import auto_cli
 
+    from sfdkit.config.command import Command
     from sfdkit.config.compose import config_files, read_config
     from sfdkit.config.parser import OneLineParser
 
     for file in config_files(arguments):
         read_config(Path(file))
     positional = command == "study"  # its one argument without a default is the folder
-    component = _component(command, *arguments[1:2])
-    auto_cli({command: component}, args=arguments, as_positional=positional, parser_class=OneLineParser)
+    made = auto_cli(
+        {command: _component(command, *arguments[1:2])},
+        args=arguments,
+        as_positional=positional,
+        parser_class=OneLineParser,
+        return_instance=True,
+    )
+    if isinstance(made, Command):
+        made.run()
 
 
 def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., Any]:
@@ -160,13 +168,13 @@ def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., A
 
         return commands(word)
     if command == "crop":
-        from sfdkit.data.pack.preview import preview
+        from sfdkit.data.pack.preview import Preview
 
-        return {"preview": preview}
+        return {"preview": Preview}
     if command == "shards":
-        from sfdkit.data.pack.commands import check, copy, ls, pack_images, pack_puppets, pack_videos
+        from sfdkit.data.pack.commands import PackImages, PackPuppets, PackVideos, check, copy, ls
 
-        packs = {"puppets": pack_puppets, "videos": pack_videos, "images": pack_images}
+        packs = {"puppets": PackPuppets, "videos": PackVideos, "images": PackImages}
         return {"pack": packs, "ls": ls, "copy": copy, "check": check}
     from sfdkit.puppets.commands import render_file, sheet
 

@@ -302,6 +302,9 @@ def _explain_value(message: str, parser: ArgumentParser) -> str:
     dotted = [r.text.rpartition(": ")[2] for r in together if r.text.startswith("Expected a dot import path")]
     wanted = [kind for r in together for kind in _wanted(r.text)]
     value = next((r.value for r in together if r.value is not None), dotted[0] if dotted else None)
+    for reason in together:
+        if found := re.match(r"Not of type \w+: (?:(\S+) )?(does not conform .+)", reason.text):
+            return f"{about}{found[1] or value} {found[2]}"
     if not wanted:
         text = re.sub(r"^Not of type \w+: ", "", deepest.text)
         text = re.sub(r"^invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number", text)

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import cv2
 import numpy as np
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from sfdkit.media.box import Box, overlap, union
 from sfdkit.media.detect import OPENCV, Face, FaceChoice, FaceWatcher, open_detector
@@ -97,10 +98,10 @@ class FaceSettings:
     """
 
     detector: str = OPENCV
-    every: int = 8
+    every: PositiveInt = 8
     which: FaceChoice = "largest"
-    least: int = 0
-    border: float | None = None
+    least: NonNegativeInt = 0
+    border: NonNegativeFloat | None = None
 
 
 @dataclass(frozen=True)

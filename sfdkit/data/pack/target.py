@@ -4,7 +4,7 @@ OUTPUT/.packing, or SCRATCH/HASH for an output that is not local, is the work fo
 
 lock                    held by the process that packs
 job.json                the settings that the rest belongs to; with others it is thrown away
-SPLIT/spool/            see sfdkit.data.pack.spool
+SPLIT/encoded/          see sfdkit.data.pack.encode
 SPLIT/shards.jsonl      the journal: the index entry of each shard that is stored, one a line
 result/                 shards of a local output, moved to OUTPUT when all are made; else the shard on its way
 old/, cleared           what was in a local OUTPUT before, and the mark that all of it is in old/
@@ -53,9 +53,9 @@ class Target(ABC):
         self.storage, self.work = storage, work
         self.result = work / "result"
 
-    def spool(self, split: str) -> Path:
-        """Return the folder for the spool files of a split, which exists."""
-        folder = self.work / split / "spool"
+    def encoded(self, split: str) -> Path:
+        """Return the folder for the encoded clips of a split, which exists."""
+        folder = self.work / split / "encoded"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -94,7 +94,7 @@ class Target(ABC):
                 self.storage.path().rmdir()
 
     def _keep(self) -> bool:
-        sources = sum(1 for _ in self.work.glob("*/spool/*.json"))
+        sources = sum(1 for _ in self.work.glob("*/encoded/*.json"))
         if sources:
             text = f"{sources} finished sources are kept in {self.work}: the same command goes on from there"
             tqdm.write(text, file=sys.stderr)

@@ -15,7 +15,7 @@ from tests.datasets import coded_video
 MODULE = """
 from pathlib import Path
 
-from sfdkit.data.pack.layout import DataSet, Found, Stretch, no_layout, require_root
+from sfdkit.data.pack.layout import DataSet, Found, VideoSegment, no_layout, require_root
 
 LAYOUTS = ("<person>.mp4",)
 
@@ -25,7 +25,7 @@ def find(root: Path) -> Found:
     paths = sorted(root.glob("*.mp4"))
     if not paths:
         raise no_layout(root, "Mine", LAYOUTS)
-    return Found("one video of each person", [Stretch(p, p.name, p.stem, "train") for p in paths], [], "centre")
+    return Found("one video of each person", [VideoSegment(p, p.name, p.stem, "train") for p in paths], [], "centre")
 
 
 DATASET = DataSet(
