@@ -33,11 +33,11 @@ from sfdkit.data.settings import StreamSettings
 from sfdkit.data.shard_set import ShardSet
 from sfdkit.data.shards.format import clip_table, frame_bytes, pack_frames, pack_table
 from sfdkit.data.shards.index import load_index, save_index
-from sfdkit.data.shards.reader import read_members
 from sfdkit.errors import SfdkitError
 from sfdkit.storage import Storage, StorageSettings
 from tests.servers.loopback import serve_s3
 from tests.servers.proxy import KINDS, Chooser, Fault, FaultProxy, always, first, never, random_faults, scripted
+from tests.shards import read_members
 
 TAR = r"\.tar$"
 SHARD = "train-00001.tar"

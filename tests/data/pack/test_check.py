@@ -41,7 +41,7 @@ def folder(packed: Path, tmp_path: Path) -> Path:
 
 def rewrite(folder: Path, change: Callable[[list[tuple[str, bytes]]], None]) -> None:
     """Change the members of the second shard and make the index fit its bytes."""
-    from sfdkit.data.shards.reader import read_members
+    from tests.shards import read_members
 
     path = folder / "train" / "train-00001.tar"
     members = [(member.name, member.data) for member in read_members(path)]
@@ -128,7 +128,7 @@ def test_identities_must_agree(folder: Path) -> None:
 
 
 def test_keys_must_be_unique_in_the_folder(folder: Path) -> None:
-    from sfdkit.data.shards.reader import read_members
+    from tests.shards import read_members
 
     first = [(m.name, m.data) for m in read_members(folder / "train" / "train-00000.tar")]
     rewrite(folder, lambda members: members.__setitem__(slice(None), first))

@@ -20,13 +20,13 @@ from sfdkit.data.pack import target as target_module
 from sfdkit.data.pack import writer as pack_module
 from sfdkit.data.pack.commands import PackImages, PackPuppets, PackVideos
 from sfdkit.data.pack.encode import encode_jpeg
-from sfdkit.data.shards.decode import decode_jpeg
 from sfdkit.data.shards.format import ShardEntry
 from sfdkit.data.shards.index import describe_shard, load_index
-from sfdkit.data.shards.reader import read_clips, read_members
+from sfdkit.data.shards.reader import read_clips
 from sfdkit.errors import DataError, ShardError
 from sfdkit.types import Clip
 from tests.media.test_video import ramp, write
+from tests.shards import decode_picture, read_members
 
 SMALL = {"resolution": 32, "frames_per_clip": 4, "min_frames": 2, "crop": "centre"}
 PUPPETS = {"identities": 9, "validation_identities": 2, "test_identities": 1, "resolution": 32, "frames_per_clip": 2}
@@ -345,12 +345,12 @@ def test_impossible_settings_are_refused(
 @pytest.mark.parametrize(("side", "worst"), [(64, 6), (256, 6)])
 def test_pictures_keep_their_colours(side: int, worst: float) -> None:
     picture = ramp(9, side, side)
-    decoded = decode_jpeg(encode_jpeg(picture)).permute(1, 2, 0).numpy()
+    decoded = decode_picture(encode_jpeg(picture), side).permute(1, 2, 0).numpy()
     assert np.abs(decoded.astype(int) - picture).mean() < worst / 2
 
 
 def test_small_pictures_keep_full_colour_resolution() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2], stripes[:, 1::2] = (255, 0, 0), (0, 0, 255)
-    decoded = decode_jpeg(encode_jpeg(stripes)).permute(1, 2, 0).numpy()
+    decoded = decode_picture(encode_jpeg(stripes), 64).permute(1, 2, 0).numpy()
     assert np.abs(decoded.astype(int) - stripes).mean() < 10
