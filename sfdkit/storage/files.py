@@ -229,9 +229,12 @@ class Storage:
             os.fsync(file.fileno())
         return digest
 
-    def sha256(self, name: str, seen: Callable[[int], None] = lambda size: None) -> str:
-        """Read a file and return its SHA-256, see :meth:`fetch`."""
-        return self._digest(name, seen, lambda data: None)
+    def holds(self, name: str, size: int, sha256: str, seen: Callable[[int], None] = lambda size: None) -> bool:
+        """Return whether there is a file of this size and checksum, see :meth:`fetch`."""
+        try:
+            return self.size(name) == size and self._digest(name, seen, lambda data: None) == sha256
+        except MissingError:
+            return False
 
     def _digest(self, name: str, seen: Callable[[int], None], use: Callable[[bytes], object]) -> str:
         digest = hashlib.sha256()

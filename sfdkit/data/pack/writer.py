@@ -23,12 +23,13 @@ from sfdkit.data.pack.encode import EncodedClip, EncodedSource, encode_source, l
 from sfdkit.data.pack.engines import Engine, engine
 from sfdkit.data.pack.fingerprints import source_fingerprint
 from sfdkit.data.pack.options import ShardOptions
-from sfdkit.data.pack.packed import PackReport, SourceRecord, SplitReport, find_packed
+from sfdkit.data.pack.packed import PackReport, SourceRecord, SplitReport, find_packed, write_report
+from sfdkit.data.pack.remote_target import target_of
 from sfdkit.data.pack.reuse import Reuse
 from sfdkit.data.pack.sources import ClipSource, Skip
-from sfdkit.data.pack.target import Target, target_of
+from sfdkit.data.pack.target import Target
 from sfdkit.data.shards.format import SCHEMA, ShardEntry, ShardIndex
-from sfdkit.data.shards.index import describe_shard
+from sfdkit.data.shards.index import describe_shard, save_index
 from sfdkit.errors import DataError
 
 _WINDOW = 16  # shards' worth of clips that are shuffled together; so much disk is used on top of the result
@@ -168,7 +169,7 @@ class _SplitWriter:
         )
         self._waiting = []
         self._drop_files()
-        self._target.finish_split(index)
+        save_index(self._target.place(self._split), index)
         return SplitReport(
             clips=sum(entry["clips"] for entry in self.entries),
             frames=sum(entry["frames"] for entry in self.entries),
@@ -266,7 +267,7 @@ def pack(
         if not any(split.clips for split in report.splits.values()):
             target.abandon()
             raise DataError(f"no clip is left to pack into {report.output}: {report.failure()}")
-        target.finish(report, settings)
+        write_report(target.place(), report, settings)
         target.publish()
     return report
 

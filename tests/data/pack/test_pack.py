@@ -16,7 +16,6 @@ import pytest
 from sfdkit.cli import main
 from sfdkit.data.pack import commands
 from sfdkit.data.pack import encode as encode_module
-from sfdkit.data.pack import target as target_module
 from sfdkit.data.pack import writer as pack_module
 from sfdkit.data.pack.commands import PackImages, PackPuppets, PackVideos
 from sfdkit.data.pack.encode import encode_jpeg
@@ -257,7 +256,7 @@ def test_a_failure_changes_nothing_and_the_next_call_goes_on(
     PackPuppets(str(out), **PUPPETS).run()
     before = contents(out)
     with monkeypatch.context() as patch:
-        patch.setattr(target_module, "save_index", full)
+        patch.setattr(pack_module, "save_index", full)
         with pytest.raises(DataError, match=r"cannot write .*out \(No space left on device\).*goes on"):
             PackPuppets(str(out), overwrite=True, **PUPPETS).run()
     assert f"2 finished sources are kept in {out / '.packing'}" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from sfdkit.data.pack import encode as encode_module
-from sfdkit.data.pack import target as target_module
+from sfdkit.data.pack import remote_target
 from sfdkit.data.pack import writer as pack_module
 from sfdkit.data.pack.commands import check
 from sfdkit.data.shards.index import describe_shard
@@ -254,4 +254,4 @@ def test_a_worker_that_is_killed_is_an_error(tmp_path: Path, monkeypatch: pytest
 def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--output: http://127\.0\.0\.1:1/x cannot be written"):
         pack_plain("http://127.0.0.1:1/x")
-    assert target_module.target_of("s3://bucket/x", str(tmp_path)).work.parent == tmp_path
+    assert remote_target.target_of("s3://bucket/x", str(tmp_path)).work.parent == tmp_path
