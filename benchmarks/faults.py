@@ -28,16 +28,16 @@ from jsonargparse import auto_cli
 from PIL import Image
 
 from sfdkit.data.loader import EpochLoader
-from sfdkit.data.pack.commands import pack_puppets
+from sfdkit.data.pack.commands import PackPuppets
 from sfdkit.data.settings import StreamSettings
 from sfdkit.data.shard_set import ShardSet
 from sfdkit.data.shards.format import clip_table, frame_bytes, pack_frames, pack_table
 from sfdkit.data.shards.index import load_index, save_index
-from sfdkit.data.shards.reader import read_members
 from sfdkit.errors import SfdkitError
 from sfdkit.storage import Storage, StorageSettings
 from tests.servers.loopback import serve_s3
 from tests.servers.proxy import KINDS, Chooser, Fault, FaultProxy, always, first, never, random_faults, scripted
+from tests.shards import read_members
 
 TAR = r"\.tar$"
 SHARD = "train-00001.tar"
@@ -253,7 +253,7 @@ def faults(output: str = "docs/faults.md") -> None:
     results: list[Result] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        pack_puppets(
+        PackPuppets(
             str(folder / "bucket"),
             identities=96,
             validation_identities=1,
@@ -261,7 +261,7 @@ def faults(output: str = "docs/faults.md") -> None:
             resolution=64,
             frames_per_clip=12,
             clips_per_shard=12,
-        )
+        ).run()
         server = stack.enter_context(serve_s3(folder))
         proxy = stack.enter_context(FaultProxy("127.0.0.1", server.port))
         os.environ.update({**server.environment, "AWS_ENDPOINT_URL": proxy.url})

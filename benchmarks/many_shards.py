@@ -14,9 +14,9 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from sfdkit.data.bench import run
-from sfdkit.data.bench_peers import OURS, Job
-from sfdkit.data.pack.commands import pack_puppets
+from benchmarks.stream import run
+from benchmarks.stream_peers import OURS, Job
+from sfdkit.data.pack.commands import PackPuppets
 from sfdkit.data.shards.index import load_index, save_index
 
 CLIPS = 64
@@ -47,7 +47,7 @@ def many_shards(counts: list[int] | None = None, workers: int = 1, repeats: int 
     """
     with tempfile.TemporaryDirectory() as temporary:
         few = Path(temporary) / "few"
-        pack_puppets(
+        PackPuppets(
             str(few),
             identities=4 * CLIPS,
             validation_identities=0,
@@ -55,7 +55,7 @@ def many_shards(counts: list[int] | None = None, workers: int = 1, repeats: int 
             resolution=32,
             frames_per_clip=4,
             clips_per_shard=CLIPS,
-        )
+        ).run()
         print(
             f"{'shards':>8}{'clips':>10}{'index MB':>10}{'first batch s':>15}{'peak MB':>9}"
             f"{'main MB':>9}{'worker MB':>11}    (main, worker: without programs and libraries)"

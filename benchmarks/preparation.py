@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 from jsonargparse import auto_cli
 
-import sfdkit.data.pack.sources as sources
-from sfdkit.data.pack.identities import frame_sources
-from sfdkit.data.pack.options import make_cut
-from sfdkit.data.pack.sources import FrameSource, find_videos
-from sfdkit.data.pack.spool import encode_jpeg
+import sfdkit.data.pack.video_source as video_source
+from sfdkit.data.pack.encode import encode_jpeg
+from sfdkit.data.pack.find import find_videos
+from sfdkit.data.pack.options import CutOptions
+from sfdkit.data.pack.people import video_sources
+from sfdkit.data.pack.video_source import VideoSource
 from sfdkit.errors import DataError
 from sfdkit.media.crop import CropMethod, CropRule, FaceSettings, Place
 from sfdkit.media.detect import FaceWatcher
@@ -58,19 +59,19 @@ class Clock:
         return run
 
 
-def floor(source: FrameSource) -> tuple[int, float]:
+def floor(source: VideoSource) -> tuple[int, float]:
     """Decode a video and encode its middle square of the wanted size: frames, and seconds."""
     began, frames = time.perf_counter(), 0
     with suppress(DataError):  # a damaged video gives the frames before the damage
-        for image, _, _ in source.sampled():
+        for image, _, _ in source.frames():
             place = CropRule("centre").place([], image.shape[1], image.shape[0])
             assert isinstance(place, Place)
-            encode_jpeg(sources.crop_resize(image, place, source.cut.resolution))
+            encode_jpeg(video_source.crop_resize(image, place, source.settings.resolution))
             frames += 1
     return frames, time.perf_counter() - began
 
 
-def whole(source: FrameSource, clock: Clock) -> tuple[int, float]:
+def whole(source: VideoSource, clock: Clock) -> tuple[int, float]:
     """Make the clips of a video and encode them: frames kept, and seconds."""
     began, kept = time.perf_counter(), 0
     encode = clock.timed("encode", encode_jpeg)
@@ -99,13 +100,14 @@ def preparation(
         frames_per_clip: The most frames of a clip.
         videos: The most videos, spread over all there are.
     """
-    cut = make_cut(resolution, CropRule(crop, face=FaceSettings(every=face_every)), frames_per_clip, 8, 25.0)
-    found, _ = frame_sources(Path(root), find_videos(Path(root)), cut, "file", None, "clips", "unknown")
+    options = CutOptions(resolution=resolution, face=FaceSettings(every=face_every), frames_per_clip=frames_per_clip)
+    settings = options.clip_settings(crop)
+    found, _ = video_sources(Path(root), find_videos(Path(root)), settings, "file", None, "clips", "unknown")
     chosen = found[:: max(1, -(-len(found) // videos))]
     frames, least = (sum(column) for column in zip(*(floor(source) for source in chosen), strict=True))
     clock = Clock()
-    sources.read_frames = clock.frames("decode", sources.read_frames)  # type: ignore[assignment]
-    sources.crop_resize = clock.timed("crop", sources.crop_resize)  # type: ignore[assignment]
+    video_source.read_frames = clock.frames("decode", video_source.read_frames)  # type: ignore[assignment]
+    video_source.crop_resize = clock.timed("crop", video_source.crop_resize)  # type: ignore[assignment]
     FaceWatcher.__call__ = clock.timed("detect", FaceWatcher.__call__)  # type: ignore[method-assign]
     kept, seconds = (sum(column) for column in zip(*(whole(source, clock) for source in chosen), strict=True))
     print(f"{len(chosen)} videos, {frames} frames, {kept} of them kept; {crop} every {face_every}, {resolution} pixels")

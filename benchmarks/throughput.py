@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from jsonargparse import auto_cli
 
-from sfdkit.data.pack.commands import pack_puppets
+from sfdkit.data.pack.commands import PackPuppets
 from sfdkit.data.shards.index import load_index
 from sfdkit.device import choose_device
 from sfdkit.losses import Objective
@@ -77,9 +77,9 @@ def _rows_per_second(repeats: int) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "shards"
-        pack_puppets(
+        PackPuppets(
             str(root), identities=64, validation_identities=1, test_identities=1, resolution=64, frames_per_clip=12
-        )
+        ).run()
         clips = sum(entry["clips"] for entry in load_index(root / "train")["shards"])
         module = PuppetsDataModule(str(root), resolution=64, batch_size=16, rows_per_clip=4)
         module.setup("fit")

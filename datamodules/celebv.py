@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sfdkit.data.module import FramesDataModule
-from sfdkit.data.pack.layout import DataSet, Found, Stretch, no_layout, require_root
+from sfdkit.data.pack.layout import DataSet, Found, VideoSegment, no_layout, require_root
 from sfdkit.data.pack.sources import Skip
 from sfdkit.media.picture import PICTURE_SUFFIXES
 
@@ -20,16 +20,16 @@ def find(root: Path) -> Found:
         DataError: No folder below the root holds Image/ with pictures.
     """
     require_root(root)
-    stretches, skips = [], []
+    segments, skips = [], []
     for folder in sorted(path / "Image" for path in root.iterdir() if (path / "Image").is_dir()):
         person = folder.parent.name
         if any(path.suffix.lower() in PICTURE_SUFFIXES for path in folder.iterdir()):
-            stretches.append(Stretch(folder, f"{person}/Image", person, "test"))
+            segments.append(VideoSegment(folder, f"{person}/Image", person, "test"))
         else:
             skips.append(Skip(f"{person}/Image", "unreadable", "the folder holds no picture"))
-    if not stretches:
+    if not segments:
         raise no_layout(root, "CelebV", LAYOUTS)
-    return Found("frames of CelebV by person", stretches, skips, "none")
+    return Found("frames of CelebV by person", segments, skips, "none")
 
 
 DATASET = DataSet(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from sfdkit.data.module import FramesDataModule
-from sfdkit.data.pack.layout import DataSet, Found, Stretch, no_layout, read_lines, require_one, require_root
+from sfdkit.data.pack.layout import DataSet, Found, VideoSegment, no_layout, read_lines, require_one, require_root
 from sfdkit.data.pack.sources import Skip
 from sfdkit.errors import DataError
 from sfdkit.media.box import Box, Square
@@ -62,7 +62,7 @@ def find(root: Path) -> Found:
         return Found("cropped clips of HDTF", [_clip(path) for path in clips], [], "none")
     assert lists is not None
     found = _find_whole(root, lists)
-    if not found.stretches:
+    if not found.segments:
         raise DataError(
             f"--root {root}: of {len(found.skips)} clips that the text files name none can be used, for example "
             f"{found.skips[0].file}: {found.skips[0].detail}"
@@ -74,14 +74,14 @@ def _wholes(root: Path) -> bool:
     return (root / "videos").is_dir() or (root / "_videos_raw").is_dir()
 
 
-def _clip(path: Path) -> Stretch:
+def _clip(path: Path) -> VideoSegment:
     match = _CLIP.fullmatch(path.name)
     assert match is not None
-    return Stretch(path, path.name, person_of(match["part"] or "", match["video"]))
+    return VideoSegment(path, path.name, person_of(match["part"] or "", match["video"]))
 
 
 def _find_whole(root: Path, folder: Path) -> Found:
-    stretches, skips = [], []
+    segments, skips = [], []
     for part in PARTS:
         lists = _read_part(folder, part)
         for video in lists.videos:
@@ -104,8 +104,8 @@ def _find_whole(root: Path, folder: Path) -> Found:
                     skips.append(Skip(name, "not described", f"{part}_annotion_time.txt says {span}"))
                     continue
                 square = _square(crop, folder / f"{part}_crop_wh.txt", name, lists.heights.get(f"{video}.mp4"))
-                stretches.append(Stretch(path, name, person_of(part, video), None, start, stop, square))
-    return Found("whole videos of HDTF, cut and cropped by its text files", stretches, skips, "given")
+                segments.append(VideoSegment(path, name, person_of(part, video), None, start, stop, square))
+    return Found("whole videos of HDTF, cut and cropped by its text files", segments, skips, "given")
 
 
 def _read_part(folder: Path, part: str) -> _Lists:

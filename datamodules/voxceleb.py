@@ -14,7 +14,7 @@ from sfdkit.data.pack.layout import (
     DataSet,
     Found,
     Split,
-    Stretch,
+    VideoSegment,
     no_layout,
     read_lines,
     require_one,
@@ -79,7 +79,7 @@ def find(root: Path) -> Found:
     require_one(root, "VoxCeleb", kinds)
     (search,) = kinds.values()
     found = search(root)
-    if not found.stretches:
+    if not found.segments:
         first = f", for example {found.skips[0].file}: {found.skips[0].detail}" if found.skips else ""
         raise DataError(f"--root {root}: of {found.layout} nothing can be used{first}")
     return found
@@ -94,7 +94,7 @@ def _cropped(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _find_cropped(root: Path) -> Found:
-    stretches, skips = [], []
+    segments, skips = [], []
     seen: dict[str, str] = {}
     for part, path in _cropped(root):
         name, stem = f"{part}/{path.name}", path.name.removesuffix(path.suffix) if path.is_file() else path.name
@@ -105,22 +105,22 @@ def _find_cropped(root: Path) -> Found:
             skips.append(Skip(name, "unreadable", "the folder holds no picture"))
             continue
         seen[stem] = name
-        stretches.append(Stretch(path, name, stem.split("#", 1)[0], "test" if part == "test" else "train"))
-    return Found("clips cropped by video-preprocessing", *_by_person(stretches, skips), "none")
+        segments.append(VideoSegment(path, name, stem.split("#", 1)[0], "test" if part == "test" else "train"))
+    return Found("clips cropped by video-preprocessing", *_by_person(segments, skips), "none")
 
 
-def _by_person(stretches: list[Stretch], skips: list[Skip]) -> tuple[list[Stretch], list[Skip]]:
+def _by_person(segments: list[VideoSegment], skips: list[Skip]) -> tuple[list[VideoSegment], list[Skip]]:
     """Leave out of the training who is in the test: the published list has id10282 and id10306 in both."""
-    tested = {stretch.identity for stretch in stretches if stretch.split == "test"}
-    kept = [stretch for stretch in stretches if stretch.split == "test" or stretch.identity not in tested]
-    left = [stretch for stretch in stretches if stretch.split != "test" and stretch.identity in tested]
+    tested = {segment.identity for segment in segments if segment.split == "test"}
+    kept = [segment for segment in segments if segment.split == "test" or segment.identity not in tested]
+    left = [segment for segment in segments if segment.split != "test" and segment.identity in tested]
     return kept, skips + [Skip(s.name, "in the test split", f"{s.identity} is tested on") for s in left]
 
 
 def _find_metadata(root: Path) -> Found:
     """Follow vox-metadata.csv: times and boxes in the videos that it was made from."""
     path = root / "vox-metadata.csv"
-    stretches, skips = [], []
+    segments, skips = [], []
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
@@ -145,14 +145,14 @@ def _find_metadata(root: Path) -> Found:
                 skips.append(Skip(name, "missing", f"there is no videos/{video}.mp4"))
             else:
                 square = Square(Box(left, top, right, bottom), *size)
-                stretches.append(Stretch(file_path, name, person, split, start, stop, square))
+                segments.append(VideoSegment(file_path, name, person, split, start, stop, square))
             seen.add(name)
-    return Found("boxes of vox-metadata.csv", *_by_person(stretches, skips), "given")
+    return Found("boxes of vox-metadata.csv", *_by_person(segments, skips), "given")
 
 
 def _find_boxes(root: Path) -> Found:
     """Follow the text files of boxes: one per utterance, 25 lines a second."""
-    stretches, skips = [], []
+    segments, skips = [], []
     for path in sorted((root / "txt").glob("*/*/*.txt")):
         person, video = path.parts[-3:-1]
         name = f"{person}/{video}/{path.stem}"
@@ -162,8 +162,10 @@ def _find_boxes(root: Path) -> Found:
             continue
         track = read_boxes(path)
         stop = track.times[-1] + 0.5 / _BOX_FPS
-        stretches.append(Stretch(file_path, name, person, official_split(person), track.times[0], stop, track=track))
-    return Found("boxes of VoxCeleb with whole videos", stretches, skips, "face")
+        segments.append(
+            VideoSegment(file_path, name, person, official_split(person), track.times[0], stop, track=track)
+        )
+    return Found("boxes of VoxCeleb with whole videos", segments, skips, "face")
 
 
 def read_boxes(path: Path) -> Track:
@@ -198,7 +200,7 @@ def _mp4_folders(root: Path) -> list[Path]:
 
 
 def _find_mp4(root: Path) -> Found:
-    stretches: list[Stretch] = []
+    segments: list[VideoSegment] = []
     splits: dict[str, set[Split]] = defaultdict(set)
     for folder in _mp4_folders(root):
         split: Split | None = (
@@ -208,10 +210,10 @@ def _find_mp4(root: Path) -> Found:
             person = path.parts[-3]
             chosen = split or official_split(person)
             splits[person].add(chosen)
-            stretches.append(Stretch(path, path.relative_to(root).as_posix(), person, chosen))
+            segments.append(VideoSegment(path, path.relative_to(root).as_posix(), person, chosen))
     if both := sorted(person for person, found in splits.items() if len(found) > 1):
         raise DataError(f"--root {root}: {both[0]} is in dev/ and in test/; a person belongs to one split")
-    return Found("videos of VoxCeleb2", stretches, [], "none")
+    return Found("videos of VoxCeleb2", segments, [], "none")
 
 
 DATASET = DataSet(

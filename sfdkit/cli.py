@@ -36,7 +36,6 @@ OWN_COMMANDS = {
     "prepare": "pack a published data set:  sfdkit prepare voxceleb|hdtf|celebv|clips --root R --output S",
     "crop": "see what would be cut:  sfdkit crop preview --root VIDEOS --output sheet.png",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
-    "bench": "measure how fast shards are read, beside other loaders:  sfdkit bench stream --folder ADDRESS",
     "measure": "train the network that measures puppets:  sfdkit measure train --resolution 64",
     "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",
     "model": "sfdkit model summary --config FILE: parameters and GMAC",
@@ -124,7 +123,7 @@ def _dispatch(arguments: list[str]) -> None:
         read_config(Path(file))
     positional = command == "study"  # its one argument without a default is the folder
     made = auto_cli(
-        {command: _component(command)},
+        {command: _component(command, *arguments[1:2])},
         args=arguments,
         as_positional=positional,
         parser_class=OneLineParser,
@@ -134,7 +133,7 @@ def _dispatch(arguments: list[str]) -> None:
         made.run()
 
 
-def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
+def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., Any]:
     """Return the functions behind a command; imported only now, since each pulls in its own libraries."""
     if command == "animate":
         from sfdkit.apply.animate import Animate
@@ -156,10 +155,6 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
         from sfdkit.evaluate.command import evaluate
 
         return evaluate
-    if command == "bench":
-        from sfdkit.data.bench import stream
-
-        return {"stream": stream}
     if command == "study":
         from sfdkit.study.commands import report, run
 
@@ -169,18 +164,17 @@ def _component(command: str) -> dict[str, Any] | Callable[..., Any]:
 
         return {"train": train}
     if command == "prepare":
-        from sfdkit.data.pack.commands import pack_videos
         from sfdkit.data.pack.prepare import commands
 
-        return {**commands(), "clips": pack_videos}
+        return commands(word)
     if command == "crop":
-        from sfdkit.data.pack.preview import preview
+        from sfdkit.data.pack.preview import Preview
 
-        return {"preview": preview}
+        return {"preview": Preview}
     if command == "shards":
-        from sfdkit.data.pack.commands import check, copy, ls, pack_images, pack_puppets, pack_videos
+        from sfdkit.data.pack.commands import PackImages, PackPuppets, PackVideos, check, copy, ls
 
-        packs = {"puppets": pack_puppets, "videos": pack_videos, "images": pack_images}
+        packs = {"puppets": PackPuppets, "videos": PackVideos, "images": PackImages}
         return {"pack": packs, "ls": ls, "copy": copy, "check": check}
     from sfdkit.puppets.commands import render_file, sheet
 

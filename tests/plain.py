@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from sfdkit.data.pack.engines import EngineName
+from sfdkit.data.pack.options import ShardOptions
 from sfdkit.data.pack.packed import PackReport
 from sfdkit.data.pack.sources import ClipSource, CutClip, Skip
-from sfdkit.data.pack.writer import ShardOptions, pack
+from sfdkit.data.pack.writer import pack
 from sfdkit.data.shards.format import ClipMeta
 
 
@@ -80,15 +81,16 @@ def pack_plain(
     scratch: Path | None = None,
 ) -> PackReport:
     """Pack 20 sources of two clips into shards of at most four, and 4 sources for validation."""
-    options = ShardOptions("plain", 32, clips_per_shard=4, seed=seed, workers=workers, engine=engine)
-    return pack(
-        plain_sources() if sources is None else sources,
-        str(output),
-        {"source": "plain", "seed": seed},
-        options,
-        overwrite,
+    options = ShardOptions(
+        clips_per_shard=4,
+        seed=seed,
+        workers=workers,
+        engine=engine,
         scratch=str(scratch) if scratch else None,
+        overwrite=overwrite,
     )
+    settings = {"source": "plain", "seed": seed}
+    return pack(plain_sources() if sources is None else sources, str(output), "plain", 32, settings, options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -6,13 +6,37 @@ import colorsys
 import io
 import json
 import tarfile
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from sfdkit.data.shards.decode import decode_frames
 from sfdkit.data.shards.format import SCHEMA, ShardIndex, pack_frames
 from sfdkit.data.shards.index import describe_shard, load_index, save_index
+from sfdkit.data.shards.tar import TarReader
+
+
+class Member(NamedTuple):
+    """A regular file in a tar."""
+
+    name: str
+    position: int
+    """Byte in the shard at which its header starts."""
+    data: bytes
+
+
+def read_members(source: Path | BinaryIO) -> Iterator[Member]:
+    """Read all members of a tar as the reader of shards does."""
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as stream:
+        tar = TarReader(stream, str(source))
+        while (header := tar.next_header()) is not None:
+            data = tar.read(header.position, header.size, f"member {header.name!r}")
+            yield Member(header.name, header.position, data)
 
 
 def frame_colour(clip: int, frame: int) -> tuple[int, int, int]:
@@ -25,6 +49,12 @@ def jpeg(colour: tuple[int, int, int], resolution: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.full((resolution, resolution, 3), colour, np.uint8)).save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
+
+
+def decode_picture(picture: bytes, resolution: int) -> Tensor:
+    """Decode the only frame of a clip: 3 R R uint8."""
+    meta = {"resolution": resolution, "times": [0.0]}
+    return decode_frames({"key": "only", "meta": meta, "frames": pack_frames([picture])}, [0])[0]
 
 
 def clip_key(split: str, clip: int) -> str:

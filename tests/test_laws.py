@@ -18,7 +18,7 @@ FILES = {
 MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 
 ROOMS = {
-    "webdataset": ("sfdkit.data.stream", "sfdkit.data.pack.writer", "sfdkit.data.bench_peers"),
+    "webdataset": ("sfdkit.data.stream", "sfdkit.data.pack.writer"),
     "fsspec": ("sfdkit.storage",),
     "urllib3": ("sfdkit.storage",),
     "filelock": ("sfdkit.storage.cache", "sfdkit.data.pack.work"),
@@ -41,6 +41,7 @@ NEVER = [
     ("sfdkit.train.reenactment", "sfdkit.data"),
     ("sfdkit.train.callbacks", "sfdkit.data"),
     ("sfdkit.storage", "sfdkit.data"),
+    ("sfdkit.media", "sfdkit.data"),
     ("sfdkit.data", "sfdkit.model"),
     ("sfdkit.data", "sfdkit.train.task"),
     ("sfdkit.model", "sfdkit.data"),
@@ -80,6 +81,31 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
     return found
 
 
+def imports_by_string(source: str) -> set[str]:
+    """Every module of the project that a file imports by a string: a literal, or a name that a literal was given to."""
+    nodes = list(ast.walk(ast.parse(source)))
+    given: dict[str, ast.expr | None] = {}
+    for node in nodes:
+        for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
+            if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign):
+                given[target.id] = node.value
+
+    def beginning(node: ast.expr | None) -> str:
+        if isinstance(node, ast.Name):
+            return beginning(given.get(node.id))
+        if isinstance(node, ast.JoinedStr):
+            return beginning(node.values[0]) if node.values else ""
+        if isinstance(node, ast.FormattedValue):
+            return beginning(node.value)
+        return str(node.value) if isinstance(node, ast.Constant) else ""
+
+    calls = [
+        n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func).endswith(("import_module", "__import__"))
+    ]
+    found = {beginning(arg) for call in calls for arg in (*call.args[:1], *(k.value for k in call.keywords))}
+    return {name for name in found if name.partition(".")[0] in ("sfdkit", "datamodules")}
+
+
 def belongs(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
@@ -95,6 +121,30 @@ def test_each_library_has_one_room(library: str, rooms: tuple[str, ...]) -> None
 def test_dependencies_go_one_way(one: str, other: str) -> None:
     guilty = [(m, i) for m, p in MODULES.items() if belongs(m, one) for i in imports(p) if belongs(i, other)]
     assert not guilty
+
+
+def test_no_file_imports_the_project_by_a_string() -> None:
+    guilty = {m: names for m, p in MODULES.items() if (names := imports_by_string(p.read_text()))}
+    assert not guilty
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "importlib.import_module('datamodules')",
+        "import_module('sfdkit.data', package=None)",
+        "import_module(name='sfdkit')",
+        "__import__('datamodules.hdtf')",
+        "PACKAGE = 'datamodules'\nimport_module(PACKAGE)",
+        "PACKAGE: str = 'datamodules'\nimport_module(f'{PACKAGE}.hdtf')",
+        "import_module(f'datamodules.{name}')",
+    ],
+)
+def test_an_import_by_a_string_is_found(source: str) -> None:
+    assert imports_by_string(source)
+    for word in ("datamodules", "sfdkit"):
+        source = source.replace(word, "yaml")
+    assert not imports_by_string(source)
 
 
 def test_model_files_are_torch_and_types_of_arguments_only() -> None:

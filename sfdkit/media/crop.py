@@ -1,7 +1,7 @@
 """Cropping faces: one rule for clips of training data and for source pictures.
 
 A crop that differs between training and use is the commonest cause of bad results, so the parameters of each crop are
-kept in the clip's json (:class:`sfdkit.data.shards.format.CropMeta`).
+kept in the clip's json (:class:`CropMeta`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import cv2
 import numpy as np
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from sfdkit.data.shards.format import CropMeta
 from sfdkit.media.box import Box, overlap, union
 from sfdkit.media.detect import OPENCV, Face, FaceChoice, FaceWatcher, open_detector
 
@@ -45,6 +45,25 @@ _LEAST_MARGIN = 0.15  # a square that the picture forces to shrink keeps at leas
 _SUPPORT = 1 / 3  # share of the looked-at pictures in which the face must be found
 _ALIGNED_SIDE = 2.9  # side of an aligned square, in distances between the eyes
 _ALIGNED_DROP = 0.42  # its middle below the eyes, in the same
+
+
+class CropMeta(TypedDict):
+    """How the frames were cut from the original picture."""
+
+    method: str
+    """``none``, ``centre``, ``face``, ``union``, ``aligned`` or ``given``, see :data:`DataCrop`."""
+    box: list[float]
+    """x0, y0, x1, y1 in pixels of the original picture; may reach over its border (filled by repeating the edge)."""
+    margin: float
+    """Share of the detected face's size that was added on each side; 0 where no detector was used."""
+    detector: str
+    """Name of the detector, ``data set`` where the data set says where the face is, or an empty string."""
+    every: NotRequired[int]
+    """A face was looked for in each so manieth frame."""
+    faces: NotRequired[str]
+    """Which of several faces was meant: ``largest`` or ``central``."""
+    turn: NotRequired[float]
+    """Degrees by which the box is turned around its middle, clockwise as seen; 0 where this is missing."""
 
 
 class Place(NamedTuple):
@@ -78,10 +97,10 @@ class FaceSettings:
     """
 
     detector: str = OPENCV
-    every: int = 8
+    every: PositiveInt = 8
     which: FaceChoice = "largest"
-    least: int = 0
-    border: float | None = None
+    least: NonNegativeInt = 0
+    border: NonNegativeFloat | None = None
 
 
 @dataclass(frozen=True)

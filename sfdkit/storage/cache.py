@@ -100,17 +100,10 @@ class Cache:
 
     def _download(self, storage: Storage, name: str, sha256: str, partial: Path) -> None:
         for _ in range(2):
-            digest = hashlib.sha256()
-            with partial.open("wb") as file:
-                for piece in storage.pieces(name):
-                    digest.update(piece)
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            if digest.hexdigest() == sha256:
+            if (found := storage.fetch(name, partial)) == sha256:
                 return
         raise ShardError(
-            f"{storage.show(name)} has the checksum {digest.hexdigest()[:12]}..., its index says {sha256[:12]}... "
+            f"{storage.show(name)} has the checksum {found[:12]}..., its index says {sha256[:12]}... "
             "Copy it there again, with its index."
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import random
@@ -16,13 +17,14 @@ from typing import TypeVar
 import urllib3
 
 from sfdkit.errors import ConfigError, MissingError, SfdkitError, StorageError, TruncatedError
-from sfdkit.storage.drivers import Busy, Changed, Driver, Short, local_path, make_driver
+from sfdkit.storage.driver import PIECE, Busy, Changed, Driver, Short
+from sfdkit.storage.drivers import make_driver
+from sfdkit.storage.local import local_path
 from sfdkit.storage.settings import StorageSettings
 from sfdkit.storage.urls import READ_ONLY, expand_braces, is_glob, redact, refuse_credentials, scheme_of
 
 _log = logging.getLogger("sfdkit.storage")
 _jitter = random.Random()  # of its own, so that waiting moves no generator of the training
-_PIECE = 1 << 20
 _PERMANENT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _PASSING = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT)  # of network file systems
 _Result = TypeVar("_Result")
@@ -193,7 +195,7 @@ class Storage:
                 etag = etag or transfer.etag
                 while end is None or position < end:
                     try:
-                        data = transfer.read(_PIECE)
+                        data = transfer.read(PIECE)
                     except Exception as error:
                         broken = error
                         break
@@ -212,6 +214,35 @@ class Storage:
             if broken is not None:
                 self.repeats += 1
                 tries.failed(broken)
+
+    def fetch(self, name: str, path: Path, seen: Callable[[int], None] = lambda size: None) -> str:
+        """Copy a file to this machine, safe on its disk, and return its SHA-256, see :meth:`pieces`.
+
+        Args:
+            name: Path of the file below the root.
+            path: Where it goes.
+            seen: Called with the bytes of each piece.
+        """
+        with path.open("wb") as file:
+            digest = self._digest(name, seen, file.write)
+            file.flush()
+            os.fsync(file.fileno())
+        return digest
+
+    def holds(self, name: str, size: int, sha256: str, seen: Callable[[int], None] = lambda size: None) -> bool:
+        """Return whether there is a file of this size and checksum, see :meth:`fetch`."""
+        try:
+            return self.size(name) == size and self._digest(name, seen, lambda data: None) == sha256
+        except MissingError:
+            return False
+
+    def _digest(self, name: str, seen: Callable[[int], None], use: Callable[[bytes], object]) -> str:
+        digest = hashlib.sha256()
+        for piece in self.pieces(name):
+            digest.update(piece)
+            use(piece)
+            seen(len(piece))
+        return digest.hexdigest()
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return the bytes ``start`` to ``stop`` of a file, see :meth:`pieces`."""

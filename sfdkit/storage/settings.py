@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sfdkit.errors import ConfigError
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
+
 from sfdkit.storage.urls import refuse_credentials
 
 
@@ -15,25 +16,25 @@ class StorageSettings:
     Credentials are no settings: they come from the environment, see :mod:`sfdkit.storage`.
 
     Raises:
-        ConfigError: A value is out of its range.
+        ConfigError: The address of the server holds credentials.
     """
 
-    attempts: int = 6
+    attempts: PositiveInt = 6
     """Failures in a row, without a new byte between them, after which a transfer is given up."""
-    first_wait: float = 0.25
+    first_wait: NonNegativeFloat = 0.25
     """Seconds before the second attempt; doubled each time, times a random factor from 0.5 to 1."""
-    longest_wait: float = 20.0
+    longest_wait: NonNegativeFloat = 20.0
     """Seconds, the most to wait between two attempts; a server's Retry-After is kept up to this too."""
-    timeout: float = 30.0
+    timeout: PositiveFloat = 30.0
     """Seconds without a byte after which a connection counts as broken; gs, az and hf have their drivers' own."""
-    block_mb: float = 4.0
+    block_mb: PositiveFloat = 4.0
     """MB that one range request asks for. Each is read at full speed into memory, one for each lane, so that no server
     sees an idle connection."""
-    read_ahead_mb: float = 32.0
+    read_ahead_mb: NonNegativeFloat = 32.0
     """MB of clips that each worker keeps ready, read in the background; 0 reads when asked. Local files need none."""
     cache: str | None = None
     """Folder for copies of whole shards; None streams without keeping anything."""
-    cache_gb: float = 50.0
+    cache_gb: PositiveFloat = 50.0
     """GB that the cache may hold; what was used least recently goes first."""
     endpoint: str | None = None
     """Address of an S3 server; by default ``AWS_ENDPOINT_URL``, else Amazon's."""
@@ -43,11 +44,3 @@ class StorageSettings:
     def __post_init__(self) -> None:
         if self.endpoint:
             refuse_credentials(self.endpoint)
-        if self.attempts < 1:
-            raise ConfigError(f"storage.attempts is {self.attempts}: give at least 1")
-        for name in ("timeout", "block_mb", "cache_gb"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"storage.{name} is {getattr(self, name)}: give a number above 0")
-        for name in ("first_wait", "longest_wait", "read_ahead_mb"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"storage.{name} is {getattr(self, name)}: give a number of at least 0")

@@ -21,12 +21,11 @@ from sfdkit.data.settings import Delivered, StreamSettings, StreamState
 from sfdkit.data.shard_set import Folder, ShardSet
 from sfdkit.data.shards.format import clip_table, frame_bytes, pack_frames, pack_table
 from sfdkit.data.shards.index import load_index, save_index
-from sfdkit.data.shards.reader import read_members
 from sfdkit.data.stream import build_stream
 from sfdkit.errors import ConfigError, ShardError
 from sfdkit.storage import Storage
 from sfdkit.types import FrameBatch
-from tests.shards import clip_key, frame_colour, make_shards, reindex, write_tar
+from tests.shards import clip_key, frame_colour, make_shards, read_members, reindex, write_tar
 
 SPLITS = {1: [13], 2: [7, 6], 3: [7, 1, 5], 5: [1, 5, 0, 4, 3], 16: [1] * 10 + [0] * 3 + [1] * 3}
 

@@ -382,7 +382,6 @@ def test_sound_that_breaks_off_does_not_lose_the_pictures(tmp_path: Path, monkey
         "crop preview --root frames --output link.png",
         "evaluate --checkpoint m.ckpt --shards s --output out --protocol pairs --pairs out/pairs.csv",
         "shards copy --source frames --target frames",
-        "bench stream --folder frames --output frames/index.json",
     ],
 )
 def test_no_command_replaces_what_it_reads(

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from sfdkit.config.parser import OneLineParser
 from sfdkit.errors import ConfigError, MissingError, StorageError, TruncatedError
 from sfdkit.storage import Storage, StorageSettings, storages
-from sfdkit.storage.drivers import FsspecDriver
+from sfdkit.storage.buckets import FsspecDriver
 from sfdkit.storage.urls import redact, scheme_of
 from tests.servers.loopback import S3Server, serve_http, serve_s3, serve_swift
 from tests.servers.proxy import KINDS, Fault, FaultProxy, always, first, never, once, random_faults
@@ -304,7 +305,14 @@ def test_pipes_are_off_until_they_are_allowed(folder: Path) -> None:
         Storage("pipe:cat x", allowed)
 
 
-def test_settings_out_of_range() -> None:
-    for name, value in (("attempts", 0), ("timeout", 0.0), ("first_wait", -1.0), ("cache_gb", 0.0)):
-        with pytest.raises(ConfigError, match=rf"storage\.{name} is"):
-            StorageSettings(**{name: value})
+@pytest.mark.parametrize(
+    "word",
+    ["attempts=0", "timeout=0", "block_mb=0", "first_wait=-1", "longest_wait=-1", "read_ahead_mb=-1", "cache_gb=0"],
+)
+def test_settings_out_of_range(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    parser = OneLineParser()
+    parser.add_class_arguments(StorageSettings, "storage")
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--storage.{word}"])
+    name, value = word.split("=")
+    assert f"storage.{name}: {value} does not conform to restriction v>" in capsys.readouterr().err

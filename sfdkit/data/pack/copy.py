@@ -6,13 +6,12 @@ has a final name. Indexes go last, ``pack.json`` at the very end.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,39 +95,24 @@ class _Copier:
 
     def _fetch(self, source: Storage, entry: ShardEntry, path: Path) -> None:
         for _ in range(_READS):
-            digest, size = hashlib.sha256(), 0
-            with path.open("wb") as file:
-                for piece in source.pieces(entry["name"]):
-                    if self.stopped.is_set():
-                        raise _Stopped
-                    digest.update(piece)
-                    file.write(piece)
-                    size += len(piece)
-                    self._advance(len(piece))
-                file.flush()
-                os.fsync(file.fileno())
-            if digest.hexdigest() == entry["sha256"]:
+            found = source.fetch(entry["name"], path, self._advance)
+            if found == entry["sha256"]:
                 return
-            self._advance(-size)
+            self._advance(-(size := path.stat().st_size))
         raise ShardError(
-            f"{source.show(entry['name'])} has {size} bytes with sha256 {digest.hexdigest()[:12]}..., its index says "
+            f"{source.show(entry['name'])} has {size} bytes with sha256 {found[:12]}..., its index says "
             f"{entry['bytes']} and {entry['sha256'][:12]}...: pack it again, or copy from another source"
         )
 
     def _is_right(self, storage: Storage, entry: ShardEntry) -> bool:
-        try:
-            if storage.size(entry["name"]) != entry["bytes"]:
-                return False
-            digest = hashlib.sha256()
-            for piece in storage.pieces(entry["name"]):
-                if self.stopped.is_set():
-                    raise _Stopped
-                digest.update(piece)
-        except MissingError:
-            return False
-        return digest.hexdigest() == entry["sha256"]
+        return storage.holds(entry["name"], entry["bytes"], entry["sha256"], self._check)
+
+    def _check(self, _: int) -> None:
+        if self.stopped.is_set():
+            raise _Stopped
 
     def _advance(self, size: int) -> None:
+        self._check(size)
         with self._lock:
             self._bar.update(size)
 
@@ -161,10 +145,13 @@ def copy_shards(
         name = "" if one.root == source.root else one.root.rstrip("/").rsplit("/", 1)[-1]
         index, text = load_index(one), one.read(INDEX_NAME)
         folders.append(_Folder(one, target.child(name) if name else target, index, text))
-    more = {} if folders[0].source.root == source.root else _read_more(source)
+    more: dict[str, bytes] = {}
+    for file in () if folders[0].source.root == source.root else (SKIPPED_NAME, PACK_NAME):
+        with suppress(MissingError):
+            more[file] = source.read(file)
     try:
         with _work_folder(target) as work:
-            report = _copy_all(folders, work, target, more, workers, verify, overwrite)
+            report = _copy_all(folders, work, target, workers, verify, overwrite)
             for folder in folders:
                 folder.target.write(INDEX_NAME, folder.text)
             for name, text in more.items():
@@ -175,16 +162,6 @@ def copy_shards(
             f"--target: cannot write {target.show()} ({error.strerror}): check permission and free space; then the "
             "same command goes on where it was"
         ) from error
-
-
-def _read_more(source: Storage) -> dict[str, bytes]:
-    found = {}
-    for name in (SKIPPED_NAME, PACK_NAME):
-        try:
-            found[name] = source.read(name)
-        except MissingError:
-            continue
-    return found
 
 
 @contextmanager
@@ -207,7 +184,6 @@ def _copy_all(
     folders: list[_Folder],
     work: Path,
     target: Storage,
-    more: dict[str, bytes],
     workers: int,
     verify: bool,
     overwrite: bool,

@@ -1,7 +1,7 @@
 """Who encodes the sources: this process, others on this machine, or the machines of a Ray cluster.
 
 Results come in the order of the sources, and a bounded number of sources is ahead of the one that is waited for, so
-that what is spooled stays bounded while the writer is the slower one.
+that the files of encoded clips stay bounded while the writer is the slower one.
 
 This file imports little, so that a new process is quick to start.
 """
@@ -11,35 +11,32 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import cv2
 
 from sfdkit.data.pack.cluster import ray_cluster
-from sfdkit.data.pack.sources import ClipSource
-from sfdkit.data.pack.spool import EncodedSource, Spooled, encode_source, spool_clips, spool_encoded
+from sfdkit.data.pack.encode import EncodedSource, Job, encode_source, load_source, source_files, store_source_files
 from sfdkit.errors import DataError
 
 EngineName = Literal["processes", "ray"]
 
-Job = tuple[int, ClipSource]
-"""Number of a source, and the source."""
-
-Engine = Callable[[Iterable[Job], Path], Iterator[Spooled]]
-"""Spools each source into a folder and yields the results in order."""
+Engine = Callable[[Iterable[Job], Path], Iterator[EncodedSource]]
+"""Encodes each source into a file of a folder and yields the results in order."""
 
 _AHEAD = 4  # sources per worker between the one that is waited for and the last one that was begun
 _RETRIES = 5  # of a task whose node was lost
-_Ticket = TypeVar("_Ticket")
+_Result = TypeVar("_Result")
 
 
 @contextmanager
@@ -62,27 +59,21 @@ def engine(name: EngineName, workers: int) -> Iterator[Engine]:
         with _processes(workers) as chosen:
             yield chosen
     else:
-        yield _here
-
-
-def _here(jobs: Iterable[Job], folder: Path) -> Iterator[Spooled]:
-    return (spool_clips(job, folder) for job in jobs)
+        yield lambda jobs, folder: (encode_source(job, folder) for job in jobs)
 
 
 def _in_order(
-    jobs: Iterable[Job],
-    begin: Callable[[Job], _Ticket],
-    finish: Callable[[int, _Ticket], Spooled],
-    ahead: Callable[[], int],
-) -> Iterator[Spooled]:
-    """Begin jobs and finish them in the same order, with at most ``ahead()`` begun at a time."""
-    begun: deque[tuple[int, _Ticket]] = deque()
+    jobs: Iterable[Job], begin: Callable[[Job], Future[_Result]], ahead: Callable[[], int]
+) -> Iterator[tuple[int, _Result]]:
+    """Yield the number and the result of each job in order, with at most ``ahead()`` begun at a time."""
+    begun: deque[tuple[int, Future[_Result]]] = deque()
     for job in jobs:
         begun.append((job[0], begin(job)))
         while len(begun) >= max(1, ahead()):
-            yield finish(*begun.popleft())
-    while begun:
-        yield finish(*begun.popleft())
+            number, future = begun.popleft()
+            yield number, future.result()
+    for number, future in begun:
+        yield number, future.result()
 
 
 @contextmanager
@@ -91,16 +82,12 @@ def _processes(workers: int) -> Iterator[Engine]:
     until, owner = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _begin_worker, (until,))
 
-    def spool(jobs: Iterable[Job], folder: Path) -> Iterator[Spooled]:
-        return _in_order(
-            jobs,
-            lambda job: pool.submit(spool_clips, job, folder),
-            lambda _, future: future.result(),
-            lambda: _AHEAD * workers,
-        )
+    def encode(jobs: Iterable[Job], folder: Path) -> Iterator[EncodedSource]:
+        results = _in_order(jobs, lambda job: pool.submit(encode_source, job, folder), lambda: _AHEAD * workers)
+        return (result for _, result in results)
 
     try:
-        yield spool
+        yield encode
     except BrokenProcessPool as error:
         raise DataError(
             f"one of the {workers} processes that encode was ended from outside, most often for lack of memory: "
@@ -138,27 +125,22 @@ def _ray(workers: int) -> Iterator[Engine]:
     with ray_cluster(workers or None) as (ray, address):
         task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_encode_on_node)
 
-        def finish(number: int, reference: Any, folder: Path) -> Spooled:
-            return spool_encoded(number, ray.get(reference), folder)
-
         def ahead() -> int:
             if workers and address != "local":
                 return workers
             return _AHEAD * int(ray.cluster_resources().get("CPU", 1))
 
-        def spool(jobs: Iterable[Job], folder: Path) -> Iterator[Spooled]:
-            return _in_order(
-                jobs,
-                lambda job: task.remote(job, folder),
-                lambda number, reference: finish(number, reference, folder),
-                ahead,
-            )
+        def encode(jobs: Iterable[Job], folder: Path) -> Iterator[EncodedSource]:
+            for number, files in _in_order(jobs, lambda job: task.remote(job).future(), ahead):
+                store_source_files(number, files, folder)
+                if (stored := load_source(number, folder)) is not None:
+                    yield stored
 
-        yield spool
+        yield encode
 
 
-def _encode_on_node(job: Job, folder: Path) -> EncodedSource:
-    """Encode a source, as a task of Ray; the driver spools it."""
+def _encode_on_node(job: Job) -> tuple[bytes, bytes]:
+    """Encode a source, as a task of Ray; return the contents of its files."""
     _use_one_core()
     path = getattr(job[1], "path", None)
     if isinstance(path, Path) and not path.exists():
@@ -166,4 +148,6 @@ def _encode_on_node(job: Job, folder: Path) -> EncodedSource:
             f"the node {os.uname().nodename} of the Ray cluster has no {path}: mount the folder of --root at the same "
             "path on all nodes"
         )
-    return encode_source(job, folder)
+    with tempfile.TemporaryDirectory() as folder:
+        encode_source(job, Path(folder))
+        return source_files(job[0], Path(folder))

@@ -1,6 +1,6 @@
-"""What a data set on disk looks like to the kit: stretches of videos, who is in them, and their official split.
+"""What a data set on disk looks like to the kit: segments of videos, who is in them, and their official split.
 
-A file in ``datamodules/`` knows one data set. It finds its stretches below a root, in whatever official layout they lie
+A file in ``datamodules/`` knows one data set. It finds its segments below a root, in whatever official layout they lie
 there, and ``sfdkit prepare`` packs them.
 """
 
@@ -20,13 +20,13 @@ Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """One person in one stretch of a video, or in one folder of pictures."""
+class VideoSegment:
+    """One person in a part of a video, or in one folder of pictures."""
 
     path: Path
     """A video file, or a folder whose pictures are frames."""
     name: str
-    """Path below the root, with what tells stretches of one file apart: unique within the data set."""
+    """Path below the root, with what tells segments of one file apart: unique within the data set."""
     identity: str
     split: Split | None = None
     """The official split; None where there is none, then identities are drawn."""
@@ -46,7 +46,7 @@ class Found(NamedTuple):
 
     layout: str
     """Which of its layouts it is, in words."""
-    stretches: list[Stretch]
+    segments: list[VideoSegment]
     skips: list[Skip]
     """What lies or is listed there and cannot be used."""
     crop: DataCrop
@@ -69,7 +69,7 @@ class DataSet:
     layouts: tuple[str, ...]
     """What may lie below the root, one line each."""
     find: Callable[[Path], Found]
-    """Finds the stretches below a root, or raises :class:`~sfdkit.errors.DataError` that says what was expected."""
+    """Finds the segments below a root, or raises :class:`~sfdkit.errors.DataError` that says what was expected."""
 
 
 def require_root(root: Path) -> None:

@@ -1,132 +1,118 @@
-"""Options that all commands for packing share: checked, and turned into settings."""
+"""Options that the packing commands share: each option, its default, its help and its check exist once.
+
+The commands inherit from these classes, and ``auto_cli`` makes an option of each field.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TypeAlias
+
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt, restricted_number_type
 
 from sfdkit.data.pack.engines import EngineName
-from sfdkit.data.pack.packed import PackReport
-from sfdkit.data.pack.sources import Cut, FrameSource, Skip
-from sfdkit.data.pack.writer import ShardOptions
+from sfdkit.data.pack.sources import ClipSettings
 from sfdkit.errors import ConfigError
-from sfdkit.media.crop import LOOKING, CropRule, FaceSettings
-from sfdkit.media.frame_rate import FPS_RANGE
+from sfdkit.media.crop import LOOKING, CropRule, DataCrop, FaceSettings
+from sfdkit.media.frame_rate import Fps
 
-_EXAMPLES = 3
+Resolution: TypeAlias = restricted_number_type("Resolution", int, [(">=", 32), ("<=", 1024)])  # type: ignore[valid-type]
+Margin: TypeAlias = restricted_number_type("Margin", float, [(">=", 0), ("<=", 2)])  # type: ignore[valid-type]
+FrameCount: TypeAlias = restricted_number_type("FrameCount", int, (">", 1))  # type: ignore[valid-type]
 
 
-def require(option: str, value: int, least: int) -> None:
-    """Refuse a number that is too small.
+@dataclass(frozen=True)
+class PlainNumbers:
+    """Makes plain numbers of those that jsonargparse restricts: a worker process cannot unpickle their types."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            for plain in (int, float):
+                if isinstance(value, plain) and not isinstance(value, bool):
+                    object.__setattr__(self, each.name, plain(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutOptions(PlainNumbers):
+    """How videos become clips.
+
+    Args:
+        resolution: Pixels of a side, 32 to 1024.
+        margin: Share of the detected face's size that is added on each side, up to 2; by default 0.4 for face, 0.1 for
+            union.
+        face: How faces are looked for, and which of them are cut.
+        fps: At most so many frames of a second are kept; of folders of pictures, the rate at which they were taken.
+        frames_per_clip: Longer videos are cut into clips of so many frames.
+        min_frames: Clips with fewer frames are left out.
+    """
+
+    resolution: Resolution = 256
+    margin: Margin | None = None
+    face: FaceSettings = field(default_factory=FaceSettings)
+    fps: Fps = 25.0
+    frames_per_clip: FrameCount = 32
+    min_frames: FrameCount = 8
+
+    def clip_settings(self, crop: DataCrop) -> ClipSettings:
+        """Return how videos become clips, cut by a method.
+
+        Raises:
+            ConfigError: The options do not fit each other, or the detector cannot be had.
+        """
+        if self.frames_per_clip < self.min_frames:
+            raise ConfigError(
+                f"--frames_per_clip is {self.frames_per_clip}: give at least {self.min_frames}, or a lower --min_frames"
+            )
+        rule = CropRule(crop, self.margin, self.face)
+        if rule.looks:
+            rule.watcher()
+        elif self.face != FaceSettings():
+            raise ConfigError(f"--face.* belongs to crops that look for faces ({', '.join(LOOKING)}), not to {crop}")
+        return ClipSettings(self.resolution, rule, self.frames_per_clip, self.min_frames, self.fps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitShares(PlainNumbers):
+    """Who is packed into which split.
+
+    Args:
+        validation_share: Share of the identities for the validation split.
+        test_share: Share of the identities for the test split.
 
     Raises:
-        ConfigError: It is out of its range.
+        ConfigError: Nobody is left to train on.
     """
-    if value < least:
-        raise ConfigError(f"{option} is {value}: give at least {least}")
+
+    validation_share: ClosedUnitInterval = 0.1
+    test_share: ClosedUnitInterval = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.validation_share + self.test_share >= 1:
+            raise ConfigError(
+                f"--validation_share is {self.validation_share} and --test_share {self.test_share}: give shares whose "
+                "sum is below 1"
+            )
 
 
-def require_resolution(resolution: int) -> None:
-    """Refuse a resolution that cannot be packed.
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions(PlainNumbers):
+    """How clips become shards.
 
-    Raises:
-        ConfigError: It is out of its range.
+    Args:
+        clips_per_shard: The most clips in a shard.
+        seed: Decides the split and the order of the clips.
+        workers: How many sources are encoded at the same time. With --engine processes 0 works in this process; with
+            --engine ray 0 takes the whole cluster.
+        engine: processes works on this machine, ray on the cluster that RAY_ADDRESS names, else on a local one.
+        scratch: Folder for what is on its way to an OUTPUT that is not local; by default one in the user's cache.
+        overwrite: Replace what was packed into OUTPUT before; a local one gives the clips of unchanged files.
     """
-    if not 32 <= resolution <= 1024:
-        raise ConfigError(f"--resolution is {resolution}: give 32 to 1024 pixels")
 
-
-def require_fps(fps: float) -> None:
-    """Refuse a rate at which nothing can be shown.
-
-    Raises:
-        ConfigError: It is out of its range, or no number.
-    """
-    least, most = FPS_RANGE
-    if not least <= fps <= most:
-        raise ConfigError(f"--fps is {fps}: give {least:g} to {most:g} frames per second")
-
-
-def make_rule(rule: CropRule) -> CropRule:
-    """Return a rule whose numbers can be used.
-
-    Raises:
-        ConfigError: One is out of its range, or the detector cannot be had.
-    """
-    if rule.margin is not None and not 0 <= rule.margin <= 2:
-        raise ConfigError(f"--margin is {rule.margin}: give 0 to 2, a share of the face's size")
-    require("--face.every", rule.face.every, 1)
-    require("--face.least", rule.face.least, 0)
-    if rule.face.border is not None and rule.face.border < 0:
-        raise ConfigError(f"--face.border is {rule.face.border}: give a share of the face's size from 0")
-    if rule.looks:
-        rule.watcher()
-    elif rule.face != FaceSettings():
-        raise ConfigError(f"--face.* belongs to crops that look for faces ({', '.join(LOOKING)}), not to {rule.method}")
-    return rule
-
-
-def make_cut(resolution: int, rule: CropRule, frames_per_clip: int, min_frames: int, fps: float) -> Cut:
-    """Return how videos become clips.
-
-    Raises:
-        ConfigError: A number is out of its range.
-    """
-    require_resolution(resolution)
-    require_fps(fps)
-    require("--min_frames", min_frames, 2)
-    require("--frames_per_clip", frames_per_clip, min_frames)
-    return Cut(resolution, make_rule(rule), frames_per_clip, min_frames, fps)
-
-
-def make_options(
-    dataset: str, resolution: int, clips_per_shard: int, seed: int, workers: int, engine: EngineName
-) -> ShardOptions:
-    """Return how clips become shards.
-
-    Raises:
-        ConfigError: It is out of its range.
-    """
-    require("--clips_per_shard", clips_per_shard, 1)
-    require("--workers", workers, 0)
-    return ShardOptions(dataset, resolution, clips_per_shard, seed, workers, engine)
-
-
-def make_shares(validation: float, test: float) -> tuple[float, float]:
-    """Return the shares of validation and test.
-
-    Raises:
-        ConfigError: It is out of its range.
-    """
-    if validation < 0 or test < 0 or validation + test >= 1:
-        raise ConfigError(
-            f"--validation_share is {validation} and --test_share {test}: give shares from 0 whose sum is below 1"
-        )
-    return validation, test
-
-
-def outline(members: Mapping[str, Sequence[FrameSource]], skips: Sequence[Skip], cut: Cut, output: str) -> list[str]:
-    """Return what packing would do, line by line: what ``--dry_run`` prints."""
-    lines = [
-        f"to do     clips of {cut.min_frames} to {cut.frames_per_clip} frames, {cut.fps:g} a second, "
-        f"{cut.resolution} x {cut.resolution} pixels, crop {cut.rule.method}, into {output}"
-    ]
-    for split, sources in members.items():
-        people = {source.identity for source in sources}
-        lines.append(f"  {split:12}{len(sources):7} stretches, {len(people)} people")
-    for reason, count in Counter(skip.reason for skip in skips).most_common():
-        some = [f"{skip.file} ({skip.detail})" for skip in skips if skip.reason == reason][:_EXAMPLES]
-        lines.append(f"left out  {reason}: {count}, such as {', '.join(some)}")
-    return lines
-
-
-def tell(report: PackReport) -> None:
-    """Print what was packed."""
-    if report.found:
-        print(f"{report.output} is complete with these settings already: nothing was done")
-    if report.reused:
-        print(f"{report.reused} sources did not change since they were packed: their clips were taken over")
-    print(report.table())
-    for name, split in report.splits.items():
-        if not split.clips:
-            print(f"the split {name} is empty, no folder was made for it: raise its share, or give more videos")
+    clips_per_shard: PositiveInt = 64
+    seed: int = 0
+    workers: NonNegativeInt = 0
+    engine: EngineName = "processes"
+    scratch: str | None = None
+    overwrite: bool = False

@@ -33,7 +33,7 @@ _WHAT_AND_WHERE = {"input", "files", "seed", "clips_per_shard", "validation_shar
 """Settings that say which clips there are and where they go, and nothing of how a clip is made."""
 
 
-class Made(NamedTuple):
+class SourceRecord(NamedTuple):
     """What became of one source."""
 
     clips: list[tuple[str, str, int]]
@@ -62,8 +62,8 @@ class PackReport:
     skips: list[Skip] = field(default_factory=list)
     found: bool = False
     """Whether the folder was already complete with the same settings, so that nothing was done."""
-    made: dict[str, Made] = field(default_factory=dict)
-    """By the print of the source, see :func:`sfdkit.data.pack.reuse.print_of`."""
+    records: dict[str, SourceRecord] = field(default_factory=dict)
+    """By the fingerprint of the source, see :mod:`sfdkit.data.pack.fingerprints`."""
     shards: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each shard, by split and name."""
     reused: int = 0
@@ -140,24 +140,26 @@ def write_report(output: Storage, report: PackReport, settings: Mapping[str, Any
     writer.writerow(Skip._fields)
     writer.writerows(report.skips)
     output.write(SKIPPED_NAME, table.getvalue().encode())
-    if report.made:
-        made = {name: {"clips": one.clips, "skips": one.skips} for name, one in report.made.items()}
-        known = {"shards": report.shards, "sources": made}
+    if report.records:
+        records = {name: {"clips": one.clips, "skips": one.skips} for name, one in report.records.items()}
+        known = {"shards": report.shards, "sources": records}
         output.write(SOURCES_NAME, json.dumps(known, ensure_ascii=False).encode())
     splits = {name: asdict(split) for name, split in report.splits.items()}
     pack = {"schema": SCHEMA, "settings": dict(settings), "splits": splits}
     output.write(PACK_NAME, (json.dumps(pack, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_made(output: Storage) -> tuple[dict[str, Made], dict[str, str]]:
-    """Return what became of each source, by its print, and each shard's checksum; empty where that is not known."""
+def read_records(output: Storage) -> tuple[dict[str, SourceRecord], dict[str, str]]:
+    """Return what became of each source, by its fingerprint, and each shard's checksum; empty where it is not known."""
     try:
         known = json.loads(output.read(SOURCES_NAME))
-        made = {
-            name: Made([(split, shard, int(k)) for split, shard, k in one["clips"]], [Skip(*s) for s in one["skips"]])
+        records = {
+            name: SourceRecord(
+                [(split, shard, int(k)) for split, shard, k in one["clips"]], [Skip(*s) for s in one["skips"]]
+            )
             for name, one in known["sources"].items()
         }
-        return made, dict(known["shards"])
+        return records, dict(known["shards"])
     except (MissingError, ValueError, KeyError, TypeError, AttributeError):
         return {}, {}
 

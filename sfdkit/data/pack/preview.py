@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
-from sfdkit.data.pack.identities import frame_sources
-from sfdkit.data.pack.options import make_cut, require
-from sfdkit.data.pack.sources import Cut, FrameSource, find_picture_folders, find_videos
+from sfdkit.config.command import Command
+from sfdkit.data.pack.find import find_picture_folders, find_videos
+from sfdkit.data.pack.options import CutOptions
+from sfdkit.data.pack.people import video_sources
+from sfdkit.data.pack.sources import ClipSettings
+from sfdkit.data.pack.video_source import VideoSource
 from sfdkit.errors import DataError
-from sfdkit.files import require_apart
+from sfdkit.files import require_apart, write_picture
 from sfdkit.media.box import Box
-from sfdkit.media.crop import CropMethod, CropRule, FaceSettings, Place, Refusal, crop_resize
+from sfdkit.media.crop import CropMethod, Place, Refusal, crop_resize
 from sfdkit.media.detect import Face
 from sfdkit.media.picture import natural_key
 
 _FOUND, _CUT, _LOST = (255, 200, 0), (0, 220, 90), (230, 40, 40)
-_FACE = FaceSettings()
 _LABEL = 15
 """Pixels of the words above each picture."""
 
@@ -37,20 +40,8 @@ class Looked(NamedTuple):
     place: Place | Refusal
 
 
-def preview(
-    root: str,
-    output: str,
-    crop: CropMethod = "face",
-    margin: float | None = None,
-    face: FaceSettings = _FACE,
-    resolution: int = 256,
-    frames_per_clip: int = 32,
-    min_frames: int = 8,
-    fps: float = 25.0,
-    videos: int = 48,
-    columns: int = 8,
-    cell: int = 160,
-) -> None:
+@dataclass(frozen=True)
+class Preview(CutOptions, Command):
     """Show on one sheet what would be cut from the first clip of each video.
 
     Yellow are the faces found in the frames looked at, green is the square; each picture has the result beside it. A
@@ -60,57 +51,58 @@ def preview(
         root: Folder that is searched for videos, or for folders of pictures where it holds no video.
         output: The picture to write, .png or .jpg.
         crop: As of sfdkit prepare clips.
-        margin: As of sfdkit prepare clips.
-        face: As of sfdkit prepare clips.
-        resolution: Pixels of a side that clips would have.
-        frames_per_clip: The most frames of a clip.
-        min_frames: The fewest.
-        fps: At most so many frames of a second are looked at.
         videos: The most videos to show, spread over all there are.
         columns: Pictures beside each other.
         cell: Pixels of a picture's height.
     """
-    for name, value in (("--videos", videos), ("--columns", columns), ("--cell", cell)):
-        require(name, value, 1)
-    require_apart(output, root=root)
-    rule = CropRule(crop, margin, face)
-    cut = make_cut(resolution, rule, frames_per_clip, min_frames, fps)
-    sources = _sources(Path(root), cut)
-    step = max(1, -(-len(sources) // videos))
-    looked = [look(source) for source in tqdm(sources[::step], desc="look", unit="video")]
-    sheet = draw(looked, columns, cell)
-    try:
-        Image.fromarray(sheet).save(output)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot write {output} ({error}); give a .png in a folder that exists") from error
-    lost = [(one.name, one.place) for one in looked if isinstance(one.place, Refusal)]
-    print(
-        f"{len(looked)} of {len(sources)} videos looked at, {len(lost)} would be left out at their start; see {output}"
-    )
-    for name, refusal in lost:
-        print(f"  {name}: {refusal.reason}, {refusal.detail}")
+
+    root: str
+    output: str
+    _: KW_ONLY
+    crop: CropMethod = "face"
+    videos: PositiveInt = 48
+    columns: PositiveInt = 8
+    cell: PositiveInt = 160
+
+    def run(self) -> None:
+        """Draw the sheet and write it."""
+        require_apart(self.output, root=self.root)
+        sources = _sources(Path(self.root), self.clip_settings(self.crop))
+        step = max(1, -(-len(sources) // self.videos))
+        looked = [look(source) for source in tqdm(sources[::step], desc="look", unit="video")]
+        try:
+            write_picture(Path(self.output), draw(looked, self.columns, self.cell))
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot write {self.output} ({error}); give a .png in a folder that exists") from error
+        lost = [(one.name, one.place) for one in looked if isinstance(one.place, Refusal)]
+        print(
+            f"{len(looked)} of {len(sources)} videos looked at, {len(lost)} would be left out at their start; see "
+            f"{self.output}"
+        )
+        for name, refusal in lost:
+            print(f"  {name}: {refusal.reason}, {refusal.detail}")
 
 
-def _sources(root: Path, cut: Cut) -> list[FrameSource]:
+def _sources(root: Path, settings: ClipSettings) -> list[VideoSource]:
     try:
         paths = find_videos(root)
     except DataError:
         paths = find_picture_folders(root)
-    sources, _ = frame_sources(root, paths, cut, "file", None, "clips", "unknown")
+    sources, _ = video_sources(root, paths, settings, "file", None, "clips", "unknown")
     return sorted(sources, key=lambda source: natural_key(Path(source.video)))
 
 
-def look(source: FrameSource) -> Looked:
+def look(source: VideoSource) -> Looked:
     """Look at the first clip of a video as packing would."""
-    cut = source.cut
-    watcher = cut.rule.watcher() if cut.rule.looks else None
+    settings = source.settings
+    watcher = settings.rule.watcher() if settings.rule.looks else None
     found: dict[int, Face | None] = {}
     images: list[np.ndarray] = []
     try:
-        for index, frame in enumerate(source.sampled()):
-            if index > cut.frames_per_clip:
+        for index, frame in enumerate(source.frames()):
+            if index > settings.frames_per_clip:
                 break
-            if watcher is not None and index % cut.every == 0:
+            if watcher is not None and index % settings.every == 0:
                 found[index] = watcher(frame.image)
             images.append(frame.image)
     except DataError as error:
@@ -118,12 +110,12 @@ def look(source: FrameSource) -> Looked:
             return Looked(source.video, None, [], Refusal("unreadable", str(error)))
     if not images:
         return Looked(source.video, None, [], Refusal("unreadable", "it holds no frame"))
-    stop = min(cut.rule.stop(found, 0, cut.frames_per_clip), len(images))
+    stop = min(settings.rule.stop(found, 0, settings.frames_per_clip), len(images))
     image = images[stop // 2]
-    seen = [face for number, face in found.items() if number <= cut.rule.last(stop)]
-    place: Place | Refusal = cut.rule.place(seen, image.shape[1], image.shape[0])
-    if stop < cut.min_frames:
-        place = Refusal("short", f"{stop} frames, at least {cut.min_frames} are wanted")
+    seen = [face for number, face in found.items() if number <= settings.rule.last(stop)]
+    place: Place | Refusal = settings.rule.place(seen, image.shape[1], image.shape[0])
+    if stop < settings.min_frames:
+        place = Refusal("short", f"{stop} frames, at least {settings.min_frames} are wanted")
     return Looked(source.video, image, [face for face in seen if face is not None], place)
 
 

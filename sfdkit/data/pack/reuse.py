@@ -7,46 +7,16 @@ cutting and encoding, which take the time, are done for what is new.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict
 from pathlib import Path
 
-import av
-import cv2
-
-from sfdkit import __version__
-from sfdkit.data.pack.identities import fingerprint
-from sfdkit.data.pack.packed import Made, read_made
-from sfdkit.data.pack.sources import ClipSource, FrameSource
-from sfdkit.data.pack.spool import QUALITY, Spooled, spool_ready
+from sfdkit.data.pack.encode import EncodedSource, write_source
+from sfdkit.data.pack.packed import SourceRecord, read_records
 from sfdkit.data.shards.access import Damage, read_range
 from sfdkit.data.shards.format import ShardEntry
 from sfdkit.data.shards.index import load_index, require_shards
 from sfdkit.data.shards.reader import ClipError
 from sfdkit.errors import SfdkitError, ShardError
-from sfdkit.media.picture import list_pictures
 from sfdkit.storage import Storage
-
-
-def print_of(source: ClipSource) -> str | None:
-    """Return a hash over what the clips of a source depend on; None for sources that are not read from files there are.
-
-    Files count by name, size and time of change, and so does a detector's file; with them go the libraries' versions.
-    """
-    if not isinstance(source, FrameSource):
-        return None
-    try:
-        files = list_pictures(source.path) if source.path.is_dir() else [source.path]
-        detector = Path(source.cut.rule.face.detector)
-        if detector.is_file():
-            files = [*files, detector]
-        times = [file.stat().st_mtime_ns for file in files]
-        what = [source.key, source.dataset, asdict(source.cut), fingerprint([source]), times]
-    except OSError:
-        return None
-    about = [__version__, cv2.__version__, av.__version__, QUALITY, *what]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
 
 
 class Reuse:
@@ -58,11 +28,11 @@ class Reuse:
 
     def __init__(self, output: Storage) -> None:
         self._output = output
-        self._made: dict[str, Made] = {}
+        self._records: dict[str, SourceRecord] = {}
         self._entries: dict[tuple[str, str], ShardEntry] = {}
         if not output.is_local:
             return
-        made, shards = read_made(output)
+        records, shards = read_records(output)
         try:
             for split in {name.partition("/")[0] for name in shards}:
                 index = load_index(output.child(split))
@@ -72,26 +42,26 @@ class Reuse:
             return
         if shards == {f"{split}/{name}": entry["sha256"] for (split, name), entry in self._entries.items()}:
             passing = ("unreadable", "damaged")  # what may be mended by now
-            self._made = {n: one for n, one in made.items() if not any(s.reason in passing for s in one.skips)}
+            self._records = {n: one for n, one in records.items() if not any(s.reason in passing for s in one.skips)}
 
     def __contains__(self, name: str | None) -> bool:
-        """Whether the source of this print was packed before."""
-        return name in self._made
+        """Whether the source of this fingerprint was packed before."""
+        return name in self._records
 
-    def spool(self, name: str, number: int, folder: Path) -> Spooled | None:
-        """Bring the clips of a source into its spool file.
+    def take_over(self, name: str, number: int, folder: Path) -> EncodedSource | None:
+        """Bring the clips of a source into its file of encoded clips.
 
         Args:
-            name: The source's print, see :func:`print_of`.
+            name: The source's fingerprint.
             number: Of the source now.
-            folder: Of the spool files.
+            folder: Of the files of encoded clips.
 
         Returns:
-            As of :func:`sfdkit.data.pack.spool.spool_clips`; None where the clips are damaged or not there any more.
+            As of :func:`sfdkit.data.pack.encode.encode_source`; None where the clips are damaged or gone.
         """
-        made = self._made[name]
+        record = self._records[name]
         try:
-            return spool_ready(number, map(self._read, made.clips), made.skips, folder)
+            return write_source(number, map(self._read, record.clips), record.skips, folder)
         except (ClipError, SfdkitError):
             return None
 

@@ -1,6 +1,6 @@
 """Writing shards: clips from any source, encoded, shuffled and put into tars with an index beside them.
 
-    sources -> encoded clips, spooled -> shuffled by the window -> SPLIT/SPLIT-00000.tar ... -> index.json
+    sources -> encoded clips, a file per source -> shuffled by the window -> SPLIT/SPLIT-00000.tar ... -> index.json
 
 The tars are a function of the input and the settings alone, byte for byte, whatever encodes the clips and however often
 it was interrupted: a call after that does the same arithmetic on what is known of the finished sources, verifies the
@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,140 +19,124 @@ import webdataset
 from tqdm import tqdm
 
 from sfdkit import __version__
-from sfdkit.data.pack.engines import Engine, EngineName, engine
-from sfdkit.data.pack.packed import Made, PackReport, SplitReport, find_packed
-from sfdkit.data.pack.reuse import Reuse, print_of
+from sfdkit.data.pack.encode import EncodedClip, EncodedSource, encode_source, load_source, read_clip
+from sfdkit.data.pack.engines import Engine, engine
+from sfdkit.data.pack.fingerprints import source_fingerprint
+from sfdkit.data.pack.options import ShardOptions
+from sfdkit.data.pack.packed import PackReport, SourceRecord, SplitReport, find_packed, write_report
+from sfdkit.data.pack.remote_target import target_of
+from sfdkit.data.pack.reuse import Reuse
 from sfdkit.data.pack.sources import ClipSource, Skip
-from sfdkit.data.pack.spool import Spooled, SpooledClip, find_spooled, read_spooled, spool_clips
-from sfdkit.data.pack.target import Target, target_of
+from sfdkit.data.pack.target import Target
 from sfdkit.data.shards.format import SCHEMA, ShardEntry, ShardIndex
-from sfdkit.data.shards.index import describe_shard
+from sfdkit.data.shards.index import describe_shard, save_index
 from sfdkit.errors import DataError
 
 _WINDOW = 16  # shards' worth of clips that are shuffled together; so much disk is used on top of the result
 
 
-@dataclass(frozen=True)
-class ShardOptions:
-    """How clips become shards."""
-
-    dataset: str
-    """Name of the data set, for the index."""
-    resolution: int
-    """Pixels of a side, for the index."""
-    clips_per_shard: int = 64
-    """The most clips in a shard."""
-    seed: int = 0
-    """Of the order of the clips."""
-    workers: int = 0
-    """How many sources are encoded at the same time, see :func:`sfdkit.data.pack.engines.engine`."""
-    engine: EngineName = "processes"
-    """What encodes them; the result is the same."""
-
-
-class _Spool:
+class _EncodedSplit:
     """The encoded clips of one split, source by source: from an earlier call where it has them, or earlier shards."""
 
     def __init__(self, folder: Path, sources: Sequence[ClipSource], encode: Engine, reuse: Reuse) -> None:
         self._folder, self._sources, self._encode, self._reuse = folder, sources, encode, reuse
-        self.prints = [print_of(source) for source in sources]
+        self.fingerprints = [source_fingerprint(source) for source in sources]
         self.reused = 0
 
-    def results(self) -> Iterator[Spooled]:
+    def results(self) -> Iterator[EncodedSource]:
         """Yield the clips of each source, in order."""
         numbers = range(len(self._sources))
-        known = [find_spooled(number, self._folder) is not None for number in numbers]
-        ready = [not known[number] and self.prints[number] in self._reuse for number in numbers]
+        known = [load_source(number, self._folder) is not None for number in numbers]
+        ready = [not known[number] and self.fingerprints[number] in self._reuse for number in numbers]
         missing = ((number, self._sources[number]) for number in numbers if not known[number] and not ready[number])
         fresh = self._encode(missing, self._folder)
         for number in numbers:
             if ready[number]:
                 yield self._take_over(number)
             else:
-                found = find_spooled(number, self._folder) if known[number] else None
+                found = load_source(number, self._folder) if known[number] else None
                 yield found or next(fresh)
 
-    def _take_over(self, number: int) -> Spooled:
-        name = self.prints[number]
+    def _take_over(self, number: int) -> EncodedSource:
+        name = self.fingerprints[number]
         assert name is not None
-        found = self._reuse.spool(name, number, self._folder)
+        found = self._reuse.take_over(name, number, self._folder)
         if found is None:
-            return spool_clips((number, self._sources[number]), self._folder)
+            return encode_source((number, self._sources[number]), self._folder)
         self.reused += 1
         return found
 
-    def restore(self, clips: Sequence[SpooledClip]) -> None:
-        """Encode the sources again whose spool files are gone and among whose clips are these.
+    def restore(self, clips: Sequence[EncodedClip]) -> None:
+        """Encode the sources again whose files are gone and among whose clips are these.
 
         Raises:
             DataError: They give something else now.
         """
-        gone = sorted({clip.source for clip in clips if not clip.spool.exists()})
-        before = {number: find_spooled(number, self._folder) for number in gone}
-        again = self._encode(((number, self._sources[number]) for number in gone), self._folder)
-        for number, spooled in zip(gone, again, strict=True):
-            self._same(number, before[number], spooled)
+        self._encode_again({clip.source for clip in clips if not clip.file.exists()})
 
-    def read(self, clip: SpooledClip) -> tuple[bytes, bytes]:
+    def read(self, clip: EncodedClip) -> tuple[bytes, bytes]:
         """Return the json and the frames of a clip."""
-        found = read_spooled(clip)
+        found = read_clip(clip)
         if found is None:
-            before = find_spooled(clip.source, self._folder)
-            again = spool_clips((clip.source, self._sources[clip.source]), self._folder)
-            self._same(clip.source, before, again)
-            found = read_spooled(clip)
+            self._encode_again({clip.source})
+            found = read_clip(clip)
         if found is None:
-            raise DataError(f"{clip.spool} cannot be read back: check the disk, remove the file and call again")
+            raise DataError(f"{clip.file} cannot be read back: check the disk, remove the file and call again")
         return found
 
-    def _same(self, number: int, before: Spooled | None, after: Spooled) -> None:
-        if before != after:
-            raise DataError(
-                f"{self._sources[number].name} gives other clips than before the interruption (was it changed, or a "
-                f"library?): remove {self._folder.parent.parent} and pack anew"
-            )
+    def _encode_again(self, numbers: set[int]) -> None:
+        before = {number: load_source(number, self._folder) for number in sorted(numbers)}
+        again = self._encode(((number, self._sources[number]) for number in before), self._folder)
+        for (number, old), new in zip(before.items(), again, strict=True):
+            if old != new:
+                raise DataError(
+                    f"{self._sources[number].name} gives other clips than before the interruption (was it changed, or "
+                    f"a library?): remove {self._folder.parent.parent} and pack anew"
+                )
 
 
 class _SplitWriter:
     """Writes the shards of one split."""
 
-    def __init__(self, target: Target, split: str, clips_per_shard: int, shuffle: random.Random, spool: _Spool) -> None:
+    def __init__(
+        self, target: Target, split: str, clips_per_shard: int, shuffle: random.Random, encoded: _EncodedSplit
+    ) -> None:
         self._target, self._split, self._clips_per_shard = target, split, clips_per_shard
-        self._shuffle, self._spool = shuffle, spool
+        self._shuffle, self._encoded = shuffle, encoded
         self._journal = target.journal(split)
-        self._waiting: list[SpooledClip] = []
-        self._spools: set[Path] = set()
+        self._waiting: list[EncodedClip] = []
+        self._files: set[Path] = set()
         self._identities: set[str] = set()
         self.places: dict[int, list[tuple[str, str, int]]] = {}
         """Of each source with clips: the split, the shard and the number of each of its clips."""
         self.entries: list[ShardEntry] = []
 
-    def add(self, clips: Sequence[SpooledClip]) -> None:
+    def add(self, clips: Sequence[EncodedClip]) -> None:
         """Take clips; full windows become shards."""
         self._waiting.extend(clips)
-        self._spools.update(clip.spool for clip in clips)
+        self._files.update(clip.file for clip in clips)
         while len(self._waiting) >= _WINDOW * self._clips_per_shard:
             self._shuffle.shuffle(self._waiting)
             for _ in range(_WINDOW):
                 self._add_shard(self._waiting[: self._clips_per_shard])
                 del self._waiting[: self._clips_per_shard]
-            self._drop_spools()
+            self._drop_files()
 
-    def _drop_spools(self) -> None:
-        """Remove the spool files whose clips are all in stored shards."""
+    def _drop_files(self) -> None:
+        """Remove the files whose clips are all in stored shards."""
         self._target.settle()
-        needed = {clip.spool for clip in self._waiting}
-        for path in self._spools - needed:
+        needed = {clip.file for clip in self._waiting}
+        for path in self._files - needed:
             path.unlink(missing_ok=True)
-        self._spools = needed
+        self._files = needed
 
-    def _add_shard(self, clips: Sequence[SpooledClip]) -> None:
+    def _add_shard(self, clips: Sequence[EncodedClip]) -> None:
         """Store a shard of these clips, if it is not stored yet."""
         self._identities.update(clip.identity for clip in clips)
         name = f"{self._split}-{len(self.entries):05d}.tar"
         entry = self._journal.get(name)
         if entry is None or not self._target.holds(self._split, entry):
-            self._spool.restore(clips)
+            self._encoded.restore(clips)
             path = self._target.shard_path(self._split, name)
             self._write_shard(path, clips)
             entry = describe_shard(path)
@@ -162,10 +145,10 @@ class _SplitWriter:
         for position, clip in enumerate(clips):
             self.places.setdefault(clip.source, []).append((self._split, name, position))
 
-    def _write_shard(self, path: Path, clips: Sequence[SpooledClip]) -> None:
+    def _write_shard(self, path: Path, clips: Sequence[EncodedClip]) -> None:
         with path.open("wb") as stream, webdataset.TarWriter(stream, user="", group="", encoder=False, mtime=0) as tar:
             for clip in clips:
-                text, blob = self._spool.read(clip)
+                text, blob = self._encoded.read(clip)
                 tar.write({"__key__": clip.key, "json": text})  # one call a member: a call sorts its members by name
                 tar.write({"__key__": clip.key, "frames": blob})
 
@@ -185,8 +168,8 @@ class _SplitWriter:
             shards=self.entries,
         )
         self._waiting = []
-        self._drop_spools()
-        self._target.finish_split(index)
+        self._drop_files()
+        save_index(self._target.place(self._split), index)
         return SplitReport(
             clips=sum(entry["clips"] for entry in self.entries),
             frames=sum(entry["frames"] for entry in self.entries),
@@ -200,19 +183,20 @@ def _pack_split(
     target: Target,
     split: str,
     sources: Sequence[ClipSource],
+    dataset: str,
+    resolution: int,
     options: ShardOptions,
     encode: Engine,
-    reuse: Reuse,
     report: PackReport,
 ) -> None:
     """Make one split and report it; one without clips leaves nothing behind."""
     shuffle = random.Random(f"{options.seed}/{split}")
     ordered = shuffle.sample(sources, len(sources))
-    spool = _Spool(target.spool(split), ordered, encode, reuse)
-    writer = _SplitWriter(target, split, options.clips_per_shard, shuffle, spool)
+    encoded = _EncodedSplit(target.encoded(split), ordered, encode, Reuse(target.storage))
+    writer = _SplitWriter(target, split, options.clips_per_shard, shuffle, encoded)
     skips: dict[int, list[Skip]] = {}
     clips = left_out = 0
-    with tqdm(spool.results(), total=len(ordered), desc=split, unit="source") as bar:
+    with tqdm(encoded.results(), total=len(ordered), desc=split, unit="source") as bar:
         for number, result in enumerate(bar):
             writer.add(result.clips)
             skips[number] = result.skips
@@ -220,40 +204,40 @@ def _pack_split(
             left_out += len(result.skips)
             bar.set_postfix(clips=clips, left_out=left_out, refresh=False)
     report.skips += [skip for some in skips.values() for skip in some]
-    report.reused += spool.reused
+    report.reused += encoded.reused
     report.splits[split] = SplitReport(clips=0, frames=0, identities=0, shards=0, bytes=0)
     if clips:
-        report.splits[split] = writer.finish(options.dataset, options.resolution)
+        report.splits[split] = writer.finish(dataset, resolution)
         report.shards |= {f"{split}/{entry['name']}": entry["sha256"] for entry in writer.entries}
-    for number, name in enumerate(spool.prints):
+    for number, name in enumerate(encoded.fingerprints):
         if name is not None:
-            report.made[name] = Made(writer.places.get(number, []), skips[number])
+            report.records[name] = SourceRecord(writer.places.get(number, []), skips[number])
 
 
 def pack(
     sources: Mapping[str, Sequence[ClipSource]],
     output: str,
+    dataset: str,
+    resolution: int,
     settings: Mapping[str, Any],
     options: ShardOptions,
-    overwrite: bool = False,
     skips: Sequence[Skip] = (),
-    scratch: str | None = None,
 ) -> PackReport:
     """Write the shards of all splits, or find that they are there already.
 
-    Clips are encoded source by source into spool files and written to tars in a seeded random order, 16 shards' worth
+    Clips are encoded source by source into files and written to tars in a seeded random order, 16 shards' worth
     at a time, so that a shard holds many identities while disk and memory stay bounded. A call that is interrupted, in
     whatever way, is continued by the next one with the same arguments.
 
     Args:
         sources: Split name to the sources of its clips; no identity may be in two splits.
         output: The folder to fill: a local path or an address.
+        dataset: Name of the data set, for the index.
+        resolution: Pixels of a side, for the index.
         settings: All that the result depends on, as json values: a folder that has them already is kept.
-        options: How clips become shards.
-        overwrite: Replace what was packed there before; clips of sources that did not change are taken over from a
-            local folder.
+        options: How clips become shards. With ``overwrite`` clips of sources that did not change are taken over from
+            a local folder.
         skips: What was left out before, to be reported with the rest.
-        scratch: Folder for what is on its way to an output that is not local.
 
     Returns:
         What there is now.
@@ -264,27 +248,26 @@ def pack(
         ShardError: The folder says that it is complete and is not.
         StorageError: The output does not answer, or refuses.
     """
-    target = target_of(output, scratch)
-    if not overwrite and (found := find_packed(target.storage, settings)):
+    target = target_of(output, options.scratch)
+    if not options.overwrite and (found := find_packed(target.storage, settings)):
         target.remove_leftovers()
         return found
     report = PackReport(target.storage.show(), {}, list(skips))
     job = {"schema": SCHEMA, "version": __version__, "settings": dict(settings), "sources": _names(sources)}
-    with target.opened(job, overwrite):
+    with target.opened(job, options.overwrite):
         if target.is_made():
             target.publish()
             found = find_packed(target.storage, settings) or report
             found.found = False
             return found
-        reuse = Reuse(target.storage)
         with engine(options.engine, options.workers) as encode:
             for split, members in sources.items():
                 if members:
-                    _pack_split(target, split, members, options, encode, reuse, report)
+                    _pack_split(target, split, members, dataset, resolution, options, encode, report)
         if not any(split.clips for split in report.splits.values()):
             target.abandon()
             raise DataError(f"no clip is left to pack into {report.output}: {report.failure()}")
-        target.finish(report, settings)
+        write_report(target.place(), report, settings)
         target.publish()
     return report
 

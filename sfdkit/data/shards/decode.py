@@ -21,23 +21,8 @@ from sfdkit.types import Clip
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 
 
-def decode_jpeg(picture: bytes) -> Tensor:
-    """Decode one JPEG file.
-
-    Args:
-        picture: The file's bytes; grey pictures become RGB, an EXIF orientation is not applied.
-
-    Returns:
-        3 H W uint8, RGB.
-
-    Raises:
-        ValueError: The bytes are no JPEG file, or a damaged one.
-    """
-    return torch.from_numpy(np.ascontiguousarray(_decode(picture)[..., ::-1].transpose(2, 0, 1)))
-
-
 def _decode(picture: bytes) -> np.ndarray:
-    """Return H W 3 uint8, BGR."""
+    """Return H W 3 uint8, BGR; grey pictures become colour, an EXIF orientation is not applied."""
     if not picture.startswith(_START):
         raise ValueError(f"it is no JPEG file, it starts with {picture[:4]!r}")
     if not picture.endswith(_END):  # OpenCV fills the rest of a cut picture with grey in some releases

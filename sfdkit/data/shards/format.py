@@ -23,27 +23,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
+from sfdkit.media.crop import CropMeta
+
 SCHEMA = "sfdkit.shards/2"
 INDEX_NAME = "index.json"
-
-
-class CropMeta(TypedDict):
-    """How the frames were cut from the original picture."""
-
-    method: str
-    """``none``, ``centre``, ``face``, ``union``, ``aligned`` or ``given``, see :mod:`sfdkit.media.crop`."""
-    box: list[float]
-    """x0, y0, x1, y1 in pixels of the original picture; may reach over its border (filled by repeating the edge)."""
-    margin: float
-    """Share of the detected face's size that was added on each side; 0 where no detector was used."""
-    detector: str
-    """Name of the detector, ``data set`` where the data set says where the face is, or an empty string."""
-    every: NotRequired[int]
-    """A face was looked for in each so manieth frame."""
-    faces: NotRequired[str]
-    """Which of several faces was meant: ``largest`` or ``central``."""
-    turn: NotRequired[float]
-    """Degrees by which the box is turned around its middle, clockwise as seen; 0 where this is missing."""
 
 
 class ClipMeta(TypedDict):

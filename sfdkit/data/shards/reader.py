@@ -33,17 +33,6 @@ class ClipError(ShardError):
         self.reason: SkipReason = reason
 
 
-class Member(NamedTuple):
-    """A regular file in a tar."""
-
-    name: str
-    """Its path within the archive, without a leading ``./``."""
-    position: int
-    """Byte in the shard at which its header starts."""
-    data: bytes
-    """Its contents."""
-
-
 class RawClip(NamedTuple):
     """A clip as its two members, not parsed yet."""
 
@@ -65,27 +54,6 @@ def _open(source: str | Path | BinaryIO, name: str | None) -> tuple[AbstractCont
         return open(source, "rb"), name or str(source)
     except OSError as error:
         raise ShardError(f"Cannot open the shard {str(source)!r}: {error.strerror}.") from error
-
-
-def read_members(source: str | Path | BinaryIO, name: str | None = None) -> Iterator[Member]:
-    """Read all members of a tar.
-
-    Args:
-        source: A local path, or a binary stream, which need not seek and is left open.
-        name: What messages call the shard; its path by default.
-
-    Yields:
-        The regular files in the order of the archive.
-
-    Raises:
-        ShardError: The shard is damaged, cut, or holds something else than regular files.
-    """
-    opened, shard = _open(source, name)
-    with opened as stream:
-        tar = TarReader(stream, shard)
-        while (header := tar.next_header()) is not None:
-            data = tar.read(header.position, header.size, f"member {header.name!r}")
-            yield Member(header.name, header.position, data)
 
 
 def read_raw_clips(source: str | Path | BinaryIO, name: str | None = None) -> Iterator[RawClip]:

@@ -1,13 +1,14 @@
 """A strict tar reader: whatever is wrong with a shard is an error that names the shard and the byte.
 
 Python's ``tarfile`` takes a damaged or missing header for the end of the archive, so a cut shard loses clips without a
-word. This reader knows what a shard may hold: ustar headers
-(https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html), pax records and GNU long names
-(https://www.gnu.org/software/tar/manual/html_node/Standard.html), regular files, and an end of two zero blocks.
+word. This reader takes its headers one by one and knows what a shard may hold: regular files, pax records
+(https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html), GNU long names
+(https://www.gnu.org/software/tar/manual/html_node/Standard.html), and an end of two zero blocks.
 """
 
 from __future__ import annotations
 
+import tarfile
 from typing import BinaryIO, NamedTuple
 
 from sfdkit.errors import ShardError
@@ -63,23 +64,26 @@ class TarReader:
                     raise self.error(position, "the archive ends after an extended header that belongs to no member")
                 self._finish()
                 return None
-            kind, own_size = self._parse(block, position)
-            if kind == b"L":
-                path = self.read(position, own_size, "a long name").rstrip(b"\0").decode("utf-8", "surrogateescape")
-            elif kind == b"x":
-                records = self._pax(self.read(position, own_size, "a pax header"), position)
+            try:
+                info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except tarfile.HeaderError as error:
+                raise self.error(position, f"this is no tar header, or a damaged one ({error})") from error
+            if info.type == tarfile.GNUTYPE_LONGNAME:
+                path = self.read(position, info.size, "a long name").rstrip(b"\0").decode("utf-8", "surrogateescape")
+            elif info.type == tarfile.XHDTYPE:
+                records = self._pax(self.read(position, info.size, "a pax header"), position)
                 path = records.get("path", path)
                 size = int(records["size"]) if "size" in records else size
-            elif kind == b"g":
-                self.read(position, own_size, "a global pax header")
-            elif kind in (b"0", b"\0"):
-                name = (path if path is not None else _name(block)).removeprefix("./")
+            elif info.type == tarfile.XGLTYPE:
+                self.read(position, info.size, "a global pax header")
+            elif info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                name = (path if path is not None else info.name).removeprefix("./")
                 if not name:
                     raise self.error(position, "a member has no name")
-                return Header(name, first, own_size if size is None else size)
+                return Header(name, first, info.size if size is None else size)
             else:
                 raise self.error(
-                    position, f"member {_name(block)!r} is of type {kind!r}, only regular files are allowed"
+                    position, f"member {info.name!r} is of type {info.type!r}, only regular files are allowed"
                 )
 
     def read(self, position: int, size: int, what: str) -> bytes:
@@ -119,17 +123,6 @@ class TarReader:
             if any(rest):
                 raise self.error(position, "there are bytes after the end mark; tars cannot be joined by appending")
 
-    def _parse(self, block: bytes, position: int) -> tuple[bytes, int]:
-        """Return type flag and data size of a header whose checksum holds."""
-        try:
-            wanted = _number(block[148:156])
-            size = _number(block[124:136])
-        except ValueError as error:
-            raise self.error(position, f"this is no tar header ({error})") from error
-        if sum(block) - sum(block[148:156]) + 8 * ord(" ") != wanted:
-            raise self.error(position, "this is no tar header, or a damaged one (its checksum is wrong)")
-        return block[156:157], size
-
     def _pax(self, data: bytes, position: int) -> dict[str, str]:
         records: dict[str, str] = {}
         while data:
@@ -141,16 +134,3 @@ class TarReader:
             records[name.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "surrogateescape")
             data = data[length:]
         return records
-
-
-def _number(field: bytes) -> int:
-    if field[0] in (0x80, 0xFF):  # GNU: base 256 for sizes of 8 GiB and more
-        return int.from_bytes(field[1:], "big", signed=field[0] == 0xFF)
-    digits = field.rstrip(b" \0").lstrip(b" ")
-    return int(digits, 8) if digits else 0
-
-
-def _name(block: bytes) -> str:
-    name = block[:100].rstrip(b"\0")
-    prefix = block[345:500].rstrip(b"\0") if block[257:263] == b"ustar\0" else b""
-    return (prefix + b"/" + name if prefix else name).decode("utf-8", "surrogateescape")

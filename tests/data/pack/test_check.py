@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sfdkit.data.pack.commands import check, pack_puppets
+from sfdkit.data.pack.commands import PackPuppets, check
 from sfdkit.data.shards.format import INDEX_NAME, clip_table, pack_table
 from sfdkit.data.shards.index import describe_shard, load_index, save_index
 from sfdkit.errors import ShardError
@@ -21,7 +21,15 @@ from tests.shards import clip_members, write_tar
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed") / "puppets"
-    pack_puppets(str(folder), 6, 2, 0, resolution=32, frames_per_clip=3, clips_per_shard=2)
+    PackPuppets(
+        str(folder),
+        identities=6,
+        validation_identities=2,
+        test_identities=0,
+        resolution=32,
+        frames_per_clip=3,
+        clips_per_shard=2,
+    ).run()
     return folder
 
 
@@ -33,7 +41,7 @@ def folder(packed: Path, tmp_path: Path) -> Path:
 
 def rewrite(folder: Path, change: Callable[[list[tuple[str, bytes]]], None]) -> None:
     """Change the members of the second shard and make the index fit its bytes."""
-    from sfdkit.data.shards.reader import read_members
+    from tests.shards import read_members
 
     path = folder / "train" / "train-00001.tar"
     members = [(member.name, member.data) for member in read_members(path)]
@@ -120,7 +128,7 @@ def test_identities_must_agree(folder: Path) -> None:
 
 
 def test_keys_must_be_unique_in_the_folder(folder: Path) -> None:
-    from sfdkit.data.shards.reader import read_members
+    from tests.shards import read_members
 
     first = [(m.name, m.data) for m in read_members(folder / "train" / "train-00000.tar")]
     rewrite(folder, lambda members: members.__setitem__(slice(None), first))

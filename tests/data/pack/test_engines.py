@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sfdkit.data.pack.engines import engine
-from sfdkit.data.pack.sources import Cut, FrameSource
+from sfdkit.data.pack.sources import ClipSettings
+from sfdkit.data.pack.video_source import VideoSource
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.media.crop import CropRule
 from tests.plain import contents, pack_plain, plain_sources
@@ -41,8 +42,8 @@ def test_two_nodes_share_the_work_and_the_shards_are_the_same(tmp_path: Path, mo
         cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         pack_plain(tmp_path / "ray", plain_sources(notes=notes, pause=0.1), engine="ray")
-        cut = Cut(32, CropRule("none", 0.0), 8, 2, 25.0)
-        absent = FrameSource(tmp_path / "a.mp4", "a", "a.mp4", "a", "plain", "CC0-1.0", cut)
+        settings = ClipSettings(32, CropRule("none", 0.0), 8, 2, 25.0)
+        absent = VideoSource(tmp_path / "a.mp4", "a", "a.mp4", "a", "plain", "CC0-1.0", settings)
         with pytest.raises(DataError, match=r"has no .*a\.mp4: mount the folder"), engine("ray", 1) as encode:
             list(encode([(0, absent)], tmp_path))
     finally:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from sfdkit.data.pack import spool as spool_module
-from sfdkit.data.pack import target as target_module
+from sfdkit.data.pack import encode as encode_module
+from sfdkit.data.pack import remote_target
 from sfdkit.data.pack import writer as pack_module
 from sfdkit.data.pack.commands import check
 from sfdkit.data.shards.index import describe_shard
@@ -79,7 +79,7 @@ def test_after_sigkill_finished_shards_stay_and_the_result_is_the_same(
     assert sorted(path.name for path in out.iterdir()) == [".packing"]
     finished = [line for line in (work / "train" / "shards.jsonl").read_text().splitlines() if line.endswith("}")]
     shards = {path.name: path.stat().st_mtime_ns for path in sorted((work / "result" / "train").iterdir())}
-    known = {path.stem for path in (work / "train" / "spool").glob("*.json")}
+    known = {path.stem for path in (work / "train" / "encoded").glob("[0-9]*.json")}
     assert len(finished) >= 2 and len(known) < 20
     notes, sources = with_notes(tmp_path)
     pack_plain(out, **sources)
@@ -124,10 +124,10 @@ def test_a_lost_or_damaged_shard_is_written_again(tmp_path: Path, whole: Path, m
     assert 8 < len(encoded(notes)) < 24
 
 
-def test_a_damaged_spool_is_encoded_again(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_encoded_clips_are_encoded_again(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     interrupt(monkeypatch, out, 0, KeyboardInterrupt())
-    for path in (out / ".packing" / "train" / "spool").glob("*.clips"):
+    for path in (out / ".packing" / "train" / "encoded").glob("*.clips"):
         path.write_bytes(path.read_bytes()[:-9])
     pack_plain(out)
     assert contents(out) == contents(whole)
@@ -138,10 +138,10 @@ def test_a_source_that_changed_meanwhile_is_an_error(tmp_path: Path, monkeypatch
     interrupt(monkeypatch, out, 3, KeyboardInterrupt())
     for path in (out / ".packing" / "result" / "train").iterdir():
         path.unlink()
-    for path in (out / ".packing" / "train" / "spool").glob("*.clips"):
+    for path in (out / ".packing" / "train" / "encoded").glob("*.clips"):
         path.unlink()
-    monkeypatch.setattr(spool_module, "QUALITY", 50)
-    monkeypatch.setattr(spool_module.encode_jpeg, "__defaults__", (50,))
+    monkeypatch.setattr(encode_module, "QUALITY", 50)
+    monkeypatch.setattr(encode_module.encode_jpeg, "__defaults__", (50,))
     with pytest.raises(DataError, match=r"gives other clips than before the interruption .*remove .*\.packing"):
         pack_plain(out)
 
@@ -255,4 +255,4 @@ def test_a_worker_that_is_killed_is_an_error(tmp_path: Path, monkeypatch: pytest
 def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--output: http://127\.0\.0\.1:1/x cannot be written"):
         pack_plain("http://127.0.0.1:1/x")
-    assert target_module.target_of("s3://bucket/x", str(tmp_path)).work.parent == tmp_path
+    assert remote_target.target_of("s3://bucket/x", str(tmp_path)).work.parent == tmp_path

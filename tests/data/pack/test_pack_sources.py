@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfdkit.data.pack import sources
-from sfdkit.data.pack.identities import identity_of, read_manifest, split_identities
+from sfdkit.data.pack import video_source
+from sfdkit.data.pack.find import clip_keys, find_picture_folders, find_videos, other_files
+from sfdkit.data.pack.people import identity_of, read_manifest, split_identities
 from sfdkit.data.pack.puppet_source import PuppetSource
-from sfdkit.data.pack.sources import Cut, FrameSource, Skip, clip_keys, find_picture_folders, find_videos, other_files
+from sfdkit.data.pack.sources import ClipSettings, CutClip, Skip
+from sfdkit.data.pack.video_source import VideoSource
 from sfdkit.errors import DataError
 from sfdkit.media.box import Box
 from sfdkit.media.container import VIDEO_SUFFIXES
@@ -22,16 +24,16 @@ from sfdkit.media.detect import CascadeDetector, Face
 from sfdkit.puppets.clips import factors_from_meta
 from tests.media.test_video import noise_video, ramp, write
 
-CENTRE = Cut(resolution=32, rule=CropRule("centre"), frames_per_clip=8, min_frames=4, fps=25.0)
+CENTRE = ClipSettings(resolution=32, rule=CropRule("centre"), frames_per_clip=8, min_frames=4, fps=25.0)
 
 
-def source(path: Path, cut: Cut = CENTRE) -> FrameSource:
-    return FrameSource(path, "key", path.name, "someone", "test", "CC0-1.0", cut)
+def source(path: Path, settings: ClipSettings = CENTRE) -> VideoSource:
+    return VideoSource(path, "key", path.name, "someone", "test", "CC0-1.0", settings)
 
 
-def clips_of(path: Path, cut: Cut = CENTRE) -> tuple[list[sources.CutClip], list[Skip]]:
+def clips_of(path: Path, settings: ClipSettings = CENTRE) -> tuple[list[CutClip], list[Skip]]:
     skips: list[Skip] = []
-    return list(source(path, cut).clips(skips.append)), skips
+    return list(source(path, settings).clips(skips.append)), skips
 
 
 def test_long_video_becomes_clips_and_a_short_rest_is_reported(tmp_path: Path) -> None:
@@ -50,8 +52,8 @@ def test_long_video_becomes_clips_and_a_short_rest_is_reported(tmp_path: Path) -
 
 @pytest.mark.parametrize(("rate", "kept", "fps"), [(50, 20, 25), (30, 34, 25), (12, 40, 12)])
 def test_rate_is_brought_down_and_never_up(tmp_path: Path, rate: float, kept: int, fps: float) -> None:
-    cut = Cut(32, CropRule("centre", 0.4), 1000, 4, 25.0)
-    clips, _ = clips_of(write(tmp_path / "a.mp4", 40, rate), cut)
+    settings = ClipSettings(32, CropRule("centre", 0.4), 1000, 4, 25.0)
+    clips, _ = clips_of(write(tmp_path / "a.mp4", 40, rate), settings)
     assert len(clips[0].frames) == pytest.approx(kept, abs=1)
     assert clips[0].meta["fps"] == pytest.approx(fps, abs=1)
     assert all(abs(time * rate - round(time * rate)) < 1e-3 for time in clips[0].meta["times"])
@@ -60,7 +62,9 @@ def test_rate_is_brought_down_and_never_up(tmp_path: Path, rate: float, kept: in
 
 def test_rounded_times_lose_no_frame(tmp_path: Path) -> None:
     stamps = [round(100 * index / 30) for index in range(16)]
-    clips, _ = clips_of(noise_video(tmp_path / "a.mp4", 16, stamps), Cut(32, CropRule("centre", 0.4), 16, 4, 30.0))
+    clips, _ = clips_of(
+        noise_video(tmp_path / "a.mp4", 16, stamps), ClipSettings(32, CropRule("centre", 0.4), 16, 4, 30.0)
+    )
     assert [len(clip.frames) for clip in clips] == [16]
 
 
@@ -72,7 +76,7 @@ def test_each_clip_has_its_own_square_and_lost_faces_are_reported(
         return [] if 60 < blue < 130 else [Face(Box(10 + blue / 16, 12, 26 + blue / 16, 28), 1)]
 
     monkeypatch.setattr(CascadeDetector, "__call__", detector)
-    clips, skips = clips_of(write(tmp_path / "a.mp4", 24), Cut(32, CropRule("face", 0.2), 8, 4, 25.0))
+    clips, skips = clips_of(write(tmp_path / "a.mp4", 24), ClipSettings(32, CropRule("face", 0.2), 8, 4, 25.0))
     assert [clip.meta["key"] for clip in clips] == ["key-0000", "key-0002"]
     assert [(skip.reason, skip.detail[:15]) for skip in skips] == [("no face", "frames 8 to 15:")]
     first, last = (clip.meta["crop"] for clip in clips)
@@ -87,10 +91,13 @@ def test_reading_once_or_twice_gives_the_same(tmp_path: Path, monkeypatch: pytes
         return [] if 60 < blue < 100 else [Face(Box(10 + blue / 16, 12, 26 + blue / 16, 28), 1)]
 
     monkeypatch.setattr(CascadeDetector, "__call__", detector)
-    path, cut = write(tmp_path / "a.mp4", 31), Cut(32, CropRule(method, 0.1, FaceSettings(every=3)), 8, 4, 25.0)
-    once, skips = clips_of(path, cut)
-    monkeypatch.setattr(sources, "_BUFFER", 0)
-    twice, others = clips_of(path, cut)
+    path, settings = (
+        write(tmp_path / "a.mp4", 31),
+        ClipSettings(32, CropRule(method, 0.1, FaceSettings(every=3)), 8, 4, 25.0),
+    )
+    once, skips = clips_of(path, settings)
+    monkeypatch.setattr(video_source, "_BUFFER", 0)
+    twice, others = clips_of(path, settings)
     assert [clip.meta for clip in once] == [clip.meta for clip in twice] and len(once) >= 2 and skips == others
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(once, twice, strict=True))
 
@@ -109,7 +116,7 @@ def test_a_damaged_video_gives_the_clips_before_the_damage(tmp_path: Path) -> No
 def test_folder_of_pictures_is_a_video_in_natural_order(tmp_path: Path) -> None:
     for index in range(12):
         Image.fromarray(ramp(index)).save(tmp_path / f"{index + 1}.png")
-    clips, skips = clips_of(tmp_path, Cut(48, CropRule("centre", 0.4), 12, 4, 10.0))
+    clips, skips = clips_of(tmp_path, ClipSettings(48, CropRule("centre", 0.4), 12, 4, 10.0))
     blue = [int(frame[0, 0, 2]) for frame in clips[0].frames]
     assert blue == [index * 8 for index in range(12)] and not skips
     assert clips[0].meta["times"][-1] == 1.1 and clips[0].meta["fps"] == 10

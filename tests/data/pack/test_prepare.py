@@ -11,8 +11,8 @@ import pytest
 
 from datamodules import hdtf, voxceleb
 from sfdkit.cli import main
+from sfdkit.data.pack.datasets import data_sets
 from sfdkit.data.pack.layout import Found
-from sfdkit.data.pack.prepare import data_sets
 from sfdkit.data.shards.decode import decode_frames
 from sfdkit.data.shards.index import load_index
 from sfdkit.data.shards.reader import read_clips
@@ -37,7 +37,7 @@ def packed(folder: Path) -> list[tuple[dict[str, object], np.ndarray]]:
 
 
 def names(found: Found) -> dict[str, tuple[str, str | None]]:
-    return {s.name: (s.identity, s.split) for s in found.stretches}
+    return {s.name: (s.identity, s.split) for s in found.segments}
 
 
 def test_every_data_set_says_what_it_is() -> None:
@@ -82,7 +82,7 @@ def test_voxceleb_cropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     output = tmp_path / "shards"
     assert prepare("voxceleb", root, output, "--dry_run=true") == 0
     said = capsys.readouterr().out
-    assert "5 stretches" in said and "CC BY 4.0" in said and "2 people" in said and not output.exists()
+    assert "5 segments" in said and "CC BY 4.0" in said and "2 people" in said and not output.exists()
     assert prepare("voxceleb", root, output, "--validation_share=0") == 0
     test = packed(output / "test")
     assert [(m["identity"], len(f)) for m, f in test] == [("id10270", 10), ("id10270", 10), ("id10271", 10)]
@@ -157,13 +157,13 @@ def test_voxceleb2_videos(tmp_path: Path) -> None:
     shutil.move(root / "dev/mp4", root / "mp4")
     shutil.move(root / "test/mp4/id00017", root / "mp4/id00017")
     shutil.rmtree(root / "test")
-    assert {s.identity: s.split for s in voxceleb.find(root).stretches} == {"id00012": "train", "id00017": "test"}
+    assert {s.identity: s.split for s in voxceleb.find(root).segments} == {"id00012": "train", "id00017": "test"}
 
 
 def test_hdtf_by_its_text_files(tmp_path: Path) -> None:
     root = datasets.hdtf(tmp_path / "hdtf")
     found = hdtf.find(root)
-    assert {s.name: s.identity for s in found.stretches} == {
+    assert {s.name: s.identity for s in found.segments} == {
         "Radio1_0.mp4": "Radio1",
         "Radio1_1.mp4": "Radio1",
         "Radio2_0.mp4": "Radio2",
@@ -185,7 +185,7 @@ def test_hdtf_clips_and_celebv(tmp_path: Path) -> None:
     for name in ("RD_Radio11_000.mp4", "WDA_AnnLee1_000.mp4", "WDA_AnnLee0_001.mp4"):
         coded_video(tmp_path / "clips" / name, 8, 64, 64)
     found = hdtf.find(tmp_path / "clips")
-    assert found.crop == "none" and {s.identity for s in found.stretches} == {"Radio11", "AnnLee"}
+    assert found.crop == "none" and {s.identity for s in found.segments} == {"Radio11", "AnnLee"}
     root = datasets.celebv(tmp_path / "celebv")
     assert prepare("celebv", root, tmp_path / "out") == 0
     clips = packed(tmp_path / "out/test")
@@ -215,7 +215,7 @@ def test_mixed_and_damaged_data_sets_are_told(tmp_path: Path) -> None:
     shutil.rmtree(root / "mp4")
     coded_video(root / "test/id00012#new#000000#000008.mp4", 8, 64, 64)
     found = voxceleb.find(root)
-    assert [s.name for s in found.stretches if s.identity == "id00012"] == ["test/id00012#new#000000#000008.mp4"]
+    assert [s.name for s in found.segments if s.identity == "id00012"] == ["test/id00012#new#000000#000008.mp4"]
     assert Counter(skip.reason for skip in found.skips) == {"in the test split": 2}
     meta = tmp_path / "meta"
     coded_video(meta / "videos/aaa.mp4", 8)

@@ -10,9 +10,8 @@ import pytest
 
 from sfdkit.data.shards.format import clip_table
 from sfdkit.data.shards.index import describe_shard, index_clips, load_index, require_shards, save_index
-from sfdkit.data.shards.reader import read_members
 from sfdkit.errors import ShardError
-from tests.shards import make_shards
+from tests.shards import make_shards, read_members
 
 
 @pytest.fixture

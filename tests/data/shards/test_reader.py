@@ -11,11 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfdkit.data.shards.decode import decode_frames, decode_jpeg, jpeg_size
+from sfdkit.data.shards.decode import decode_frames, jpeg_size
 from sfdkit.data.shards.format import pack_frames
-from sfdkit.data.shards.reader import ClipError, raw_clip, read_clips, read_members, read_raw_clips
+from sfdkit.data.shards.reader import ClipError, raw_clip, read_clips, read_raw_clips
 from sfdkit.errors import ShardError
-from tests.shards import clip_key, clip_members, frame_colour, jpeg, make_shards, write_tar
+from tests.shards import (
+    clip_key,
+    clip_members,
+    decode_picture,
+    frame_colour,
+    jpeg,
+    make_shards,
+    read_members,
+    write_tar,
+)
 
 
 class Pipe(io.RawIOBase):
@@ -134,7 +143,7 @@ def test_other_files_are_no_shards(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="byte 0: the file is empty"):
         list(read_members(path))
     with pytest.raises(ShardError, match="Cannot open the shard"):
-        list(read_members(tmp_path / "nothing.tar"))
+        list(read_clips(tmp_path / "nothing.tar"))
 
 
 def test_members_must_be_named_files(tmp_path: Path) -> None:
@@ -219,13 +228,16 @@ def test_a_picture_that_announces_more_than_memory_holds_is_not_decoded(shard: P
 
 def test_decode_gives_rgb_and_refuses_cut_pictures() -> None:
     picture = jpeg((200, 100, 30), 32)
-    assert torch.allclose(decode_jpeg(picture).float().mean((1, 2)), torch.tensor([200.0, 100.0, 30.0]), atol=2)
+    assert torch.allclose(decode_picture(picture, 32).float().mean((1, 2)), torch.tensor([200.0, 100.0, 30.0]), atol=2)
     middle = len(picture) // 2
     for broken, message in [
         (picture[:middle], "is cut"),
-        (b"", "is no JPEG file"),
-        (b"\x89PNG", "is no JPEG file"),
-        (picture[:40] + picture[-40:], "is damaged"),
+        (b"", "announces no size"),
+        (b"\x89PNG", "announces no size"),
+        (picture[:40] + picture[-40:], "announces no size"),
+        (b"PN" + picture[2:], "is no JPEG file"),
+        (picture[: picture.index(b"\xff\xc0") + 19] + picture[-2:], "is damaged"),
     ]:
-        with pytest.raises(ValueError, match=message):
-            decode_jpeg(broken)
+        with pytest.raises(ClipError, match=message) as caught:
+            decode_picture(broken, 32)
+        assert caught.value.reason == "picture"

@@ -1,4 +1,6 @@
-"""The command ``sfdkit bench stream``: how fast a folder of shards arrives, beside other loaders on the same clips.
+"""How fast a folder of shards is read and decoded, beside other loaders on the same clips.
+
+``python -m benchmarks.stream --folder ADDRESS`` prints a table.
 
 Each measurement runs in a fresh process, so that memory and caches do not mix. Loaders take turns, in the opposite
 order every second time, since a machine that others use as well changes its speed over minutes; medians are reported.
@@ -22,16 +24,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import torch
+from jsonargparse import auto_cli
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from sfdkit.data.bench_peers import COPIES, OURS, PEERS, Job, Stretch, job_text, missing, processes
+from benchmarks.stream_peers import COPIES, OURS, PEERS, Job, Measurement, job_text, missing, processes
+from sfdkit.config.parser import OneLineParser
 from sfdkit.data.shards.index import index_clips, load_index
-from sfdkit.errors import ConfigError, DataError, did_you_mean
+from sfdkit.errors import ConfigError, DataError, SfdkitError, did_you_mean
 from sfdkit.files import require_apart
 from sfdkit.storage import Storage
 
 SCHEMA = "sfdkit.bench/1"
+_ROOT = Path(__file__).parents[1]
 _PERIOD = 0.1  # seconds between two looks at the memory
-_LIMIT = 300.0  # seconds that a measurement may take longer than its stretch
+_LIMIT = 300.0  # seconds that a measurement may take longer than it was to measure
 _WARMED = "Files of this machine come from its memory once they were read."
 
 
@@ -127,11 +133,13 @@ def run(job: Job) -> tuple[dict[str, Any], Memory]:
     """Do a job in a process of its own.
 
     Returns:
-        Its answer, which is a :class:`Stretch` as a dictionary or has the key ``error``, and its memory.
+        Its answer, which is a :class:`Measurement` as a dictionary or has the key ``error``, and its memory.
     """
+    paths = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sfdkit.data.bench_peers", job_text(job)],
+            [sys.executable, "-m", "benchmarks.stream_peers", job_text(job)],
+            env={**os.environ, "PYTHONPATH": paths},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that workers end with it
@@ -161,12 +169,12 @@ def stream(
     folder: str,
     workers: str = "0,1,2",
     against: str = "",
-    batch_size: int = 16,
-    rows_per_clip: int = 4,
-    driving: int = 2,
-    seconds: float = 5.0,
-    batches: int = 0,
-    repeats: int = 3,
+    batch_size: PositiveInt = 16,
+    rows_per_clip: PositiveInt = 4,
+    driving: PositiveInt = 2,
+    seconds: PositiveFloat = 5.0,
+    batches: NonNegativeInt = 0,
+    repeats: PositiveInt = 3,
     output: str | None = None,
 ) -> None:
     """Measure how fast a folder of shards is read and decoded, in training mode.
@@ -192,17 +200,6 @@ def stream(
         require_apart(output, folder=folder)
     counts = _numbers(workers)
     peers = _peers(against)
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("rows_per_clip", rows_per_clip, 1),
-        ("driving", driving, 1),
-        ("batches", batches, 0),
-        ("repeats", repeats, 1),
-    ):
-        if value < least:
-            raise ConfigError(f"--{name} is {value}: give at least {least}")
-    if not seconds > 0:
-        raise ConfigError(f"--seconds is {seconds}: give a number above 0")
     job = Job(OURS, folder, "", False, 0, batch_size, rows_per_clip, driving, seconds, batches)
     report = compare(job, counts, peers, repeats)
     print(_table(report))
@@ -237,7 +234,7 @@ def compare(job: Job, workers: Sequence[int], peers: Sequence[str], repeats: int
     Args:
         job: What to read, and how long.
         workers: Numbers of workers.
-        peers: Other loaders, keys of :data:`sfdkit.data.bench_peers.PEERS`.
+        peers: Other loaders, keys of :data:`benchmarks.stream_peers.PEERS`.
         repeats: Measurements of each.
 
     Raises:
@@ -266,7 +263,7 @@ def compare(job: Job, workers: Sequence[int], peers: Sequence[str], repeats: int
                         continue
                     answer, memory = run(replace(one, workers=count, seed=repeat))
                     if "error" not in answer:
-                        figures = _figures(one, Stretch(**answer), memory, size / clips)
+                        figures = _figures(one, Measurement(**answer), memory, size / clips)
                         runs.setdefault((count, one.loader), []).append(figures)
                     elif one.loader == OURS:
                         raise DataError(f"the measurement with {count} workers failed: {answer['error']}")
@@ -299,16 +296,16 @@ def compare(job: Job, workers: Sequence[int], peers: Sequence[str], repeats: int
     )
 
 
-def _figures(job: Job, stretch: Stretch, memory: Memory, clip_bytes: float) -> Figures:
-    clips = stretch.rows / job.rows_per_clip
-    pairs = stretch.rows * job.driving
+def _figures(job: Job, measured: Measurement, memory: Memory, clip_bytes: float) -> Figures:
+    clips = measured.rows / job.rows_per_clip
+    pairs = measured.rows * job.driving
     return Figures(
-        mb_per_second=clips * clip_bytes / 1e6 / stretch.seconds,
-        clips_per_second=clips / stretch.seconds,
-        pairs_per_second=pairs / stretch.seconds,
-        first_batch_seconds=stretch.first_batch,
+        mb_per_second=clips * clip_bytes / 1e6 / measured.seconds,
+        clips_per_second=clips / measured.seconds,
+        pairs_per_second=pairs / measured.seconds,
+        first_batch_seconds=measured.first_batch,
         peak_mb=memory.total / 1e6,
-        cpu_seconds_per_1000_pairs=1000 * stretch.cpu_seconds / pairs,
+        cpu_seconds_per_1000_pairs=1000 * measured.cpu_seconds / pairs,
     )
 
 
@@ -336,3 +333,10 @@ def _table(report: Report) -> str:
         )
     lines += [f"{name}: not measured, {reason}" for name, reason in report["not_measured"].items()]
     return "\n".join([*lines, _WARMED])
+
+
+if __name__ == "__main__":
+    try:
+        auto_cli(stream, as_positional=False, parser_class=OneLineParser, prog="benchmarks.stream")
+    except SfdkitError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,10 +1,10 @@
-"""The loaders that ``sfdkit bench stream`` compares, and one measurement of one of them, in a process of its own.
+"""The loaders that ``benchmarks.stream`` compares, and one measurement of one of them, in a process of its own.
 
 All give the same: clips in random order, ``rows_per_clip`` rows of each, decoded by :mod:`sfdkit.data.shards.decode`,
 in batches of uint8. litdata and mosaicml read a copy of the clips in their own format, made before anything is
 measured.
 
-``python -m sfdkit.data.bench_peers JOB`` takes a :class:`Job` as json and prints the answer as the last line.
+``python -m benchmarks.stream_peers JOB`` takes a :class:`Job` as json and prints the answer as the last line.
 """
 
 from __future__ import annotations
@@ -69,19 +69,19 @@ class Job:
     rows_per_clip: int = 4
     driving: int = 2
     seconds: float = 5.0
-    """Length of the measured stretch, where ``batches`` is 0."""
+    """Length of the measurement, where ``batches`` is 0."""
     batches: int = 0
-    """Batches of the measured stretch."""
+    """Batches of the measurement."""
     seed: int = 0
 
 
-class Stretch(NamedTuple):
+class Measurement(NamedTuple):
     """What was measured."""
 
     first_batch: float
     """Seconds from opening the index to the first batch."""
     seconds: float
-    """Length of the stretch after the warm-up."""
+    """Length of the measurement, after the warm-up."""
     rows: int
     """Rows of its batches."""
     cpu_seconds: float
@@ -145,7 +145,7 @@ def _cpu_seconds() -> float:
     return sum(line.cpu_seconds for line in processes(os.getpid()).values())
 
 
-def measure(job: Job) -> Stretch:
+def measure(job: Job) -> Measurement:
     """Open a loader, leave its first batches out, and measure the ones after them."""
     start = time.perf_counter()
     batches = _LOADERS[job.loader](job)
@@ -158,7 +158,7 @@ def measure(job: Job) -> Stretch:
         rows += next(batches)
         count += 1
     seconds = time.perf_counter() - start
-    return Stretch(first_batch, seconds, rows, _cpu_seconds() - cpu)
+    return Measurement(first_batch, seconds, rows, _cpu_seconds() - cpu)
 
 
 def _endless(

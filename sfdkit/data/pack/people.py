@@ -1,17 +1,17 @@
-"""Who is in a file, and which split a person belongs to: from found files to sources that can be packed."""
+"""Who is in a file, and which split a person belongs to."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from sfdkit.data.pack.sources import Cut, FrameSource, Skip, clip_keys
+from sfdkit.data.pack.find import clip_keys
+from sfdkit.data.pack.sources import ClipSettings, Skip
+from sfdkit.data.pack.video_source import VideoSource
 from sfdkit.errors import DataError, did_you_mean
-from sfdkit.media.picture import list_pictures
 
 IdentityRule = Literal["file", "folder", "prefix"]
 
@@ -139,15 +139,21 @@ def split_identities(
     }
 
 
-def frame_sources(
-    root: Path, paths: Sequence[Path], cut: Cut, rule: IdentityRule, manifest: str | None, dataset: str, licence: str
-) -> tuple[list[FrameSource], list[Skip]]:
+def video_sources(
+    root: Path,
+    paths: Sequence[Path],
+    settings: ClipSettings,
+    rule: IdentityRule,
+    manifest: str | None,
+    dataset: str,
+    licence: str,
+) -> tuple[list[VideoSource], list[Skip]]:
     """Describe what is to be packed: who is in each file, and the first part of its clips' keys.
 
     Args:
         root: The folder that was searched.
         paths: Videos or folders of pictures below it.
-        cut: How they become clips.
+        settings: How they become clips.
         rule: See :func:`identity_of`.
         manifest: A csv that overrules ``rule``, see :func:`read_manifest`.
         dataset: Name of the data set.
@@ -169,7 +175,7 @@ def frame_sources(
             skips.append(Skip(name, "not in the manifest", f"{manifest} has no line for it"))
             continue
         owner = person.licence or licence
-        sources.append(FrameSource(path, keys[name], name, person.identity, dataset, owner, cut, person.groups))
+        sources.append(VideoSource(path, keys[name], name, person.identity, dataset, owner, settings, person.groups))
     if not sources:
         example = next(iter(names.values()))
         raise DataError(
@@ -177,17 +183,3 @@ def frame_sources(
             "its column file must give paths from its own folder or from --root"
         )
     return sources, skips
-
-
-def fingerprint(sources: Sequence[FrameSource]) -> str:
-    """Return a hash over names, sizes, people and stretches of the input, to notice when it changed."""
-    digest = hashlib.sha256()
-    for source in sources:
-        files = list_pictures(source.path) if source.path.is_dir() else [source.path]
-        sizes = [(file.name, file.stat().st_size) for file in files]
-        line: list[Any] = [source.video, source.identity, source.licence, source.groups, sizes]
-        stretch = (source.start, source.stop, source.square, source.track)
-        if any(stretch):
-            line.append(stretch)
-        digest.update(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
