@@ -19,7 +19,7 @@ from sfdkit.media.box import Square, Track
 from sfdkit.media.crop import Place, Refusal, crop_resize
 from sfdkit.media.detect import Face
 from sfdkit.media.picture import list_pictures, read_picture
-from sfdkit.media.video import read_frames
+from sfdkit.media.video_reader import read_frames
 
 _BUFFER = 512 * 2**20  # bytes of whole pictures of a clip that are held, so that a video is read once
 _INSTANT = 1e-4  # seconds by which times may be rounded
