@@ -21,6 +21,7 @@ help:  ## list the targets
 setup: $(STAMP)  ## make .venv and install sfdkit into it, with the versions of constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
+	@rm -rf sfdkit.egg-info  # one that an earlier release left would hide the entry points
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
