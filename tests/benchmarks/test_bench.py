@@ -10,6 +10,7 @@ from sfdkit.data import bench_peers
 from tests.shards import make_shards
 
 
+@pytest.mark.slow
 def test_bench_measures_the_stream_beside_webdataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_shards(tmp_path, "train", [8, 8])
     output = tmp_path / "bench.json"

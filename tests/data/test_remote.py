@@ -69,6 +69,7 @@ def test_an_epoch_over_s3_equals_one_from_disk(folder: Path, proxy: FaultProxy, 
     assert (remote.account()["read"], remote.account()["repeated_reads"]) == (remote.account()["expected"], 0)
 
 
+@pytest.mark.slow
 def test_two_hundred_random_faults_change_nothing(folder: Path, proxy: FaultProxy) -> None:
     """The same samples in the same order; the account says how often reading was repeated."""
     kinds = [
@@ -92,6 +93,7 @@ def test_two_hundred_random_faults_change_nothing(folder: Path, proxy: FaultProx
     assert account["repeated_reads"] >= 100
 
 
+@pytest.mark.slow
 def test_lasting_faults_cost_what_they_hit(folder: Path, proxy: FaultProxy) -> None:
     gone = {clip_key("train", clip) for clip in range(40, 65)}
     few = replace(QUICK, attempts=2)
@@ -181,6 +183,7 @@ def _read_all(root: str, settings: StorageSettings) -> int:
     return sum(len(batch["key"]) for batch in loader(root, 0, settings))
 
 
+@pytest.mark.slow
 def test_many_processes_share_one_cache(proxy: FaultProxy, tmp_path: Path) -> None:
     cached = replace(QUICK, cache=str(tmp_path / "cache"))
     with multiprocessing.get_context("spawn").Pool(3) as pool:

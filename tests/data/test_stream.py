@@ -64,6 +64,7 @@ RANKS, WORKERS, SHARDS, TRAINING = (1, 2), (0, 1, 2, 3), (1, 2, 5, 16), (True, F
 STARTS = [(0, "fork")] + [(workers, start) for start in ("fork", "forkserver", "spawn") for workers in WORKERS[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "start"), STARTS)
 def test_ranks_times_workers_times_shards(folders: dict[int, Path], workers: int, start: str) -> None:
     """The union is whole, ranks are disjoint, each key comes the right number of times, batches are equal."""

@@ -170,6 +170,7 @@ def test_s3_with_fsspec(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert get(store.sign("bucket/train/a.tar", expiration=60), **RANGE).data == BODY[100:200]
 
 
+@pytest.mark.slow
 def test_swift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = [*(f"swift-{name}" for name in loopback.SWIFT_SERVERS), "memcached"]
     if missing := [program for program in programs if shutil.which(program) is None]:
@@ -231,6 +232,7 @@ def test_no_process_survives(tmp_path: Path, s3: S3Server) -> None:
         assert not alive(str(tmp_path.resolve()))
 
 
+@pytest.mark.slow
 def test_no_process_survives_a_kill(tmp_path: Path, s3: S3Server) -> None:
     program = (
         "import pathlib, sys, time; from tests.servers.loopback import serve_s3\n"

@@ -104,6 +104,7 @@ def test_web_servers_with_ranges_and_without(folder: Path, ranges: bool) -> None
             Storage(url, QUICK).write("x", b"")
 
 
+@pytest.mark.slow
 def test_swift(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         with serve_swift(tmp_path) as server:

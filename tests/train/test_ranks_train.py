@@ -13,6 +13,8 @@ from tests.train.two_ranks import PICTURES, sgd, train, without_batch_statistics
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
@@ -36,7 +38,6 @@ def moved(state: dict[str, torch.Tensor]) -> float:
     return max(float((state[name] - value).abs().max()) for name, value in before.items() if value.is_floating_point())
 
 
-@pytest.mark.slow
 def test_two_processes_take_the_step_of_one_with_all_rows(ranks: dict[str, list[dict[str, Any]]]) -> None:
     alone = AnimationTask(
         without_batch_statistics(),

@@ -59,6 +59,7 @@ def with_notes(folder: Path) -> tuple[Path, dict[str, Any]]:
     return notes, dict(sources=plain_sources(notes=notes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_after_sigkill_finished_shards_stay_and_the_result_is_the_same(
     tmp_path: Path, whole: Path, workers: int

@@ -81,6 +81,7 @@ def test_round_trip_through_an_object_store(
     assert contents(bucket / "third") == contents(whole)
 
 
+@pytest.mark.slow
 def test_an_interrupted_pack_to_an_object_store_goes_on(
     bucket: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
