@@ -10,6 +10,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -228,6 +229,22 @@ class Storage:
             file.flush()
             os.fsync(file.fileno())
         return digest
+
+    @contextmanager
+    def on_disk(self, name: str) -> Iterator[Path]:
+        """Give the path of a file on this machine: of a copy, until the end of the block, where it lies elsewhere.
+
+        Raises:
+            MissingError: There is no such file.
+            StorageError: It cannot be read.
+        """
+        if self.is_local:
+            self.size(name)
+            yield self.path(name)
+            return
+        with tempfile.TemporaryDirectory(prefix="sfdkit-") as folder:
+            self.fetch(name, path := Path(folder) / "copy")
+            yield path
 
     def holds(self, name: str, size: int, sha256: str, seen: Callable[[int], None] = lambda size: None) -> bool:
         """Return whether there is a file of this size and checksum, see :meth:`fetch`."""

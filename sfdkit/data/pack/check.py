@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from sfdkit.data.pack.packed import SPLITS
 from sfdkit.data.shards.decode import decode_frames
@@ -115,14 +115,6 @@ def shard_folders(folder: Storage) -> list[Storage]:
     return found
 
 
-def unlisted_shards(folder: Storage, index: ShardIndex) -> list[str]:
-    """Return the tars of a folder that its index does not list; none where a storage cannot be listed."""
-    if folder.is_read_only:
-        return []
-    listed = {entry["name"] for entry in index["shards"]}
-    return [name for name in folder.names() if name.endswith(".tar") and name not in listed]
-
-
 def verify(report: FolderCheck, decode: bool = False) -> Iterator[ShardCheck]:
     """Compare each shard of a folder with the index: bytes, checksums, members, json, packing, counts, unique keys.
 
@@ -137,8 +129,9 @@ def verify(report: FolderCheck, decode: bool = False) -> Iterator[ShardCheck]:
         ShardError: A tar lies in the folder that its index does not list.
         StorageError: The storage does not answer.
     """
-    extra = unlisted_shards(report.folder, report.index)
-    if extra:
+    listed = {entry["name"] for entry in report.index["shards"]}
+    names = [] if report.folder.is_read_only else report.folder.names()
+    if extra := [name for name in names if name.endswith(".tar") and name not in listed]:
         raise ShardError(
             f"{report.folder.show()} holds {', '.join(extra[:5])}, which its index does not list: remove it, or pack "
             "again"
@@ -155,71 +148,36 @@ def verify(report: FolderCheck, decode: bool = False) -> Iterator[ShardCheck]:
         yield shard
 
 
-class _Passing(io.RawIOBase):
-    """The bytes of a shard as they pass, with their checksums."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces, self._rest = pieces, b""
-        self.digest = hashlib.sha256()
-        self.bytes = 0
-        self._checksum = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, at least one unless the shard ends."""
-        if not self._rest:
-            self._rest = next(self._pieces, b"")
-            self.digest.update(self._rest)
-            self.bytes += len(self._rest)
-        data, self._rest = (self._rest, b"") if size < 0 else (self._rest[:size], self._rest[size:])
-        self._checksum = zlib.crc32(data, self._checksum)
-        return data
-
-    def take_checksum(self) -> int:
-        """Return the CRC-32 of what was read since the last call."""
-        checksum, self._checksum = self._checksum, 0
-        return checksum
-
-    def drain(self) -> None:
-        """Read to the end."""
-        while self.read():
-            pass
-
-
 def _check_shard(entry: ShardEntry, shard: ShardCheck, report: FolderCheck, decode: bool) -> None:
-    path = report.folder.show(entry["name"])
-    problem: ShardError | None = None
-    stream = _Passing(report.folder.pieces(entry["name"]))
-    try:
-        _check_clips(path, stream, entry, shard, report, decode)
-    except ShardError as error:
-        problem = error
-    stream.drain()
-    shard.bytes = stream.bytes
-    _same(path, "bytes", entry["bytes"], shard.bytes)
-    _same(path, "sha256", entry["sha256"], stream.digest.hexdigest())
-    if problem:
-        raise problem
+    show = report.folder.show(entry["name"])
+    with report.folder.on_disk(entry["name"]) as path:
+        shard.bytes = path.stat().st_size
+        _same(show, "bytes", entry["bytes"], shard.bytes)
+        with path.open("rb") as file:
+            _same(show, "sha256", entry["sha256"], hashlib.file_digest(file, "sha256").hexdigest())
+            file.seek(0)
+            _check_clips(show, file, entry, shard, report, decode)
 
 
 def _check_clips(
-    path: str, stream: _Passing, entry: ShardEntry, shard: ShardCheck, report: FolderCheck, decode: bool
+    show: str, file: BinaryIO, entry: ShardEntry, shard: ShardCheck, report: FolderCheck, decode: bool
 ) -> None:
     try:
         offsets, checksums = clip_table(entry)
     except ValueError as error:
-        raise ShardError(f"{path}: its table in the index is damaged ({error}): {_AGAIN}") from error
+        raise ShardError(f"{show}: its table in the index is damaged ({error}): {_AGAIN}") from error
     table = list(zip(offsets, offsets[1:], checksums, strict=False))
-    for raw in read_raw_clips(cast(BinaryIO, stream), path):
+    for raw in read_raw_clips(file, show):
         if shard.clips < len(table):
-            found = (raw.position, raw.stop, stream.take_checksum())
+            checksum = zlib.crc32(os.pread(file.fileno(), raw.stop - raw.position, raw.position))
             what = f"first byte, end and CRC-32 of clip {shard.clips}"
-            _same(path, what, table[shard.clips], found)
+            _same(show, what, table[shard.clips], (raw.position, raw.stop, checksum))
         clip = parse_clip(raw)
-        _check_clip(path, clip, report, decode)
+        _check_clip(show, clip, report, decode)
         shard.clips += 1
         shard.frames += len(clip["meta"]["times"])
-    _same(path, "clips", entry["clips"], shard.clips)
-    _same(path, "frames", entry["frames"], shard.frames)
+    _same(show, "clips", entry["clips"], shard.clips)
+    _same(show, "frames", entry["frames"], shard.frames)
 
 
 def _same(path: str, what: str, expected: object, actual: object) -> None:

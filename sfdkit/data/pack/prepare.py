@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -99,13 +98,11 @@ class Prepare(PackFiles):
         return members
 
     def _assign(self, segments: Sequence[VideoSegment]) -> dict[str, str]:
-        official: dict[str, set[str]] = defaultdict(set)
+        fixed: dict[str, str] = {}
         for segment in segments:
-            official[segment.identity].add(segment.split or "")
-        for person, found in official.items():
-            if len(found) > 1:
-                raise DataError(f"{person} is in several splits: {', '.join(sorted(found))}; a person belongs to one")
-        fixed = {person: next(iter(found)) for person, found in official.items()}
+            person, split = segment.identity, segment.split or ""
+            if (other := fixed.setdefault(person, split)) != split:
+                raise DataError(f"{person} is in several splits: {other}, {split}; a person belongs to one")
         drawn = [person for person, split in fixed.items() if split == ""]
         training = [person for person, split in fixed.items() if split == "train"]
         return {

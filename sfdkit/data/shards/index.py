@@ -180,18 +180,13 @@ def require_shards(folder: str | Path | Storage, index: ShardIndex) -> None:
     if not storage.is_local:
         return
     for entry in index["shards"]:
-        _require_shard(storage.path(entry["name"]), entry)
-
-
-def _require_shard(path: Path, entry: ShardEntry) -> None:
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise ShardError(
-            f"The shard {path} is in the index and not on disk. Copy it beside its index, or pack again."
-        ) from error
-    if size != entry["bytes"]:
-        raise ShardError(
-            f"The shard {path} has {size} bytes, its index says {entry['bytes']}. "
-            "Copy it again (a transfer may have been cut), or pack again."
-        )
+        path = storage.path(entry["name"])
+        if not path.exists():
+            raise ShardError(
+                f"The shard {path} is in the index and not on disk. Copy it beside its index, or pack again."
+            )
+        if (size := path.stat().st_size) != entry["bytes"]:
+            raise ShardError(
+                f"The shard {path} has {size} bytes, its index says {entry['bytes']}. "
+                "Copy it again (a transfer may have been cut), or pack again."
+            )
