@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sfdkit.data.pack.sources import Skip
 from sfdkit.errors import DataError
-from sfdkit.media.picture import PICTURE_SUFFIXES, natural_key
 from sfdkit.media.container import VIDEO_SUFFIXES, is_video
+from sfdkit.media.picture import PICTURE_SUFFIXES, natural_key
 
 _TO_LOOK_INTO = ("", ".png", ".apng", ".webp", ".avif")  # may be videos by their content
 
