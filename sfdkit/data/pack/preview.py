@@ -16,7 +16,7 @@ from sfdkit.data.pack.find import find_picture_folders, find_videos
 from sfdkit.data.pack.options import CutOptions
 from sfdkit.data.pack.people import video_sources
 from sfdkit.data.pack.sources import ClipSettings
-from sfdkit.data.pack.video_source import VideoSource
+from sfdkit.data.pack.video_source import FaceLooks, VideoSource
 from sfdkit.errors import DataError
 from sfdkit.files import require_apart, write_picture
 from sfdkit.media.box import Box
@@ -95,28 +95,26 @@ def _sources(root: Path, settings: ClipSettings) -> list[VideoSource]:
 def look(source: VideoSource) -> Looked:
     """Look at the first clip of a video as packing would."""
     settings = source.settings
-    watcher = settings.rule.watcher() if settings.rule.looks else None
-    found: dict[int, Face | None] = {}
+    looks = FaceLooks(settings, source.track)
     images: list[np.ndarray] = []
+    problem = "it holds no frame"
     try:
         for index, frame in enumerate(source.frames()):
             if index > settings.frames_per_clip:
                 break
-            if watcher is not None and index % settings.every == 0:
-                found[index] = watcher(frame.image)
+            looks.look(index, frame)
             images.append(frame.image)
     except DataError as error:
-        if not images:
-            return Looked(source.video, None, [], Refusal("unreadable", str(error)))
+        problem = str(error)
     if not images:
-        return Looked(source.video, None, [], Refusal("unreadable", "it holds no frame"))
-    stop = min(settings.rule.stop(found, 0, settings.frames_per_clip), len(images))
-    image = images[stop // 2]
-    seen = [face for number, face in found.items() if number <= settings.rule.last(stop)]
-    place: Place | Refusal = settings.rule.place(seen, image.shape[1], image.shape[0])
+        return Looked(source.video, None, [], Refusal("unreadable", problem))
+    stop = min(settings.rule.stop(looks.found, 0, settings.frames_per_clip), len(images))
+    image, last = images[stop // 2], settings.rule.last(stop)
+    place = source.place(looks, 0, stop, image)
     if stop < settings.min_frames:
         place = Refusal("short", f"{stop} frames, at least {settings.min_frames} are wanted")
-    return Looked(source.video, image, [face for face in seen if face is not None], place)
+    faces = [face for number, face in looks.found.items() if face is not None and number <= last]
+    return Looked(source.video, image, faces, place)
 
 
 def draw(looked: list[Looked], columns: int, cell: int) -> np.ndarray:

@@ -47,7 +47,7 @@ class _Candidate(NamedTuple):
     place: Place | Refusal
 
 
-class _FaceLooks:
+class FaceLooks:
     """Where the face is in some frames of a video: looked for, or as the data set says."""
 
     def __init__(self, settings: ClipSettings, track: Track | None) -> None:
@@ -107,7 +107,7 @@ class VideoSource:
         Args:
             skip: Called with each clip that is left out and why; a damaged video gives the clips that can be read.
         """
-        looks = _FaceLooks(self.settings, self.track)
+        looks = FaceLooks(self.settings, self.track)
         problems: list[Skip] = []
         for number, candidate in enumerate(self._candidates(looks, problems)):
             first, frames, place = candidate
@@ -122,7 +122,7 @@ class VideoSource:
         for problem in problems:
             skip(problem)
 
-    def _candidates(self, looks: _FaceLooks, problems: list[Skip]) -> Iterator[_Candidate]:
+    def _candidates(self, looks: FaceLooks, problems: list[Skip]) -> Iterator[_Candidate]:
         """Yield what becomes clips, in order, and note what ended them early."""
         rule, most = self.settings.rule, self.settings.frames_per_clip
         shape: tuple[int, ...] | None = None
@@ -150,7 +150,7 @@ class VideoSource:
                     frames, first, place = frames[stop - first :], stop, None
                 if not hold and place is None:
                     stop = rule.stop(looks.found, first, most)
-                    place = self._place(looks, first, stop, frame.image)
+                    place = self.place(looks, first, stop, frame.image)
                 frames.append(frame if place is None else self._cut(frame, place))
         except DataError as error:
             problems.append(Skip(self.video, "damaged" if index >= 0 else "unreadable", str(error)))
@@ -160,14 +160,15 @@ class VideoSource:
             problems.append(Skip(self.video, "unreadable", "it holds no frame"))
 
     def _finish(
-        self, looks: _FaceLooks, first: int, frames: list[VideoFrame], place: Place | Refusal | None
+        self, looks: FaceLooks, first: int, frames: list[VideoFrame], place: Place | Refusal | None
     ) -> _Candidate:
         if place is None:
-            place = self._place(looks, first, first + len(frames), frames[0].image)
+            place = self.place(looks, first, first + len(frames), frames[0].image)
             frames = [self._cut(frame, place) for frame in frames]
         return _Candidate(first, frames, place)
 
-    def _place(self, looks: _FaceLooks, first: int, stop: int, image: np.ndarray) -> Place | Refusal:
+    def place(self, looks: FaceLooks, first: int, stop: int, image: np.ndarray) -> Place | Refusal:
+        """Return what to cut from the frames ``first`` to ``stop`` (not included), of which ``image`` is one."""
         height, width = image.shape[:2]
         if self.square is not None:
             return Place(self.square.in_picture(width, height))
@@ -198,7 +199,7 @@ class VideoSource:
                 yield VideoFrame(image, time, number)
                 tick = max(tick, int(ticks)) + 1
 
-    def _look_through(self, looks: _FaceLooks) -> None:
+    def _look_through(self, looks: FaceLooks) -> None:
         """Look for the face in frames spread over the whole video."""
         try:
             for index, frame in enumerate(self.frames()):
