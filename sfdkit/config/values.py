@@ -114,17 +114,28 @@ def explain_value(message: str, parser: ArgumentParser) -> str:
     dotted = [r.text.rpartition(": ")[2] for r in together if r.text.startswith("Expected a dot import path")]
     wanted = [kind for r in together for kind in _wanted(r.text)]
     value = next((r.value for r in together if r.value is not None), dotted[0] if dotted else None)
+    for reason in together:
+        if found := re.match(r"Not of type \w+: (?:(\S+) )?does not conform to restriction (.+)", reason.text):
+            others = "".join(f", or {kind}" for kind in dict.fromkeys(wanted))
+            return f"{about}{found[1] or value} is out of range; give {_bounds(found[2])}{others}"
     if wanted:  # a number within bounds, or something else such as null
-        named = [found for r in together if (found := re.match(r"Not of type (\w+):(?:.* restriction (.+))?", r.text))]
-        wanted = [
-            _BOUNDED.get(f[1], "a number " + re.sub(r"v|\.0\b", "", f[2]) if f[2] else f[1]) for f in named
-        ] + wanted
+        named = [found[1] for r in together if (found := re.match(r"Not of type (\w+):", r.text))]
+        wanted = [_BOUNDED.get(name, name) for name in named] + wanted
     if not wanted:
         text = re.sub(r"^Not of type \w+: ", "", deepest.text)
         text = re.sub(r"^invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number", text)
         return about + re.sub(r"^could not convert string to float: (.*)", r"\1 is no number", " ".join(text.split()))
     near = hint_at(str(value), _classes() if wanted[0] == _CLASS else [kind.strip("'") for kind in wanted])
     return f"{about}{value!r} will not do; it takes {', '.join(dict.fromkeys(wanted))}.{near}"
+
+
+def _bounds(restriction: str) -> str:
+    """Return a restriction such as ``v>=0 and v<=1`` in words."""
+    words = re.sub(r"(\d)\.0\b", r"\1", restriction)
+    words = re.sub(r"v>=(\S+) and v<=(\S+)", r"\1 to \2", words)
+    words = re.sub(r"v>=(\S+)$", r"\1 or more", words)
+    words = re.sub(r"v<=(\S+)$", r"\1 or less", words)
+    return words.replace("v>", "more than ").replace("v<", "less than ")
 
 
 def _wanted(text: str) -> list[str]:

@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_eer
 
 from sfdkit.face_networks.puppet_examples import Examples, blur
 from sfdkit.face_networks.puppet_network import EXPRESSION, POSE, SIDE, PuppetNetwork, Read
+from sfdkit.metrics.exact import exact
 
 SOFT = 1.0
 """Sigma, in pixels at 64, of the blur under which accuracy is measured as well."""
@@ -82,7 +83,7 @@ def verification(same: Tensor, other: Tensor) -> tuple[float, float]:
         same: Cosines of pairs of one identity.
         other: Cosines of pairs of two identities.
     """
-    scores = (torch.cat([same, other]).double() + 1) / 2  # torchmetrics takes what leaves [0, 1] for logits
+    scores = (exact(torch.cat([same, other])) + 1) / 2  # torchmetrics takes what leaves [0, 1] for logits
     truth = torch.cat([torch.ones(len(same)), torch.zeros(len(other))]).long()
     scores = scores.clamp(0, 1).cpu()
     return float(binary_eer(scores, truth)), float(binary_auroc(scores, truth))

@@ -254,10 +254,10 @@ def test_a_folder_without_permission_is_named(files: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--batch_size=0", "batch_size: 0 does not conform to restriction v>0"),
-        ("--size=-4", "size: '-4' will not do; it takes a number >=1 and <=4096, null."),
-        ("--size=100000000", "size: '100000000' will not do; it takes a number >=1 and <=4096, null."),
-        ("--fps=0", "fps: '0' will not do; it takes a number >=0.1 and <=1000, null."),
+        ("--batch_size=0", "batch_size: 0 is out of range; give more than 0"),
+        ("--size=-4", "size: -4 is out of range; give 1 to 4096, or null"),
+        ("--size=100000000", "size: 100000000 is out of range; give 1 to 4096, or null"),
+        ("--fps=0", "fps: 0 is out of range; give 0.1 to 1000, or null"),
         ("--mode=relativ", "mode: 'relativ' will not do; it takes 'absolute', 'relative'. Did you mean relative?"),
     ],
 )

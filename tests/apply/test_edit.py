@@ -196,9 +196,9 @@ def test_what_cannot_work_is_refused(files: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--steps=1", "steps: '1' will not do; it takes a number >=2, null."),
-        ("--size=0", "size: '0' will not do; it takes a number >=1 and <=4096, null."),
-        ("--fps=0", "fps: 0 does not conform to restriction v>=0.1 and v<=1000.0"),
+        ("--steps=1", "steps: 1 is out of range; give 2 or more, or null"),
+        ("--size=0", "size: 0 is out of range; give 1 to 4096, or null"),
+        ("--fps=0", "fps: 0 is out of range; give 0.1 to 1000"),
     ],
 )
 def test_numbers_that_cannot_work(option: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -248,7 +248,7 @@ def test_what_cannot_be_extracted_is_refused_before_any_work(files: Path, tmp_pa
     ("option", "words"),
     [
         ("--bits=16", "bits: '16' will not do; it takes 2, 3, 4, 5, 6, 7, 8, 32"),
-        ("--batch_size=0", "batch_size: 0 does not conform to restriction v>0"),
+        ("--batch_size=0", "batch_size: 0 is out of range; give more than 0"),
     ],
 )
 def test_numbers_that_cannot_work(option: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,7 +181,7 @@ def test_a_strength_out_of_range_is_named(name: str, value: float, capsys: pytes
     with pytest.raises(SystemExit):
         parser.parse_args([*given, f"--data.augmentation.{name}={value}"])
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"augmentation.init_args.{name}: {value} does not conform to restriction" in line
+    assert f"augmentation.init_args.{name}: {value} is out of range; give" in line
 
 
 def test_a_seed_gives_the_same_pictures_in_every_version() -> None:

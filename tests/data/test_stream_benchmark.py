@@ -45,7 +45,7 @@ def test_it_refuses_what_it_cannot_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [("--batch_size=0", "batch_size: 0 does not conform"), ("--folder=nowhere", "The folder of shards 'nowhere'")],
+    [("--batch_size=0", "batch_size: 0 is out of range"), ("--folder=nowhere", "The folder of shards 'nowhere'")],
 )
 def test_its_errors_are_one_line(option: str, words: str) -> None:
     command = [sys.executable, "-m", "benchmarks.stream", "--folder=nothing", option]

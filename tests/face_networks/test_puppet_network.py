@@ -297,9 +297,9 @@ def test_train_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--steps=0", "steps: 0 does not conform to restriction v>0"),
-        ("--resolution=8", "resolution: 8 does not conform to restriction v>=16"),
-        ("--identities=31", "identities: 31 does not conform to restriction v>=32"),
+        ("--steps=0", "steps: 0 is out of range; give more than 0"),
+        ("--resolution=8", "resolution: 8 is out of range; give 16 or more"),
+        ("--identities=31", "identities: 31 is out of range; give 32 or more"),
     ],
 )
 def test_numbers_that_cannot_work(option: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,11 +169,11 @@ def test_commands_say_what_to_do(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("command", "option", "words"),
     [
-        ("render", "--pose=1.5", "pose: 1.5 does not conform to restriction v>=0 and v<=1"),
-        ("render", "--frames=0", "frames: 0 does not conform to restriction v>0"),
-        ("render", "--fps=0", "fps: 0 does not conform to restriction v>=0.1 and v<=1000.0"),
-        ("sheet", "--identities=0", "identities: 0 does not conform to restriction v>0"),
-        ("sheet", "--motions=0", "motions: 0 does not conform to restriction v>0"),
+        ("render", "--pose=1.5", "pose: 1.5 is out of range; give 0 to 1"),
+        ("render", "--frames=0", "frames: 0 is out of range; give more than 0"),
+        ("render", "--fps=0", "fps: 0 is out of range; give 0.1 to 1000"),
+        ("sheet", "--identities=0", "identities: 0 is out of range; give more than 0"),
+        ("sheet", "--motions=0", "motions: 0 is out of range; give more than 0"),
     ],
 )
 def test_numbers_that_cannot_work(command: str, option: str, words: str, capsys) -> None:

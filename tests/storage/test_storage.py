@@ -316,4 +316,4 @@ def test_settings_out_of_range(capsys: pytest.CaptureFixture[str], word: str) ->
     with pytest.raises(SystemExit):
         parser.parse_args([f"--storage.{word}"])
     name, value = word.split("=")
-    assert f"storage.{name}: {value} does not conform to restriction v>" in capsys.readouterr().err
+    assert f"storage.{name}: {value} is out of range; give" in capsys.readouterr().err

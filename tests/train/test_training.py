@@ -290,7 +290,6 @@ def test_two_processes_share_the_work(data: Path, tmp_path: Path) -> None:
         ("storage.endpoint=http://me:hunter22@host", "holds a user name or password"),
         ("root=pipe:cat hunter22/{}", "storage.allow_pipe: true"),
         ("batch_size=0", "data.batch_size is 0"),
-        ("storage.attempts=0", "storage.attempts is 0"),
     ],
 )
 def test_what_the_data_module_refuses_is_one_line(
