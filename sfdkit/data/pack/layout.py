@@ -1,7 +1,7 @@
 """What a data set on disk looks like to the kit: segments of videos, who is in them, and their official split.
 
-A file in ``datamodules/`` knows one data set. It finds its segments below a root, in whatever official layout they lie
-there, and ``sfdkit prepare`` packs them.
+A :class:`DataSet`, declared by an entry point (see :mod:`sfdkit.data.pack.datasets`), finds its segments below a root,
+in whatever official layout they lie there, and ``sfdkit prepare`` packs them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class DataSet:
     """What is known about a data set: nothing of it comes with the kit."""
 
     name: str
-    """As it stands in every index; also the name of its file in ``datamodules/``."""
+    """As it stands in every index."""
     title: str
     address: str
     licence: str

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import webdataset
 from tqdm import tqdm
 
 from sfdkit import __version__
-from sfdkit.data.pack.encode import EncodedClip, EncodedSource, encode_source, load_source, read_clip
+from sfdkit.data.pack.encode import EncodedClip
+from sfdkit.data.pack.encoded_split import EncodedSplit
 from sfdkit.data.pack.engines import Engine, engine
-from sfdkit.data.pack.fingerprints import source_fingerprint
 from sfdkit.data.pack.options import ShardOptions
 from sfdkit.data.pack.packed import PackReport, SourceRecord, SplitReport, find_packed, write_report
 from sfdkit.data.pack.remote_target import target_of
@@ -35,71 +35,11 @@ from sfdkit.errors import DataError
 _WINDOW = 16  # shards' worth of clips that are shuffled together; so much disk is used on top of the result
 
 
-class _EncodedSplit:
-    """The encoded clips of one split, source by source: from an earlier call where it has them, or earlier shards."""
-
-    def __init__(self, folder: Path, sources: Sequence[ClipSource], encode: Engine, reuse: Reuse) -> None:
-        self._folder, self._sources, self._encode, self._reuse = folder, sources, encode, reuse
-        self.fingerprints = [source_fingerprint(source) for source in sources]
-        self.reused = 0
-
-    def results(self) -> Iterator[EncodedSource]:
-        """Yield the clips of each source, in order."""
-        numbers = range(len(self._sources))
-        known = [load_source(number, self._folder) is not None for number in numbers]
-        ready = [not known[number] and self.fingerprints[number] in self._reuse for number in numbers]
-        missing = ((number, self._sources[number]) for number in numbers if not known[number] and not ready[number])
-        fresh = self._encode(missing, self._folder)
-        for number in numbers:
-            if ready[number]:
-                yield self._take_over(number)
-            else:
-                found = load_source(number, self._folder) if known[number] else None
-                yield found or next(fresh)
-
-    def _take_over(self, number: int) -> EncodedSource:
-        name = self.fingerprints[number]
-        assert name is not None
-        found = self._reuse.take_over(name, number, self._folder)
-        if found is None:
-            return encode_source((number, self._sources[number]), self._folder)
-        self.reused += 1
-        return found
-
-    def restore(self, clips: Sequence[EncodedClip]) -> None:
-        """Encode the sources again whose files are gone and among whose clips are these.
-
-        Raises:
-            DataError: They give something else now.
-        """
-        self._encode_again({clip.source for clip in clips if not clip.file.exists()})
-
-    def read(self, clip: EncodedClip) -> tuple[bytes, bytes]:
-        """Return the json and the frames of a clip."""
-        found = read_clip(clip)
-        if found is None:
-            self._encode_again({clip.source})
-            found = read_clip(clip)
-        if found is None:
-            raise DataError(f"{clip.file} cannot be read back: check the disk, remove the file and call again")
-        return found
-
-    def _encode_again(self, numbers: set[int]) -> None:
-        before = {number: load_source(number, self._folder) for number in sorted(numbers)}
-        again = self._encode(((number, self._sources[number]) for number in before), self._folder)
-        for (number, old), new in zip(before.items(), again, strict=True):
-            if old != new:
-                raise DataError(
-                    f"{self._sources[number].name} gives other clips than before the interruption (was it changed, or "
-                    f"a library?): remove {self._folder.parent.parent} and pack anew"
-                )
-
-
 class _SplitWriter:
     """Writes the shards of one split."""
 
     def __init__(
-        self, target: Target, split: str, clips_per_shard: int, shuffle: random.Random, encoded: _EncodedSplit
+        self, target: Target, split: str, clips_per_shard: int, shuffle: random.Random, encoded: EncodedSplit
     ) -> None:
         self._target, self._split, self._clips_per_shard = target, split, clips_per_shard
         self._shuffle, self._encoded = shuffle, encoded
@@ -192,7 +132,7 @@ def _pack_split(
     """Make one split and report it; one without clips leaves nothing behind."""
     shuffle = random.Random(f"{options.seed}/{split}")
     ordered = shuffle.sample(sources, len(sources))
-    encoded = _EncodedSplit(target.encoded(split), ordered, encode, Reuse(target.storage))
+    encoded = EncodedSplit(target.encoded(split), ordered, encode, Reuse(target.storage))
     writer = _SplitWriter(target, split, options.clips_per_shard, shuffle, encoded)
     skips: dict[int, list[Skip]] = {}
     clips = left_out = 0
