@@ -23,6 +23,7 @@ from sfdkit.data.shards.format import ShardIndex
 from sfdkit.data.shards.index import load_index
 from sfdkit.device import choose_device
 from sfdkit.errors import ConfigError
+from sfdkit.evaluate.facts import evaluation_facts
 from sfdkit.evaluate.networks import open_networks
 from sfdkit.evaluate.plan import (
     Plan,
@@ -123,13 +124,13 @@ def evaluate(
     index = load_index(shards)
     folder = make_folder(Path(output))
     loaded = load_animator(checkpoint, choose_device(device), trust or ())
-    animator, place = loaded.animator, next(loaded.animator.parameters()).device
+    animator, torch_device = loaded.animator, next(loaded.animator.parameters()).device
     _require_resolution(animator, index, checkpoint, shards)
-    size = batch_size or default_batch_size(place, animator.resolution)
+    size = batch_size or default_batch_size(torch_device, animator.resolution)
     samples = read_samples(shards, index, clips, frames or FRAMES)
     shown_groups = choose_groups(groups, samples)
     no_probes = _why_no_probes(probes, samples, shards)
-    networks = open_networks(measure, animator.resolution, all(sample.is_puppet for sample in samples), place)
+    networks = open_networks(measure, animator.resolution, all(sample.is_puppet for sample in samples), torch_device)
 
     plan = plan_clips(samples, cross_pairs, seed)
     if protocol is not None or pairs is not None:
@@ -144,10 +145,10 @@ def evaluate(
         return dict(distances)
 
     summary = summarise(loaded, index, run, samples, networks, shown_groups, not no_probes, size)
-    metrics = {**distances, **summary.metrics, "evaluation/protocol": protocol or "spread", "evaluation/seed": seed}
-    metrics |= {"evaluation/clips": len(plan.own), "evaluation/pairs": len(plan.with_truth)}
-    metrics |= {"evaluation/driven_frames": measured.frames, "evaluation/seconds": time.perf_counter() - began}
-    metrics |= {} if protocol else {"evaluation/frames_per_clip": frames or FRAMES}
+    facts = evaluation_facts(
+        index, torch_device, plan, measured, protocol, None if protocol else frames or FRAMES, seed
+    )
+    metrics = {**distances, **summary.metrics, **facts, "evaluation/seconds": time.perf_counter() - began}
     missing = {**networks.missing, **_missing(plan, protocol, no_probes, shown_groups)}
     about = About(checkpoint, command, missing, shown_groups, networks.about)
     sheet = (plan_clips(samples, sheet_rows, seed) if protocol else plan).first(sheet_rows)
@@ -183,8 +184,10 @@ def _print_summary(metrics: Mapping[str, Value], measured: Plan, folder: Path) -
     if any(key.startswith(("self/", "cross/")) for key in metrics):
         print(distance_table(metrics, _TABLE))
     known = len(measured.with_truth)
-    pairs = f"{known} pairs with truth" + (f", {len(measured.cross) - known} without" if measured.cross[known:] else "")
-    print(f"{len(measured.own)} clips, {pairs}; wrote {', '.join(FILES)} to {folder}")
+    pairs = f"{known} pairs with truth" + (
+        f", {len(measured.cross_pairs) - known} without" if measured.cross_pairs[known:] else ""
+    )
+    print(f"{len(measured.self_pairs)} clips, {pairs}; wrote {', '.join(FILES)} to {folder}")
 
 
 def _missing(plan: Plan, protocol: str | None, no_probes: str | None, groups: Sequence[str]) -> dict[str, str]:
@@ -192,7 +195,7 @@ def _missing(plan: Plan, protocol: str | None, no_probes: str | None, groups: Se
     missing: dict[str, str] = {}
     if protocol == "reconstruction":
         missing["Cross-reenactment"] = "the protocol drives people by themselves; take another --protocol, or none"
-    elif not plan.cross:
+    elif not plan.cross_pairs:
         missing["Cross-reenactment"] = "there is no pair of two people; give clips of several people, --cross_pairs > 0"
     elif not plan.with_truth:
         missing["Truth of cross-reenactment"] = (

@@ -117,5 +117,5 @@ def true_motion(pairs: Sequence[Pair]) -> MotionFactors:
 
 def _factors(pairs: Sequence[Pair], device: torch.device) -> tuple[IdentityFactors, MotionFactors]:
     """Return whose face the true results show, and in which motion, G * K rows each."""
-    identity = IdentityFactors.concat([pair.source.factors()[0].expand(pair.driver.driving) for pair in pairs])
+    identity = IdentityFactors.concat([pair.source.factors()[0].expand(pair.driver.driving_count) for pair in pairs])
     return identity.to(device), true_motion(pairs).to(device)

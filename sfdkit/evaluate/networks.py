@@ -17,12 +17,12 @@ from sfdkit.metrics.lpips import load_lpips
 READ = ("landmarks", "pose", "expression", "identity")
 """What a network can read in a face."""
 READABLE = 0.5
-"""Correlation (or R2) with a known factor from which on a network is said to read it."""
+"""Minimum correlation (or R2) with the known factor to count as readable."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks at hand, on the device of the pictures; None for what is not there."""
+    """The networks that are available, on the device of the pictures; None for those that are not."""
 
     measurer: FaceMeasurer | None = None
     """Reads landmarks, pose, expression and identity."""

@@ -96,14 +96,14 @@ def _pair_of(row: Mapping[str, str], known: _Known, most: int | None) -> Pair | 
             places[column] = found
     if not {"source", "driving"} <= set(places):
         return str(dict(row))
-    (source, still), (driver, moving) = places["source"], places["driving"]
-    driving = spread(len(driver.times), most) if moving is None else [moving]
+    (source, source_frame), (driver, driving_frame) = places["source"], places["driving"]
+    driving = spread(len(driver.times), most) if driving_frame is None else [driving_frame]
     best = places.get("best_frame")
     if source is driver and best is None:
-        sample = source.sample([still or 0, *driving])
+        sample = source.sample([source_frame or 0, *driving])
         return Pair(sample, sample)
     start = None if best is None else best[0].sample([best[1] or 0] * 2)
-    return Pair(source.sample([still or 0] * 2), driver.sample([driving[0], *driving]), start)
+    return Pair(source.sample([source_frame or 0] * 2), driver.sample([driving[0], *driving]), start)
 
 
 def _find(value: str, known: _Known) -> tuple[Video, int | None] | None:

@@ -28,9 +28,9 @@ _ROWS_BESIDE = 12
 """With more rows than these a traversal has two columns of them."""
 
 
-def draw_sheet(animator: FaceAnimator, own: Sequence[Pair], cross: Sequence[Pair]) -> np.ndarray:
+def draw_sheet(animator: FaceAnimator, self_pairs: Sequence[Pair], cross_pairs: Sequence[Pair]) -> np.ndarray:
     """Draw self- above cross-reenactment, one row per pair, by the middle one of its driving frames: H W 3 uint8."""
-    return stack_sheets([_draw_pairs(animator, pairs) for pairs in (own, cross) if pairs])
+    return stack_sheets([_draw_pairs(animator, pairs) for pairs in (self_pairs, cross_pairs) if pairs])
 
 
 def _draw_pairs(animator: FaceAnimator, pairs: Sequence[Pair]) -> np.ndarray:
@@ -50,7 +50,7 @@ def _draw_pairs(animator: FaceAnimator, pairs: Sequence[Pair]) -> np.ndarray:
         title = "Cross-reenactment: driven by another face; there is no truth"
     if truth is not None:
         columns[f"error x {ERROR_GAIN:g}"] = ((made.image - truth).abs() * ERROR_GAIN).clamp(max=1.0)
-    columns |= {"flow": flow_to_rgb(made.flow), "warped (white)": made.mask}
+    columns |= {"flow": flow_to_rgb(made.flow), "mask (white: warped)": made.mask}
     rows = list(zip(*(pictures.unbind(0) for pictures in columns.values()), strict=True))
     return make_sheet(rows, list(columns), animator.resolution * -(-LEAST_CELL // animator.resolution), title)
 
@@ -67,7 +67,7 @@ def order_vectors(effects: Sequence[Effect], std: Tensor) -> list[int]:
     """
     ordered = std.argsort(descending=True).tolist()
     if effects:
-        ordered = [e.coefficient for e in sorted(effects, key=lambda e: (not e.own, e.factor is None, -e.moves))]
+        ordered = [e.coefficient for e in sorted(effects, key=lambda e: (not e.exclusive, e.factor is None, -e.moves))]
     return [index for index in ordered if std[index] > 0][:TRAVERSED] or ordered[:1]
 
 
@@ -81,10 +81,10 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, effects:
         H W 3 uint8.
     """
     device = next(animator.parameters()).device
-    still = load_frames([Pair(sample, sample)], device).source
+    source = load_frames([Pair(sample, sample)], device).source
     rows = []
     with torch.no_grad():
-        state = animator.source_state(still)
+        state = animator.source_state(source)
         steps = torch.tensor(STEPS, dtype=torch.float32, device=device)
         for index in order_vectors(effects, std):
             motion = state.descriptors.motion.repeat(len(STEPS), 1)
@@ -105,7 +105,7 @@ def _label(index: int, effects: Sequence[Effect], std: float) -> Tensor:
     lines = [f"{index}", f"sigma {std:.2g}"]
     if effects and effects[index].factor is not None:
         effect = effects[index]
-        lines = [f"{index}{', own' if effect.own else ''}", str(effect.factor), f"by {effect.moves:.2f} sd"]
+        lines = [f"{index}{', own' if effect.exclusive else ''}", str(effect.factor), f"by {effect.moves:.2f} sd"]
     cell = Image.new("RGB", (_TRAVERSAL_CELL, _TRAVERSAL_CELL), (255, 255, 255))
     pen = ImageDraw.Draw(cell)
     for number, line in enumerate(lines):

@@ -35,9 +35,9 @@ ProtocolName = Literal["reconstruction", "cross", "cross_best", "pairs"]
 class Plan(NamedTuple):
     """The pairs of an evaluation."""
 
-    own: list[Pair]
+    self_pairs: list[Pair]
     """Self-reenactment."""
-    cross: list[Pair]
+    cross_pairs: list[Pair]
     """Cross-reenactment."""
     best: bool = False
     """Whether :func:`add_best_frames` has to add what motion is relative to."""
@@ -45,16 +45,16 @@ class Plan(NamedTuple):
     @property
     def with_truth(self) -> list[Pair]:
         """The pairs of cross-reenactment whose true result can be rendered."""
-        return [pair for pair in self.cross if pair.has_truth]
+        return [pair for pair in self.cross_pairs if pair.has_truth]
 
     @property
     def frames(self) -> int:
         """Driven frames of all pairs."""
-        return sum(pair.driver.driving for pair in [*self.own, *self.cross])
+        return sum(pair.driver.driving_count for pair in [*self.self_pairs, *self.cross_pairs])
 
     def first(self, count: int) -> Plan:
         """Return the first pairs of each kind."""
-        return Plan(self.own[:count], self.cross[:count])
+        return Plan(self.self_pairs[:count], self.cross_pairs[:count])
 
 
 def plan_clips(samples: Sequence[Sample], count: int, seed: int) -> Plan:
@@ -122,20 +122,20 @@ def add_best_frames(animator: FaceAnimator, plan: Plan, measurer: FaceMeasurer |
         return plan
     where = ranks()
     bests: dict[int, int] = {}
-    for number, pair in enumerate(tqdm(plan.cross, desc="best frame", unit="pair", disable=not where.leads)):
+    for number, pair in enumerate(tqdm(plan.cross_pairs, desc="best frame", unit="pair", disable=not where.leads)):
         if where.mine(number):
-            frames = range(pair.driver.driving)
+            frames = range(pair.driver.driving_count)
             parts = [frames[at : at + batch_size] for at in range(0, len(frames), batch_size)]
             away = torch.cat([_pose_distance(animator, pair.part(part), measurer) for part in parts], 1)
             turned, moved = away[0].nan_to_num(torch.inf), away[1]
             bests[number] = int((turned if turned.isfinite().any() else moved).argmin())
     pairs = []
-    for pair, frame in zip(plan.cross, where.gather(bests), strict=True):
+    for pair, frame in zip(plan.cross_pairs, where.gather(bests), strict=True):
         best = pair.driver.part([frame])
         picture = frame_bytes(best.clip["frames"], 1)
         clip = Clip(key=best.clip["key"], meta=best.clip["meta"], frames=pack_frames([picture, picture]))
         pairs.append(pair._replace(start=Sample(clip, [best.chosen[1]] * 2)))
-    return Plan(plan.own, pairs)
+    return Plan(plan.self_pairs, pairs)
 
 
 def _pose_distance(animator: FaceAnimator, pair: Pair, measurer: FaceMeasurer | None) -> Tensor:
@@ -157,8 +157,8 @@ def measurable(plan: Plan, protocol: str | None, without_truth: bool) -> Plan:
     Raises:
         ConfigError: There are none.
     """
-    chosen = Plan(plan.own, plan.with_truth or (plan.cross if without_truth else []))
-    if not chosen.own and not chosen.cross:
+    chosen = Plan(plan.self_pairs, plan.with_truth or (plan.cross_pairs if without_truth else []))
+    if not chosen.self_pairs and not chosen.cross_pairs:
         raise ConfigError(
             f"protocol: {protocol} drives one real face by another, so there is no truth, and nothing is to be kept "
             "or measured; give --keep, --measure.features or another network of --measure"

@@ -46,10 +46,10 @@ class Codes(NamedTuple):
     """M: standard deviation of the noise that is added to each motion coefficient in training; None for no noise."""
 
     def active(self) -> Tensor:
-        """Return whether each motion coefficient carries information, M: more than :data:`SILENT` nats pass the noise.
+        """Return whether each motion coefficient carries information, M: above :data:`SILENT` nats per frame.
 
-        A coefficient that the loss term ``kl`` has silenced still follows some factor in its last digits. No picture
-        shows it, so it is no vector of any factor.
+        A coefficient that the loss term ``kl`` has silenced may still correlate with a factor, but its effect on the
+        picture is lost in the noise, so it is not counted as a vector of any factor.
         """
         variance = self.motion.var(0, correction=0)
         if self.noise is None:
@@ -139,7 +139,7 @@ def run_probes(codes: Codes, truth: Truth) -> Findings:
             metrics |= {f"dci/{block}/{name}": value for name, value in dci(code, factors, folds)._asdict().items()}
         vectors[block] = describe_vectors(code, factors, folds)
     metrics["dci/active_vectors"] = int(active.sum())
-    metrics["dci/own_vectors"] = sum(vector.own for vector in vectors["motion"])
+    metrics["dci/own_vectors"] = sum(vector.exclusive for vector in vectors["motion"])
     metrics["dci/factors"] = len(varying(truth.motion))
     return Findings(metrics, **vectors)
 

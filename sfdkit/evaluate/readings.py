@@ -25,7 +25,7 @@ class Readings(NamedTuple):
     truth: Measured | None
     """In the true results; in self-reenactment these are the driving frames. None where they are not known."""
     driving: Measured
-    still: Measured
+    unchanged: Measured
     """In the unchanged source."""
     names: tuple[str, ...]
     """Of the expression values."""
@@ -46,8 +46,8 @@ def read_faces(
         driving = measurer.measure(frames.driving.flatten(0, 1))
         true = driving if pairs[0].is_self else None if truth is None else measurer.measure(truth)
         once, times = measurer.measure(frames.source), frames.driving.shape[1]
-        still = Measured(*(None if read is None else read.repeat_interleave(times, 0) for read in once))
-        return Readings(measurer.measure(result), true, driving, still, measurer.expression_names, pairs)
+        unchanged = Measured(*(None if read is None else read.repeat_interleave(times, 0) for read in once))
+        return Readings(measurer.measure(result), true, driving, unchanged, measurer.expression_names, pairs)
 
 
 def reading_values(read: Readings) -> dict[str, Tensor]:
@@ -58,16 +58,16 @@ def reading_values(read: Readings) -> dict[str, Tensor]:
     # a driver's face has another shape than the source's, so its landmarks are no reference
     reference = read.truth or read.driving._replace(landmarks=None)
     values = reading_errors(read.result, reference, read.names)
-    values |= {f"copy_{name}": value for name, value in reading_errors(read.still, reference, read.names).items()}
+    values |= {f"copy_{name}": value for name, value in reading_errors(read.unchanged, reference, read.names).items()}
     if read.truth is read.driving and read.pairs[0].has_truth:
-        values |= {f"floor_{name}": value for name, value in _own_errors(read).items()}
+        values |= {f"floor_{name}": value for name, value in _network_errors(read).items()}
     values |= _identity(read)
     if values:
         values["unread"] = torch.stack([~value.isfinite() for value in values.values()]).any(0).float()
     return values
 
 
-def _own_errors(read: Readings) -> dict[str, Tensor]:
+def _network_errors(read: Readings) -> dict[str, Tensor]:
     """Return the errors of the network itself: what it reads in driving frames of puppets against known factors."""
     found, motion, known = read.driving, true_motion(read.pairs), Measured()
     if found.pose is not None:
@@ -84,18 +84,18 @@ def _own_errors(read: Readings) -> dict[str, Tensor]:
 
 def _identity(read: Readings) -> dict[str, Tensor]:
     """Return how much results look like the person that they should show, and like the driver."""
-    result, driving, still = read.result.embedding, read.driving.embedding, read.still.embedding
-    if result is None or driving is None or still is None:
+    result, driving, unchanged = read.result.embedding, read.driving.embedding, read.unchanged.embedding
+    if result is None or driving is None or unchanged is None:
         return {}
     if read.truth is read.driving:
-        values = {"csim": csim(result, driving), "copy_csim": csim(still, driving)}
-        return values | {"aed": identity_distance(result, driving), "copy_aed": identity_distance(still, driving)}
-    values = {"csim_source": csim(result, still), "csim_driver": csim(result, driving)}
+        values = {"csim": csim(result, driving), "copy_csim": csim(unchanged, driving)}
+        return values | {"aed": identity_distance(result, driving), "copy_aed": identity_distance(unchanged, driving)}
+    values = {"csim_source": csim(result, unchanged), "csim_driver": csim(result, driving)}
     values["csim_gap"] = values["csim_source"] - values["csim_driver"]
-    values["copy_csim_driver"] = csim(still, driving)
+    values["copy_csim_driver"] = csim(unchanged, driving)
     gap = 1.0 - values["copy_csim_driver"]
     if read.truth is not None and read.truth.embedding is not None:
-        values["truth_csim_source"] = csim(read.truth.embedding, still)
+        values["truth_csim_source"] = csim(read.truth.embedding, unchanged)
         values["truth_csim_driver"] = csim(read.truth.embedding, driving)
         values["truth_csim_gap"] = gap = values["truth_csim_source"] - values["truth_csim_driver"]
     values["leakage"] = gap - values["csim_gap"]
@@ -104,10 +104,10 @@ def _identity(read: Readings) -> dict[str, Tensor]:
 
 def follow_columns(read: Readings) -> dict[str, Tensor]:
     """Return pose and expression of each frame: factor to F 4, the columns of :class:`sfdkit.evaluate.run.Follow`."""
-    result, truth, still = (reading_columns(m, read.names) for m in (read.result, read.reference, read.still))
+    result, truth, unchanged = (reading_columns(m, read.names) for m in (read.result, read.reference, read.unchanged))
     motion = true_motion(read.pairs) if read.pairs[0].has_truth else None
     columns = {}
     for name, wanted in truth.items():
         known = getattr(motion, name, torch.full_like(wanted, torch.nan))
-        columns[name] = torch.stack([result[name].cpu(), wanted.cpu(), still[name].cpu(), known.cpu()], 1)
+        columns[name] = torch.stack([result[name].cpu(), wanted.cpu(), unchanged[name].cpu(), known.cpu()], 1)
     return columns

@@ -53,7 +53,7 @@ class Follow(NamedTuple):
 
     result: Tensor
     truth: Tensor
-    still: Tensor
+    unchanged: Tensor
     """In the unchanged source."""
     known: Tensor
     """What the factor is in the true result, of puppets; elsewhere NaN."""
@@ -64,7 +64,7 @@ class Follow(NamedTuple):
 
     def scores(self) -> tuple[float | None, float | None]:
         """Return how the result's reading correlates with the truth's, and how the unchanged source's does."""
-        return correlation(self.result, self.truth), correlation(self.still, self.truth)
+        return correlation(self.result, self.truth), correlation(self.unchanged, self.truth)
 
 
 class Scores(NamedTuple):
@@ -80,8 +80,8 @@ class Scores(NamedTuple):
 class Run(NamedTuple):
     """What was measured in all pairs."""
 
-    own: Scores
-    cross: Scores
+    self_pairs: Scores
+    cross_pairs: Scores
 
 
 def run_plan(
@@ -92,7 +92,7 @@ def run_plan(
     The animator is in eval mode; ``networks`` measure besides the distances of pixels.
     """
     scores = []
-    for kind, pairs in (("self", plan.own), ("cross", plan.cross)):
+    for kind, pairs in (("self", plan.self_pairs), ("cross", plan.cross_pairs)):
         sinks: list[Sink] = [] if keep is None else [ResultFiles(folder, keep, kind, pairs).write]
         sets = None
         if networks.features is not None:
@@ -119,15 +119,15 @@ def reenact(
     """
     where = ranks()
     batches = _batches(pairs, batch_size)
-    own: dict[int, tuple[_Values, _Values]] = {}
+    mine: dict[int, tuple[_Values, _Values]] = {}
     with tqdm(total=len(pairs), desc=what, unit="clip", disable=not where.leads) as bar:
         for number, batch in enumerate(batches):
             if where.mine(number):
-                own[number] = _measure_batch(animator, batch, batch_size, networks, sinks)
+                mine[number] = _measure_batch(animator, batch, batch_size, networks, sinks)
             bar.update(len(batch))
     rows: list[Row] = []
     follow: dict[str, list[Tensor]] = defaultdict(list)
-    for batch, (values, columns) in zip(batches, where.gather(own), strict=True):
+    for batch, (values, columns) in zip(batches, where.gather(mine), strict=True):
         rows += [Row(pair, _means({name: v[at] for name, v in values.items()})) for at, pair in enumerate(batch)]
         for name, column in columns.items():
             follow[name].append(column.flatten(0, 1))
@@ -165,7 +165,7 @@ def _batches(pairs: Sequence[Pair], batch_size: int) -> list[Sequence[Pair]]:
     """
     kinds: dict[tuple[bool, bool, bool, int], list[Pair]] = defaultdict(list)
     for pair in pairs:
-        kinds[not pair.has_truth, pair.start is not None, pair.is_self, pair.driver.driving].append(pair)
+        kinds[not pair.has_truth, pair.start is not None, pair.is_self, pair.driver.driving_count].append(pair)
     batches: list[Sequence[Pair]] = []
     for kind in sorted(kinds):
         step = max(1, batch_size // kind[-1])
@@ -177,7 +177,7 @@ def _measure_batch(
     animator: FaceAnimator, batch: Sequence[Pair], batch_size: int, networks: Networks, sinks: Sequence[Sink]
 ) -> tuple[_Values, _Values]:
     """Measure G pairs, long ones piece by piece: they need no more memory than short ones, unless a sink wants them."""
-    frames = batch[0].driver.driving
+    frames = batch[0].driver.driving_count
     step = frames if frames <= max(batch_size, _PIECE) else _PIECE
     measured: list[tuple[_Values, _Values]] = []
     seen: list[Pictures] = []
@@ -202,7 +202,7 @@ def _measure(
     """Return values and columns of readings of G pairs, and their pictures, G K 3 R R."""
     frames = load_frames(pairs, next(animator.parameters()).device)
     driving = frames.driving.flatten(0, 1)
-    still = frames.source.repeat_interleave(frames.driving.shape[1], 0)
+    unchanged = frames.source.repeat_interleave(frames.driving.shape[1], 0)
     truth, mask = driving if pairs[0].is_self else None, None
     if pairs[0].has_truth:
         rendered, mask = (t.flatten(0, 1) for t in render_truth(pairs, driving.device))
@@ -211,7 +211,7 @@ def _measure(
     values: _Values = {}
     columns: _Values = {}
     if truth is not None:
-        for prefix, picture in (("", result), ("copy_", still)):
+        for prefix, picture in (("", result), ("copy_", unchanged)):
             values |= {prefix + name: v for name, v in _distances(picture, truth, mask, networks).items()}
     if networks.measurer is not None:
         read = read_faces(networks.measurer, pairs, frames, result, truth)

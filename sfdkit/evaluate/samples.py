@@ -49,8 +49,8 @@ class Sample(NamedTuple):
         return "puppet" in self.clip["meta"]
 
     @property
-    def driving(self) -> int:
-        """K."""
+    def driving_count(self) -> int:
+        """Number of driving frames, K."""
         return len(self.chosen) - 1
 
     def part(self, frames: Sequence[int]) -> Sample:

@@ -6,23 +6,20 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import torch
-
 from sfdkit.checkpoint import LoadedAnimator
 from sfdkit.data.shards.format import ShardIndex
 from sfdkit.errors import CheckpointError
+from sfdkit.evaluate.facts import model_facts
 from sfdkit.evaluate.networks import READABLE, Networks
 from sfdkit.evaluate.probes import Codes, Findings, Truth, encode_samples, known_factors, orthonormality, run_probes
 from sfdkit.evaluate.run import Follow, Row, Run
 from sfdkit.evaluate.samples import Sample
 from sfdkit.evaluate.vector_effects import Effects, measure_effects
 from sfdkit.files import Value
-from sfdkit.model.summary import gmac_per_driven_frame, parameters
 
 COMPARED = {
     "self/psnr": True,
@@ -72,8 +69,8 @@ def summarise(
     effects = None
     if networks.measurer is not None:
         effects = measure_effects(animator, samples, codes, truth, networks.measurer, batch_size)
-    metrics: dict[str, Value] = {**networks.about, **_facts(loaded, index), **follow_figures(run)}
-    metrics |= group_figures(groups, run.own.rows, run.cross.rows)
+    metrics: dict[str, Value] = {**networks.about, **model_facts(loaded, index), **follow_figures(run)}
+    metrics |= group_figures(groups, run.self_pairs.rows, run.cross_pairs.rows)
     metrics["basis/orthonormality"] = orthonormality(animator)
     for found in (findings and findings.metrics, effects and effects.metrics()):
         metrics |= found or {}
@@ -82,10 +79,10 @@ def summarise(
 
 def pair_figures(run: Run) -> dict[str, float]:
     """Return the means over pairs and the distances of sets; without truth ``copy/`` repeats ``self/copy_``."""
-    figures = means(run.own.rows, "self") | means(run.cross.rows, "cross")
-    for kind, scores in (("self", run.own), ("cross", run.cross)):
+    figures = means(run.self_pairs.rows, "self") | means(run.cross_pairs.rows, "cross")
+    for kind, scores in (("self", run.self_pairs), ("cross", run.cross_pairs)):
         figures |= {f"{kind}/{name}": value for name, value in scores.sets.items()}
-    if not any(row.pair.has_truth for row in run.cross.rows) and "self/copy_l1" in figures:
+    if not any(row.pair.has_truth for row in run.cross_pairs.rows) and "self/copy_l1" in figures:
         figures |= {f"copy/{name}": figures[f"self/copy_{name}"] for name in ("l1", "psnr", "ssim")}
     return figures
 
@@ -127,11 +124,11 @@ def follow_figures(run: Run) -> dict[str, Value]:
 
     The means leave out factors that the network does not read (:data:`READABLE`).
     """
-    reads = {name: value for name, f in run.own.follow.items() if (value := f.read_well()) is not None}
+    reads = {name: value for name, f in run.self_pairs.follow.items() if (value := f.read_well()) is not None}
     blind = {name for name, value in reads.items() if value < READABLE}
     figures: dict[str, Value] = {f"measure/reads_{name}": value for name, value in reads.items()}
-    figures |= _follow(run.own.follow, ("self/", "self/copy_"), blind)
-    return figures | _follow(run.cross.follow, ("cross/", "copy/"), blind)
+    figures |= _follow(run.self_pairs.follow, ("self/", "self/copy_"), blind)
+    return figures | _follow(run.cross_pairs.follow, ("cross/", "copy/"), blind)
 
 
 def _follow(read: Mapping[str, Follow], prefixes: tuple[str, str], blind: Container[str]) -> dict[str, Value]:
@@ -146,7 +143,7 @@ def _follow(read: Mapping[str, Follow], prefixes: tuple[str, str], blind: Contai
     return figures
 
 
-def group_figures(groups: Sequence[str], own: Sequence[Row], cross: Sequence[Row]) -> dict[str, float]:
+def group_figures(groups: Sequence[str], self_rows: Sequence[Row], cross_rows: Sequence[Row]) -> dict[str, float]:
     """Return means by group of the source, and how far its best and its worst value lie apart.
 
     ``groups/skin/dark/cross_psnr`` and so on for all of :data:`COMPARED`; ``groups/skin/dark/self_pairs`` and
@@ -156,10 +153,10 @@ def group_figures(groups: Sequence[str], own: Sequence[Row], cross: Sequence[Row
     for group in groups:
         found: dict[str, list[float]] = defaultdict(list)
         for value in sorted(
-            {row.pair.source.groups[group] for row in [*own, *cross] if group in row.pair.source.groups}
+            {row.pair.source.groups[group] for row in [*self_rows, *cross_rows] if group in row.pair.source.groups}
         ):
             place = f"groups/{group}/{value}"
-            for kind, rows in (("self", own), ("cross", cross)):
+            for kind, rows in (("self", self_rows), ("cross", cross_rows)):
                 chosen = [row for row in rows if row.pair.source.groups.get(group) == value]
                 figures[f"{place}/{kind}_pairs"] = len(chosen)
                 for key, mean in means(chosen, kind).items():
@@ -169,21 +166,3 @@ def group_figures(groups: Sequence[str], own: Sequence[Row], cross: Sequence[Row
                         found[name].append(mean)
         figures |= {f"groups/{group}/gap_{n}": max(v) - min(v) for n, v in found.items() if len(v) > 1}
     return figures
-
-
-def _facts(loaded: LoadedAnimator, index: ShardIndex) -> dict[str, Value]:
-    """Return facts about the model, its training and the data; None where the checkpoint does not say."""
-    device = next(loaded.animator.parameters()).device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        **{f"train/{key}": loaded.train.get(key) for key in ("steps", "seconds", "images_per_second")},
-        "seed": loaded.train.get("seed"),
-        "identities/train": loaded.train.get("identities"),
-        "identities/test": index["identities"],
-        "model/parameters": parameters(loaded.animator),
-        "model/gmac_per_driven_frame": gmac_per_driven_frame(loaded.animator),
-        "evaluation/dataset": index["dataset"],
-        "evaluation/split": index["split"],
-        "evaluation/resolution": index["resolution"],
-        "evaluation/device": f"{device.type}: {name}",
-    }

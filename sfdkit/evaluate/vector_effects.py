@@ -39,12 +39,12 @@ class Effect(NamedTuple):
     """The factor that it moves most; None where it moves none."""
     moves: float
     """By how much: standard deviations of the factor over the frames, per standard deviation of the coefficient."""
-    share: float
+    purity: float
     """Share of this factor in the squares of all that the vector moves."""
-    part: float
+    fraction_of_factor: float
     """Share of this vector in the squares of what all vectors move of the factor."""
-    own: bool
-    """Whether ``share`` and ``part`` are both more than half: the vector is the factor's own."""
+    exclusive: bool
+    """Whether ``purity`` and ``fraction_of_factor`` are both more than half: the vector is the factor's own."""
 
 
 class Effects(NamedTuple):
@@ -59,12 +59,15 @@ class Effects(NamedTuple):
 
     def metrics(self) -> dict[str, float | int | str]:
         """Return what metrics.json holds."""
-        own = [vector for vector in self.vectors if vector.own]
-        found: dict[str, float | int | str] = {"effect/own_vectors": len(own), "effect/factors": len(self.factors)}
+        exclusive = [vector for vector in self.vectors if vector.exclusive]
+        found: dict[str, float | int | str] = {
+            "effect/own_vectors": len(exclusive),
+            "effect/factors": len(self.factors),
+        }
         if self.unread:
             found["effect/unread"] = ", ".join(self.unread)
-        found |= {f"effect/{vector.factor}/vector": vector.coefficient for vector in own}
-        return found | {f"effect/{vector.factor}/moves": vector.moves for vector in own}
+        found |= {f"effect/{vector.factor}/vector": vector.coefficient for vector in exclusive}
+        return found | {f"effect/{vector.factor}/moves": vector.moves for vector in exclusive}
 
 
 class _Reader(NamedTuple):
@@ -105,10 +108,10 @@ def measure_effects(
         return None
     sigma = codes.motion.std(0, correction=0) * codes.active()
     moved = torch.zeros(len(sigma), len(reader.r2))
-    still = load_frames([Pair(sample, sample) for sample in samples[:FACES]], device).source
+    source = load_frames([Pair(sample, sample) for sample in samples[:FACES]], device).source
     with torch.no_grad():
-        state = animator.source_state(still)
-        parts = torch.arange(len(still), device=device).split(batch_size)
+        state = animator.source_state(source)
+        parts = torch.arange(len(source), device=device).split(batch_size)
         for index in tqdm(sigma.nonzero().flatten().tolist(), desc="effects", unit="vector"):
             ends = []
             for way in (1.0, -1.0):
@@ -166,9 +169,9 @@ def judge_effects(moved: Tensor, names: Sequence[str]) -> list[Effect]:
         if not rows[index] > 0:
             effects.append(Effect(index, None, 0.0, 0.0, 0.0, False))
             continue
-        share, part = float(row[at] / rows[index]), float(row[at] / columns[at])
-        own = share > HALF and part > HALF
-        effects.append(Effect(index, names[at], abs(float(moved[index, at])), share, part, own))
+        purity, fraction = float(row[at] / rows[index]), float(row[at] / columns[at])
+        exclusive = purity > HALF and fraction > HALF
+        effects.append(Effect(index, names[at], abs(float(moved[index, at])), purity, fraction, exclusive))
     return effects
 
 

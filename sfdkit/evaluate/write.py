@@ -44,20 +44,20 @@ def write_files(
     """
     codes, findings = summary.codes, summary.findings
     effects = summary.effects.vectors if summary.effects else []
-    sheet = draw_sheet(animator, shown.own, shown.cross)
+    sheet = draw_sheet(animator, shown.self_pairs, shown.cross_pairs)
     traversal = draw_traversal(animator, sample, codes.motion.std(0, correction=0) * codes.active(), effects)
     write_picture(folder / "sheet.png", sheet)
     write_picture(folder / "traversal.png", traversal)
-    write_pairs(folder / "pairs.csv", run.own.rows, run.cross.rows)
+    write_pairs(folder / "pairs.csv", run.self_pairs.rows, run.cross_pairs.rows)
     make_axes(animator, codes, summary.truth, findings).save(folder / AXES)
     write_metrics(folder / "metrics.json", metrics)
     vectors = findings.motion if findings else []
     write_page(folder / "report.html", metrics, vectors, effects, sheet, traversal, about)
 
 
-def write_pairs(path: Path, own: Sequence[Row], cross: Sequence[Row]) -> None:
+def write_pairs(path: Path, self_rows: Sequence[Row], cross_rows: Sequence[Row]) -> None:
     """Write a csv with one line per pair of self- and of cross-reenactment; it appears whole or not at all."""
-    rows = [("self", row) for row in own] + [("cross", row) for row in cross]
+    rows = [("self", row) for row in self_rows] + [("cross", row) for row in cross_rows]
     names = sorted({name for _, row in rows for name in row.values})
     groups = sorted({name for _, row in rows for name in row.pair.source.groups})
     head = ["kind", "source", "driver", "source_identity", "driver_identity", *(f"source_{name}" for name in groups)]

@@ -51,7 +51,7 @@ class Vector(NamedTuple):
     """Share of the coefficient's variance that this factor alone explains."""
     together: float
     """Share of the coefficient's variance that all factors together explain."""
-    own: bool
+    exclusive: bool
     """Whether ``factor`` has this vector for its own, see :func:`describe_vectors`."""
 
 

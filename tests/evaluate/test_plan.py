@@ -89,7 +89,7 @@ def test_videos_of_one_name_are_told_apart_by_their_folders(videos: list[Video],
     alike = [videos[0]._replace(name="Ann/Image"), videos[3]._replace(name="Bob/Image")]
     path = tmp_path / "list.csv"
     path.write_text("source,driving\n/data/Bob/Image/3.jpg,/data/Ann/Image/5.jpg\n")
-    (pair,) = plan_protocol("pairs", alike, 0, 0, None, str(path)).cross
+    (pair,) = plan_protocol("pairs", alike, 0, 0, None, str(path)).cross_pairs
     assert pair.source.identity == videos[3].identity and numbers(pair.driver)[1:] == [5]
     path.write_text("source,driving\nImage/3.jpg,Ann/Image/5.jpg\n")
     with pytest.raises(DataError, match=r"Image/3\.jpg may be Ann/Image or Bob/Image"):
@@ -98,18 +98,18 @@ def test_videos_of_one_name_are_told_apart_by_their_folders(videos: list[Video],
 
 def test_reconstruction_drives_frame_0_by_all(videos: list[Video]) -> None:
     plan = plan_protocol("reconstruction", videos, 9, 0, None, None)
-    assert not plan.cross and len(plan.own) == 5 and all(p.source is p.driver for p in plan.own)
-    assert numbers(plan.own[4].source) == [0, *range(12)]
-    assert numbers(plan_protocol("reconstruction", videos, 9, 0, 4, None).own[0].source) == [0, 0, 6, 13, 19]
+    assert not plan.cross_pairs and len(plan.self_pairs) == 5 and all(p.source is p.driver for p in plan.self_pairs)
+    assert numbers(plan.self_pairs[4].source) == [0, *range(12)]
+    assert numbers(plan_protocol("reconstruction", videos, 9, 0, 4, None).self_pairs[0].source) == [0, 0, 6, 13, 19]
 
 
 def test_long_videos_are_measured_piece_by_piece(videos: list[Video], monkeypatch: pytest.MonkeyPatch) -> None:
     animator, plan = lively_animator(), plan_protocol("reconstruction", videos, 9, 0, None, None)
     shown: list[tuple[Pair, Pictures]] = []
     networks = Networks()
-    whole = reenact(animator, plan.own, 32, networks, "self")
+    whole = reenact(animator, plan.self_pairs, 32, networks, "self")
     monkeypatch.setattr("sfdkit.evaluate.run._PIECE", 3)
-    pieces = reenact(animator, plan.own, 2, networks, "self", [lambda *given: shown.append(given)])
+    pieces = reenact(animator, plan.self_pairs, 2, networks, "self", [lambda *given: shown.append(given)])
     by_key = {row.pair.source.clip["key"]: row.values for row in whole.rows}
     assert len(pieces.rows) == 5 == len(shown)
     for row in pieces.rows:
@@ -124,12 +124,12 @@ def test_long_videos_are_measured_piece_by_piece(videos: list[Video], monkeypatc
 
 def test_cross_drives_by_all_frames_of_another_person(videos: list[Video]) -> None:
     plan = plan_protocol("cross", videos, 6, 3, None, None)
-    assert len(plan.cross) == 6 and not plan.own and not plan.best
-    for pair in plan.cross:
+    assert len(plan.cross_pairs) == 6 and not plan.self_pairs and not plan.best
+    for pair in plan.cross_pairs:
         assert pair.source.identity != pair.driver.identity and pair.start is None
         assert numbers(pair.source)[0] == 0 and numbers(pair.driver)[1:] == list(range(len(pair.driver.chosen) - 1))
     again = plan_protocol("cross", videos, 6, 3, None, None)
-    assert [p.driver.clip["key"] for p in again.cross] == [p.driver.clip["key"] for p in plan.cross]
+    assert [p.driver.clip["key"] for p in again.cross_pairs] == [p.driver.clip["key"] for p in plan.cross_pairs]
     assert plan_protocol("cross_best", videos, 2, 3, None, None).best
 
 
@@ -154,18 +154,18 @@ def test_pairs_come_from_lists_of_frames(videos: list[Video], tmp_path: Path) ->
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("source", "driving", "best_frame"), *rows])
     plan = plan_protocol("pairs", videos, 0, 0, None, str(path))
-    relative, whole = plan.cross
+    relative, whole = plan.cross_pairs
     assert numbers(relative.source)[0] == 17 and numbers(relative.driver)[1:] == [9]
     assert relative.start is not None and numbers(relative.start)[0] == 4 and relative.start.identity == "id10270"
     assert numbers(whole.source)[0] == 0 and numbers(whole.driver)[1:] == list(range(12)) and whole.start is None
-    (own,) = plan.own
+    (own,) = plan.self_pairs
     assert own.is_self and numbers(own.source) == [1, 5]
 
 
 def test_relative_motion_starts_at_the_best_frame(videos: list[Video]) -> None:
     animator = lively_animator()
     plan = plan_protocol("cross_best", videos, 1, 0, None, None)
-    (found,) = add_best_frames(animator, plan, None, 3).cross
+    (found,) = add_best_frames(animator, plan, None, 3).cross_pairs
     frames = load_frames([found], torch.device("cpu"))
     assert frames.start is not None
     with torch.no_grad():
@@ -243,7 +243,7 @@ def test_sets_are_compared_by_a_feature_network(folder: Path, tmp_path: Path) ->
         model, shards, str(tmp_path), protocol="reconstruction", measure=measure, device="cpu", sheet_rows=1
     )
     assert metrics["self/fid_frames"] == 92 and "cross/fid" not in metrics and "self/kid" not in metrics
-    pairs = plan_protocol("reconstruction", read_videos(shards, load_index(shards)), 0, 0, None, None).own
+    pairs = plan_protocol("reconstruction", read_videos(shards, load_index(shards)), 0, 0, None, None).self_pairs
     results, truths = [], []
     reenact(
         lively_animator(),

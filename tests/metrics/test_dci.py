@@ -62,7 +62,7 @@ def test_a_rotation_keeps_information_and_loses_the_rest() -> None:
     assert scores.informativeness > 0.95
     assert scores.disentanglement < 0.15 and scores.completeness < 0.15
     vectors = describe_vectors(code, known, folds)
-    assert not any(v.own for v in vectors)
+    assert not any(v.exclusive for v in vectors)
     assert all(v.explains < 0.4 and v.together > 0.99 for v in vectors)
 
 
@@ -81,7 +81,7 @@ def test_vectors_of_their_own_are_counted() -> None:
         1,
     )
     vectors = describe_vectors(code, known, folds)
-    assert [v.own for v in vectors] == [True, False, False, True, False, False]
+    assert [v.exclusive for v in vectors] == [True, False, False, True, False, False]
     assert [v.factor for v in vectors[:2]] == ["yaw", "yaw"] and vectors[3].factor == "blink"
     assert vectors[4].factor == "brows" and vectors[2].factor in ("smile", "blink")
     assert vectors[0].explains == pytest.approx(25 / 26, abs=0.02)

@@ -20,7 +20,7 @@ class Bar(NamedTuple):
 
     name: str
     value: float | None
-    still: float | None
+    unchanged: float | None
     """Of the unchanged source."""
     pale: bool
     """Whether the network hardly reads it."""
@@ -50,11 +50,11 @@ def plot_follow(bars: Sequence[Bar]) -> Figure:
         if bar.value is not None:
             colour = "#0f766e" if bar.value >= 0 else "#b45309"
             axes.barh(row, bar.value, height=0.68, color=colour, alpha=0.3 if bar.pale else 1.0)
-        if bar.still is not None:
-            axes.plot([bar.still, bar.still], [row - 0.42, row + 0.42], color="#9aa5b1", linewidth=3)
+        if bar.unchanged is not None:
+            axes.plot([bar.unchanged, bar.unchanged], [row - 0.42, row + 0.42], color="#9aa5b1", linewidth=3)
         text = "does not vary" if bar.value is None else f"{bar.value:.2f}".replace("-", "\N{MINUS SIGN}")
         axes.text(1.02, row, text, va="center", fontsize=9, color="#1d2430")
-    below = any(value is not None and value < 0 for bar in bars for value in (bar.value, bar.still))
+    below = any(value is not None and value < 0 for bar in bars for value in (bar.value, bar.unchanged))
     axes.set(xlim=(-0.25 if below else 0.0, 1.0), ylim=(len(bars) - 0.5, -0.5))
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars])

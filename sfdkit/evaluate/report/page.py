@@ -76,8 +76,8 @@ def write_page(
         networks=_networks(about.networks),
         expression=[n for n in _names(metrics, "cross/", "_error") if n not in _NO_EXPRESSION],
         factors={block: _names(metrics, f"probe/{block}_from_{block}/") for block in ("motion", "identity")},
-        followed=[v for v in sorted(vectors, key=lambda v: -v.explains) if v.own],
-        movers=sorted((e for e in effects if e.factor is not None), key=lambda e: (not e.own, -e.moves)),
+        followed=[v for v in sorted(vectors, key=lambda v: -v.explains) if v.exclusive],
+        movers=sorted((e for e in effects if e.factor is not None), key=lambda e: (not e.exclusive, -e.moves)),
         moved=bool(effects),
         groups={group: _members(metrics, group) for group in about.groups},
         compared=_compared(metrics),
@@ -164,12 +164,12 @@ def _networks(networks: Mapping[str, Value]) -> dict[str, Any]:
 def _follow(metrics: Mapping[str, Value]) -> dict[str, Any]:
     """Return the plot of follow scores, of cross-reenactment where there are any, and what the network cannot read."""
     bars: list[Bar] = []
-    for prefix, still in (("self/", "self/copy_"), ("cross/", "copy/")):
+    for prefix, unchanged_prefix in (("self/", "self/copy_"), ("cross/", "copy/")):
         names = [name for name in _names(metrics, f"{prefix}follow_") if name != "mean"]
         reads = [metrics.get(f"measure/reads_{name}") for name in names]
         pale = [isinstance(value, int | float) and value < READABLE for value in reads]
-        values, stills = ([metrics.get(f"{p}follow_{name}") for name in names] for p in (prefix, still))
-        bars = [Bar(*bar) for bar in zip(names, values, stills, pale, strict=True)] or bars  # type: ignore[arg-type]
+        values, unchanged = ([metrics.get(f"{p}follow_{name}") for name in names] for p in (prefix, unchanged_prefix))
+        bars = [Bar(*bar) for bar in zip(names, values, unchanged, pale, strict=True)] or bars  # type: ignore[arg-type]
     return {
         "follow": png_uri(plot_follow(bars)) if bars else None,
         "blind": [bar.name for bar in bars if bar.pale],
