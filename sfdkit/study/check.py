@@ -56,7 +56,7 @@ def check_and_list(study: Study, all_jobs: Sequence[Job], jobs: Sequence[Job]) -
     print(f"{'run':{width}}  {'seed':>4}  {'state':8}{'parameters':>12}{'GMAC':>8}  title")
     for job in all_jobs:
         state: str = job.state()
-        if state == "cut":
+        if state == "interrupted":
             state = f"at {read_json(job.folder / 'progress.json').get('step', '?')}"
         print(f"{job.run:{width}}  {job.seed:4}  {state:8}{costs.get(job.run, ''):20}  {study.runs[job.run].title}")
     if problems:

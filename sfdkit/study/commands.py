@@ -23,7 +23,7 @@ _ROOT = "runs/studies"
 def run(
     folder: str,
     output: str | None = None,
-    jobs: PositiveInt = 1,  # type: ignore[valid-type]
+    jobs: PositiveInt | None = None,
     only: str | None = None,
     seed: int | None = None,
     redo: bool = False,
@@ -32,13 +32,13 @@ def run(
     """Train and evaluate all runs of a study, each with each seed.
 
     Every run's configuration is checked before the first one starts. The same command resumes after an interruption:
-    what is finished stays, what was cut off continues from its last checkpoint. A run that fails does not stop the
+    what is finished stays, what was interrupted resumes from its last checkpoint. A run that fails does not stop the
     others.
 
     Args:
         folder: Folder with study.yaml.
         output: Folder of the results; runs/studies/NAME by default.
-        jobs: Runs at the same time, each in a process of its own; with several GPUs each has one for itself.
+        jobs: Runs at the same time, each in a process of its own, 1 by default; with several GPUs each has its own.
         only: Name of the one run to do, with --seed: the call for one task of a cluster.
         seed: Seed of the one run to do.
         redo: Run again what was finished under another definition than study.yaml and its files have now.
@@ -48,6 +48,8 @@ def run(
         ConfigError: The study, one of its runs, or an option cannot work.
         SfdkitError: A run failed, or was finished under another definition.
     """
+    if only is not None and jobs is not None:
+        raise ConfigError(f"--jobs {jobs} does nothing beside --only {only}, which is one run: leave one of them out")
     study = load_study(folder)
     place = Path(output or f"{_ROOT}/{study.name}").resolve()
     all_jobs = plan(study, place)
@@ -71,7 +73,7 @@ def run(
         elif todo:
             make_folder(place)
             words = [sys.executable, "-m", "sfdkit", "study", "run", folder, f"--output={place}"]
-            _run_all(todo, jobs, [*words, f"--redo={str(redo).lower()}"], stopped)
+            _run_all(todo, jobs or 1, [*words, f"--redo={str(redo).lower()}"], stopped)
     if changed and not redo:
         raise SfdkitError(f"{len(changed)} of {len(chosen)} runs were finished under another definition; see above")
     if not alone:
@@ -79,7 +81,7 @@ def run(
 
 
 def report(folder: str, runs: str | None = None, output: str | None = None) -> None:
-    """Compare the runs of a study: tables, curves, and whether a difference is more than the spread between seeds.
+    """Compare the runs of a study: tables, curves, and whether a difference is significant.
 
     Writes report.md, report.html, report.csv (a row for each run and seed), summary.csv and the plots as SVG. Of an
     unfinished study it shows what is there, and names what is missing.

@@ -1,4 +1,4 @@
-"""Means, spreads, and whether two means differ by more than the spread."""
+"""Means and standard deviations over seeds, and the test whether two means differ."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Difference:
 
     value: float  # mean of the run less mean of the reference
     t: float | None = None
-    freedom: float | None = None  # degrees of freedom
-    p: float | None = None  # two-sided; None where there is no spread to compare with
+    df: float | None = None  # degrees of freedom
+    p: float | None = None  # two-sided; None without a test
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -36,19 +36,19 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def difference(one: Sequence[float], reference: Sequence[float]) -> Difference:
-    """Compare two means by Welch's t-test, which lets the spreads differ.
+    """Compare two means by Welch's t-test, which does not assume equal variances.
 
     After B. L. Welch, "The generalization of 'Student's' problem when several different population variances are
     involved", Biometrika 34, 1947, https://doi.org/10.1093/biomet/34.1-2.28.
 
     Returns:
-        The difference; t, degrees of freedom and p are None with fewer than two seeds on a side, or where neither side
-        has any spread.
+        The difference; t, degrees of freedom and p are None with fewer than two seeds on a side, or where both sides
+        have zero variance.
     """
     value = statistics.fmean(one) - statistics.fmean(reference)
     if min(len(one), len(reference)) < 2 or len(set(one)) == len(set(reference)) == 1:
         return Difference(value)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # SciPy's, of a side without spread
+        warnings.simplefilter("ignore", RuntimeWarning)  # SciPy's, of a side with zero variance
         test = stats.ttest_ind(one, reference, equal_var=False)
     return Difference(value, float(test.statistic), float(test.df), float(test.pvalue))

@@ -32,7 +32,7 @@ class Band(NamedTuple):
 
 
 def read_curves(logs: Path, keys: Sequence[str]) -> dict[str, list[Point]]:
-    """Read scalars of one training, also of one that was cut off and went on: then the later of two values counts.
+    """Read scalars of one training, also of one that was interrupted and resumed: then the later of two values counts.
 
     Args:
         logs: Folder with event files.

@@ -31,7 +31,7 @@ from sfdkit.errors import ConfigError
 from sfdkit.files import atomic_write
 from sfdkit.study.spec import Study
 
-State = Literal["new", "cut", "trained", "done", "changed"]
+State = Literal["new", "interrupted", "trained", "done", "changed"]
 
 LOCK = "lock"
 
@@ -81,15 +81,15 @@ class Job:
     def state(self) -> State:
         """Return how far the folder's files say that the job is.
 
-        ``new``: nothing that could be used. ``cut``: a training of this definition that has a checkpoint and no end.
-        ``trained``: its evaluation is missing. ``changed``: it was finished under another definition.
+        ``new``: nothing that could be used. ``interrupted``: a training of this definition that has a checkpoint and
+        has not ended. ``trained``: its evaluation is missing. ``changed``: it was finished under another definition.
         """
         if done := read_json(self.folder / "done.json"):
             return "done" if {**done, **self.definition} == done else "changed"
         begun = read_json(self.folder / "definition.json")
         if begun.get("training") != self.definition["training"] or not self.checkpoint.exists():
             return "new"
-        return "trained" if (self.folder / "trained.json").exists() else "cut"
+        return "trained" if (self.folder / "trained.json").exists() else "interrupted"
 
     def changes(self) -> list[str]:
         """Return what has changed since the job was finished, as ``name: before -> now``."""

@@ -21,9 +21,9 @@ from sfdkit.study.results import LEVEL, Results
 from sfdkit.study.spec import Column, Study
 
 _ABSENT = "\N{EN DASH}"
-_CLASSES = {"better)": "better", "worse)": "worse", "spread)": "weak", "one seed)": "weak"}
+_CLASSES = {"better)": "better", "worse)": "worse", "significant)": "weak", "no test)": "weak"}
 """How a cell of differences ends, and its class in HTML."""
-_SUMMARY = ("seeds", "mean", "deviation", "difference", "t", "freedom", "p", "verdict")
+_SUMMARY = ("seeds", "mean", "deviation", "difference", "t", "df", "p", "verdict")
 
 Table = list[list[str]]
 """A head, then a row for each run."""

@@ -12,7 +12,7 @@ from sfdkit.study.jobs import Job, read_json
 from sfdkit.study.spec import Column, Study
 
 LEVEL = 0.05
-"""A difference with a smaller p counts as more than the spread."""
+"""A difference with a smaller p is significant."""
 
 
 class Results:
@@ -74,16 +74,16 @@ class Results:
         return difference(one, other) if run != self.study.reference and one and other else None
 
     def verdict(self, run: str, column: Column) -> str:
-        """Say whether a difference is more than the spread between seeds."""
+        """Say whether a difference is significant, and its direction."""
         found = self.difference(run, column.key)
         if found is None:
             return ""
         if found.p is None:
             if min(len(self.numbers(name, column.key)) for name in (run, self.study.reference)) < 2:
-                return "no spread: one seed"
-            return "the same" if found.value == 0 else "no spread: all seeds alike"
+                return "one seed, no test"
+            return "the same" if found.value == 0 else "zero variance, no test"
         if found.p >= LEVEL:
-            return "within the spread"
+            return "not significant"
         more = "higher" if found.value > 0 else "lower"
         if column.direction is None:
             return more
@@ -111,5 +111,5 @@ def _missing(job: Job, state: str) -> str:
         return "its metrics.json is gone"
     if progress := read_json(job.folder / "progress.json"):
         of = f" of {progress['steps']}" if progress.get("steps") else ""
-        return f"running or cut off, at step {progress['step']}{of}"
+        return f"running or interrupted, at step {progress['step']}{of}"
     return "not started"

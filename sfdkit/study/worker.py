@@ -25,7 +25,7 @@ def work_on(job: Job, stopped: Sequence[int]) -> None:
     """Bring a job to its end, from wherever its folder says that it is, and print when it starts and ends.
 
     The commands inherit the lock, and keep it if this process is killed: no second training begins in a folder where
-    the first still runs. A FileLock would be free by then.
+    the first still runs. filelock's lock would be released when this process dies.
 
     Args:
         job: The job.
@@ -57,10 +57,10 @@ def work_on(job: Job, stopped: Sequence[int]) -> None:
 def _train_and_evaluate(job: Job, lock: int, stopped: Sequence[int]) -> None:
     step = read_json(job.folder / "progress.json").get("step", "?")
     state = job.begin()
-    words = {"new": "training", "cut": f"training, resumed at step {step}"}.get(state, "evaluating")
+    words = {"new": "training", "interrupted": f"training, resumed at step {step}"}.get(state, "evaluating")
     print(f"{job.name}: {words}", flush=True)
     if state != "trained":
-        resume = [f"--ckpt_path={job.checkpoint}"] if state == "cut" else []
+        resume = [f"--ckpt_path={job.checkpoint}"] if state == "interrupted" else []
         _command(job, lock, stopped, "fit", [*job.fit_arguments(), *resume])
         write_json(job.folder / "trained.json", {})
     _command(job, lock, stopped, "evaluate", job.evaluate_arguments())

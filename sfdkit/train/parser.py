@@ -94,7 +94,7 @@ class TrainerParser(OneLineParser, LightningArgumentParser):
             [
                 f"usage: {name} --config FILE [--config FILE ...] [--KEY VALUE ...]",
                 "",
-                "A later --config or --KEY has the last word; null is nothing. The keys, with their defaults:",
+                "A later --config or --KEY has the last word; null unsets a value. The keys, with their defaults:",
                 *key_lines(self, lambda key: key.startswith("model.")),
                 *key_lines(data, lambda key: True),
                 *key_lines(self, lambda key: key.split(".")[0] not in others),

@@ -261,7 +261,7 @@ def test_a_run_that_fails_does_not_stop_the_others(
     assert f"bad seed 1 failed: sfdkit fit ended with status 1; {failing.folder / 'log.txt'}:\n" in said.out
     assert "\n  sfdkit: error: " in said.out and "picture in train-00000.tar" in said.out
     assert said.err.endswith("error: 1 of 2 runs failed: bad seed 1; the same command tries them again\n")
-    assert good.state() == "done" and failing.state() == "cut"
+    assert good.state() == "done" and failing.state() == "interrupted"
     (missing,) = Results(load_study(study), [failing, good]).missing
     assert missing.startswith("bad seed 1: failed, sfdkit fit ended with status 1: 2 x picture in train-00000.tar")
 
@@ -274,7 +274,7 @@ def test_a_training_that_is_terminated_has_failed_and_goes_on(finished: Finished
     os.kill(pid_of(process, "sfdkit fit"), signal.SIGTERM)
     printed = process.communicate(timeout=300)[0]
     assert process.returncode == 1 and f"sfdkit fit ended with status {128 + signal.SIGTERM}" in printed
-    assert job.state() == "cut"
+    assert job.state() == "interrupted"
     (job.folder / "trained.json").write_text("{}")
     assert job.state() == "trained"
     job.checkpoint.unlink()
@@ -378,6 +378,10 @@ def test_mistakes_are_found_before_anything_runs(
         ),
         (["--only", "full", "--seed", "3"], "--only full --seed 3: name one run and one seed .*, the seeds 1, 2"),
         (["--only", "full"], "--only full --seed None: name one run and one seed"),
+        (
+            ["--only", "full", "--seed", "1", "--jobs", "2"],
+            "--jobs 2 does nothing beside --only full, which is one run: leave one of them out",
+        ),
         (["--seed", "1"], "--only None --seed 1: name one run and one seed"),
         (["--engine", "ray"], "sfdkit study run has no option --engine. See sfdkit study run --help"),
     ],
