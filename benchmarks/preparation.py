@@ -96,7 +96,7 @@ def preparation(
         root: Folder that is searched for videos.
         resolution: Pixels of a side.
         crop: How to cut.
-        face_every: A face is looked for in each so manieth frame.
+        face_every: A face is looked for in every n-th frame.
         frames_per_clip: The most frames of a clip.
         videos: The most videos, spread over all there are.
     """

@@ -190,7 +190,7 @@ def _look_here() -> None:
 
 
 _NOISE = re.compile(r"litlogger|^(?:GPU|TPU|HPU) available: False|You are using a CUDA device", re.IGNORECASE)
-"""Lines of Lightning's log that help nobody."""
+"""Lines of Lightning's log that are of no use here."""
 
 
 def _quiet() -> None:
@@ -202,8 +202,8 @@ def _quiet() -> None:
         "LightningCLI.s args parameter.*",  # main(args) hands them over on purpose
         ".*does not have many workers.*",  # decoding needs less than one core here
         ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
-        "Checkpoint directory .* exists and is not empty",  # a training that goes on; another one is refused
-        "The dirpath has changed from",  # a training that goes on in another folder
+        "Checkpoint directory .* exists and is not empty",  # a training that is resumed; another one is refused
+        "The dirpath has changed from",  # a training that is resumed in another folder
         "The number of training batches .* is smaller than the logging interval",  # steps count over epochs
         "find_unused_parameters=True was specified",  # generator and discriminator take turns
     ):

@@ -43,11 +43,11 @@ class CheckpointError(SfdkitError):
 
 
 class TrainingError(SfdkitError):
-    """A training that cannot go on: says since when, what is kept, and how to go on."""
+    """A training that cannot continue: says since when, what is kept, and how to resume."""
 
 
 class SfdkitWarning(UserWarning):
-    """Something that a user should know although the work goes on; the command line prints it as one line."""
+    """Something that a user should know although the work continues; the command line prints it as one line."""
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:

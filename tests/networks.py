@@ -1,4 +1,4 @@
-"""Tiny networks in files, as other makers give them."""
+"""Tiny networks in files, as third parties give them."""
 
 from __future__ import annotations
 

@@ -36,12 +36,12 @@ BLOCKS: tuple[Block, Block] = ("motion", "identity")
 
 @dataclass(frozen=True)
 class VectorFactor:
-    """The factor that one basis vector moves."""
+    """The factor that one coefficient predicts."""
 
     index: int
     """Number of the coefficient in its block."""
     factor: str | None
-    """The factor that this vector moves most; None where it moves none."""
+    """The factor that this coefficient predicts best; None where it predicts none."""
     explains: float
     """R2 of that factor from this coefficient alone."""
     share: float

@@ -43,7 +43,7 @@ def interpolate(a: Descriptors, b: Descriptors, t: float | Tensor, what: What = 
     Args:
         a: Where ``t`` is 0, B rows or 1.
         b: Where ``t`` is 1, B rows or 1.
-        t: A number, or B numbers for B rows; outside [0, 1] the line goes on.
+        t: A number, or B numbers for B rows; outside [0, 1] it extrapolates.
         what: The coefficients that change; the others stay those of ``a``.
 
     Returns:

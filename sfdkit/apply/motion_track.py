@@ -174,7 +174,7 @@ class MotionTrack:
         """Check that the track was read by this model.
 
         Raises:
-            CheckpointError: They do not.
+            CheckpointError: The track was read by another model.
         """
         own = motion_fingerprint(animator)
         if self.model != own or self.motion.shape[1] != animator.descriptors.motion_size:

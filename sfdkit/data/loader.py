@@ -106,7 +106,7 @@ class EpochLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration go on in the middle of an epoch, should it be of the same epoch.
+        """Let the next iteration resume in the middle of an epoch, should it be of the same epoch.
 
         The batches that follow equal those of a run that was not interrupted, with any number of workers. What was seen
         already is neither read nor decoded again.
@@ -126,7 +126,7 @@ class EpochLoader:
                     f"the checkpoint was written in the middle of epoch {state['epoch']}, after {state['batches']} of "
                     f"{length} batches, with other data settings ({'; '.join(changed)}), so the rest of that "
                     "epoch cannot be told. Resume with the same ones, or a checkpoint of the end of an epoch, which "
-                    "goes on with any (checkpoint.every_n_epochs: 1 writes them)"
+                    "resumes with any (checkpoint.every_n_epochs: 1 writes them)"
                 )
         self._epoch = state["epoch"]
         self._resume = state["epoch"], state["batches"]
@@ -230,5 +230,5 @@ def _items(loader: DataLoader) -> Generator[Delivered | Failure | None]:
             raise
         raise DataError(
             f"a worker process of the loader is gone ({str(error).splitlines()[0]}), most often for want of memory: "
-            "lower data.num_workers or data.storage.read_ahead_mb, and go on with --ckpt_path"
+            "lower data.num_workers or data.storage.read_ahead_mb, and resume with --ckpt_path"
         ) from error

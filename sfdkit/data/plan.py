@@ -1,8 +1,8 @@
 """Who reads what, and in which order: pure arithmetic on the index, no file is opened here.
 
-Legend: an *epoch's row of clips* is made of stretches of shards in a random order; each *rank* takes a contiguous part
-of it. A clip gives ``rows_per_clip`` *rows* of batches. A rank's rows are divided among its *lanes*, of which each has
-a contiguous part, shuffles it with a buffer of its own, and gives every ``lanes``-th batch. Workers share out the
+Legend: an *epoch's sequence of clips* is made of stretches of shards in a random order; each *rank* takes a contiguous
+part of it. A clip gives ``rows_per_clip`` *rows* of batches. A rank's rows are divided among its *lanes*, of which each
+has a contiguous part, shuffles it with a buffer of its own, and gives every ``lanes``-th batch. Workers share out the
 lanes, so that the order of a rank's batches does not depend on the number of workers.
 """
 
@@ -100,7 +100,7 @@ class RankPlan:
     may be short.
 
     Args:
-        ranges: The epoch's row of clips; at least one.
+        ranges: The epoch's sequence of clips; at least one.
         training: See above.
         rank: Number of the rank.
         world: Number of ranks.

@@ -80,7 +80,7 @@ class Delivered(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Comes from a worker in place of a batch when the stream cannot go on; the main process raises it."""
+    """Comes from a worker in place of a batch when the stream cannot continue; the main process raises it."""
 
     message: str
 

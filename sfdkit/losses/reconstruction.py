@@ -9,7 +9,10 @@ from sfdkit.losses.term import LossTerm
 
 
 class MultiScaleL1(LossTerm):
-    """Mean absolute difference, averaged over an image pyramid.
+    """Mean absolute difference, averaged over an image pyramid: the terms ``l1``, ``warp`` and ``cycle``.
+
+    They differ in what is compared: the result, the warped source before painting, each with the target; and a face
+    driven by another and then back again, with the first one.
 
     Args:
         scales: Number of scales, the full one included; stops early where a side would fall under 8 pixels.

@@ -59,7 +59,7 @@ class CropMeta(TypedDict):
     detector: str
     """Name of the detector, ``data set`` where the data set says where the face is, or an empty string."""
     every: NotRequired[int]
-    """A face was looked for in each so manieth frame."""
+    """A face was looked for in every n-th frame."""
     faces: NotRequired[str]
     """Which of several faces was meant: ``largest`` or ``central``."""
     turn: NotRequired[float]
@@ -195,7 +195,7 @@ class CropRule:
                 start = start or face
                 if face is not None and start is not None:
                     if overlap(start.box, face.box) <= SAME:
-                        return agreed + 1  # between two looks nobody knows
+                        return agreed + 1  # between two detections it is not known
                     agreed = number
         return first + most
 

@@ -207,7 +207,7 @@ class _Resampler:
         self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
         try:
             return held + list(self._resampler.resample(frame))
-        except ValueError:  # nobody knows where so many channels belong
+        except ValueError:  # there is no standard layout for so many channels
             self._mixes = True
             self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
             return held + list(self._resampler.resample(_mixed(frame)))

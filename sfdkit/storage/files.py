@@ -84,7 +84,7 @@ class Storage:
     def pieces(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Read the bytes ``start`` to ``stop`` (not included) of a file, block by block.
 
-        A transfer that breaks goes on at the byte it came to, in the same version of the file, after a wait that
+        A transfer that breaks resumes at the byte it came to, in the same version of the file, after a wait that
         doubles with each failure in a row.
 
         Args:

@@ -46,13 +46,13 @@ from sfdkit.train.task import AnimationTask
 WORDS = ("last", "best", "hpc")
 """Values of ``--ckpt_path`` that are no file, see ``Trainer.fit``."""
 
-UNFIT: dict[str, tuple[tuple[Any, ...], str]] = {
+REPLACED_TRAINER_KEYS: dict[str, tuple[tuple[Any, ...], str]] = {
     "accumulate_grad_batches": ((1,), "set model.accumulate_grad_batches, the number of batches per step"),
     "gradient_clip_val": ((None, 0), "set model.gradient_clip_norm, the largest norm of the gradient"),
     "gradient_clip_algorithm": ((None,), "set model.gradient_clip_norm, the largest norm of the gradient"),
     "enable_checkpointing": ((None, True), "set checkpoint.save_last to false and checkpoint.save_top_k to 0"),
 }
-"""Keys of the trainer that the kit replaces: their neutral values, and what to set instead."""
+"""Keys of the trainer that options of the kit replace: the values that are allowed, and what to set instead."""
 
 
 class AnimationCLI(LightningCLI):
@@ -111,8 +111,8 @@ class AnimationCLI(LightningCLI):
         """
         config = self.config[self.subcommand] if self.subcommand else self.config
         config[COMPOSE] = None
-        for key, (neutral, instead) in UNFIT.items():
-            if (value := config.trainer.get(key)) not in neutral:
+        for key, (allowed, instead) in REPLACED_TRAINER_KEYS.items():
+            if (value := config.trainer.get(key)) not in allowed:
                 raise ConfigError(f"trainer.{key} {value} cannot be used here; {instead}")
         if config.trainer.get("check_val_every_n_epoch") == 0:
             raise ConfigError(
@@ -126,7 +126,7 @@ class AnimationCLI(LightningCLI):
         if self.subcommand not in (None, "fit"):
             self.save_config_kwargs["config_filename"] = f"config_{self.subcommand}.yaml"  # config.yaml is the fit's
             if not path and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                print(f"no --ckpt_path: {self.subcommand} takes a model that has learned nothing", file=sys.stderr)
+                print(f"no --ckpt_path: {self.subcommand} uses randomly initialised weights", file=sys.stderr)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer, with the kit's progress bar unless ``trainer.enable_progress_bar`` is off.

@@ -216,7 +216,7 @@ class AnimationTask(Reenactment):
         if in_a_row >= self.max_skipped_steps:
             raise TrainingError(
                 f"the gradient was not finite in the last {in_a_row} steps before step {self.global_step}; they "
-                "were left out, so the checkpoints hold good weights. Go on from the last one with --ckpt_path and "
+                "were left out, so the checkpoints hold good weights. Resume from the last one with --ckpt_path and "
                 "a lower learning rate, or look for broken pictures in the data"
             )
 

@@ -1,4 +1,4 @@
-"""A training that is killed at any moment and goes on ends with the weights of one that was not."""
+"""A training that is killed at any moment and resumed ends with the weights of one that was not."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def ray_cluster(cpus: int | None = None) -> Iterator[Cluster]:
         text = " ".join(str(error).split())
         raise DataError(
             f"the Ray cluster {address!r} failed ({text[:300]}): check RAY_ADDRESS and that each node has sfdkit, then "
-            "call the same command again, it goes on where it was"
+            "call the same command again, it resumes"
         ) from error
     finally:
         if ours:

@@ -160,7 +160,7 @@ def copy_shards(
     except OSError as error:
         raise DataError(
             f"--target: cannot write {target.show()} ({error.strerror}): check permission and free space; then the "
-            "same command goes on where it was"
+            "same command resumes"
         ) from error
 
 

@@ -45,10 +45,10 @@ class EncodedSplit:
         return found
 
     def restore(self, clips: Sequence[EncodedClip]) -> None:
-        """Encode the sources again whose files are gone and among whose clips are these.
+        """Encode again the sources of those of these clips whose files are gone.
 
         Raises:
-            DataError: They give something else now.
+            DataError: A source now gives other clips than before.
         """
         self._encode_again({clip.source for clip in clips if not clip.file.exists()})
 

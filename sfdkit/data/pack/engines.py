@@ -91,7 +91,7 @@ def _processes(workers: int) -> Iterator[Engine]:
     except BrokenProcessPool as error:
         raise DataError(
             f"one of the {workers} processes that encode was ended from outside, most often for lack of memory: "
-            "call the same command again with fewer --workers, it goes on where it was"
+            "call the same command again with fewer --workers, it resumes"
         ) from error
     finally:
         owner.close()

@@ -42,7 +42,7 @@ def other_files(root: Path, videos: Iterable[Path], *own: str | None) -> list[Sk
     known = set(videos)
     mine = [Path(path).resolve() for path in own if path]
     others = [path for path in _below(root) if path.is_file() and path not in known]
-    detail = f"its suffix is none of a video: {', '.join(VIDEO_SUFFIXES)}"
+    detail = f"not a known video suffix ({', '.join(VIDEO_SUFFIXES)})"
     return [
         Skip(path.relative_to(root).as_posix(), "no video", detail)
         for path in others

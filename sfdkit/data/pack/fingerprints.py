@@ -34,9 +34,10 @@ def input_fingerprint(sources: Sequence[VideoSource]) -> str:
 
 
 def source_fingerprint(source: ClipSource) -> str | None:
-    """Return a hash over what the clips of a source depend on; None for sources that are not read from files there are.
+    """Return a hash over all that the clips of a source depend on; None if it is no video or its files cannot be read.
 
-    Files count by name, size and time of change, and so does a detector's file; with them go the libraries' versions.
+    These are name, size and modification time of its files and of the detector's, the settings, and the versions of the
+    libraries.
     """
     if not isinstance(source, VideoSource):
         return None

@@ -114,7 +114,9 @@ def read_manifest(manifest: Path, root: Path) -> tuple[dict[Path, Person], list[
 def split_identities(
     identities: Iterable[str], validation_share: float, test_share: float, seed: int
 ) -> dict[str, str]:
-    """Give each identity a split: by rank of a seeded hash, so the shares are exact and the order of files is nothing.
+    """Give each identity a split by the rank of its seeded hash.
+
+    So the shares are exact, and do not depend on the order of files.
 
     Args:
         identities: The names, in any order, repeated or not.

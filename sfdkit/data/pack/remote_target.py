@@ -64,7 +64,7 @@ class RemoteTarget(Target):
         if not foreign and not overwrite and mark is not None and mark.get("id") != saved.get("id"):
             raise DataError(
                 f"--output: {self.storage.show()} is being packed from {mark.get('host')} since {mark.get('since')}, "
-                "or that call was interrupted: call the same command there with the same --scratch to go on, or "
+                "or that call was interrupted: call the same command there with the same --scratch to resume, or "
                 "--overwrite true to begin anew"
             )
         self._require_own([*top, *(split for split, names in splits.items() if names)], foreign, overwrite)

@@ -61,5 +61,5 @@ class ClipSettings:
 
     @property
     def every(self) -> int:
-        """In how many frames a face is looked for once: in the shortest clip, too."""
+        """A face is detected in every n-th frame; n is at most ``min_frames``, so that every clip has such a frame."""
         return min(self.rule.face.every, self.min_frames)

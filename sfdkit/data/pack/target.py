@@ -79,7 +79,7 @@ class Target:
             where = f"{error.filename}: " if error.filename else ""
             raise DataError(
                 f"--output: cannot write {self.storage.show()} ({where}{error.strerror or error}): "
-                "check permission and free space; then the same command goes on where it was"
+                "check permission and free space; then the same command resumes"
             ) from error
         finally:
             if not made and self.storage.path().is_dir() and not any(self.storage.path().iterdir()):
@@ -88,7 +88,7 @@ class Target:
     def _keep(self) -> bool:
         sources = sum(1 for _ in self.work.glob("*/encoded/*.json"))
         if sources:
-            text = f"{sources} finished sources are kept in {self.work}: the same command goes on from there"
+            text = f"{sources} finished sources are kept in {self.work}: the same command resumes from there"
             tqdm.write(text, file=sys.stderr)
         return bool(sources)
 
@@ -183,7 +183,10 @@ class Target:
         return (self.result / PACK_NAME).is_file()
 
     def publish(self) -> None:
-        """Move away what was there and move in what is new; ``pack.json`` goes first and comes last."""
+        """Replace what was there by the new result.
+
+        ``pack.json`` is removed first and written last, so a folder that has it is complete.
+        """
         output, old, cleared = self.storage.path(), self.work / "old", self.work / "cleared"
         if not cleared.exists():
             old.mkdir(exist_ok=True)

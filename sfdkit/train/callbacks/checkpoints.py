@@ -51,7 +51,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             last = f"the last good one is {good[-1]}" if good else "there is none yet"
             raise CheckpointError(
                 f"cannot write the checkpoint {target}: {error.strerror}; {last}. Free space or fix the folder, and "
-                "go on with --ckpt_path"
+                "resume with --ckpt_path"
             ) from error
 
 
@@ -89,7 +89,7 @@ class RunCheckpoints(ModelCheckpoint):
             return
         last = f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
         raise ConfigError(
-            f"{folder} holds the checkpoints of an earlier training, which this one would write over; to go on with it "
+            f"{folder} holds the checkpoints of an earlier training, which this one would write over; to resume it "
             f"add --ckpt_path {folder}/{last if last in names else names[-1]}; to begin another one name its folders: "
             "--checkpoint.dirpath runs/NAME/checkpoints --trainer.logger.init_args.name NAME"
         )

@@ -257,7 +257,7 @@ def test_a_failure_changes_nothing_and_the_next_call_goes_on(
     before = contents(out)
     with monkeypatch.context() as patch:
         patch.setattr(pack_module, "save_index", full)
-        with pytest.raises(DataError, match=r"cannot write .*out \(No space left on device\).*goes on"):
+        with pytest.raises(DataError, match=r"cannot write .*out \(No space left on device\).*resumes"):
             PackPuppets(str(out), overwrite=True, **PUPPETS).run()
     assert f"2 finished sources are kept in {out / '.packing'}" in capsys.readouterr().err
     assert {name: data for name, data in contents(out).items() if not name.startswith(".packing/")} == before
