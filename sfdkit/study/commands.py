@@ -36,7 +36,7 @@ def run(
     others.
 
     Args:
-        folder: Folder with study.yaml.
+        folder: Folder with study.yaml, or the name of a shipped study such as disentanglement.
         output: Folder of the results; runs/studies/NAME by default.
         jobs: Runs at the same time, each in a process of its own, 1 by default; with several GPUs each has its own.
         only: Name of the one run to do, with --seed: the call for one task of a cluster.
@@ -87,7 +87,7 @@ def report(folder: str, runs: str | None = None, output: str | None = None) -> N
     unfinished study it shows what is there, and names what is missing.
 
     Args:
-        folder: Folder with study.yaml.
+        folder: Folder with study.yaml, or the name of a shipped study such as disentanglement.
         runs: Folder of the results; runs/studies/NAME by default.
         output: Folder for the report; the results' folder by default.
 

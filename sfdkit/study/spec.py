@@ -18,6 +18,7 @@ from sfdkit.config.compose import composed_files
 from sfdkit.config.messages import explain
 from sfdkit.config.parser import OneLineParser
 from sfdkit.config.renamed import rename_config
+from sfdkit.config.shipped import shipped_experiments
 from sfdkit.errors import ConfigError, did_you_mean
 
 FILE = "study.yaml"
@@ -119,7 +120,7 @@ def load_study(folder: str | Path) -> Study:
     """Read ``study.yaml`` of a folder.
 
     Args:
-        folder: The study's folder, or the file itself.
+        folder: The study's folder, or the file itself; a shipped study is found by its name from any folder.
 
     Raises:
         ConfigError: The file or one that it names is missing or no YAML, or a key is unknown, missing, or holds what
@@ -127,6 +128,8 @@ def load_study(folder: str | Path) -> Study:
     """
     given = Path(folder)
     path = given if given.is_file() else given / FILE
+    if not given.exists() and (shipped := shipped_experiments() / "studies" / given.name / FILE).is_file():
+        path = shipped
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:

@@ -371,7 +371,7 @@ def test_mistakes_are_found_before_anything_runs(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--jobs", "0"], "jobs: '?0'? .*v>0"),
+        (["--jobs", "0"], "jobs: 0 is out of range; give more than 0"),
         (
             ["--only", "ful", "--seed", "1"],
             r"--only ful --seed 1: name one run .*yaml\. Did you mean 'full'\? The runs are full, slow",

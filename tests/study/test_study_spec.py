@@ -164,6 +164,15 @@ def test_missing_broken_and_double(tmp_path: Path) -> None:
         load_study(tmp_path)
 
 
+def test_a_shipped_study_is_found_by_name_and_a_local_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("basis_size", "studies/basis_size", "experiments/studies/basis_size"):
+        assert load_study(name).path == EXPERIMENTS / "studies/basis_size/study.yaml"
+    (tmp_path / "basis_size").mkdir()
+    write(tmp_path / "basis_size")
+    assert list(load_study("basis_size").runs) == ["full", "other"]
+
+
 def test_the_shipped_studies_parse() -> None:
     assert STUDIES == ["backbones", "basis_size", "disentanglement"]
     for name in STUDIES:
