@@ -81,6 +81,13 @@ class AnimationCLI(LightningCLI):
         commands = LightningCLI.subcommands()
         return {**commands, "predict": commands["predict"] | {"return_predictions"}}
 
+    def setup_parser(self, add_subcommands: bool, *kwargs: Any) -> None:
+        """Set the parser up; one without a command also takes the keys that a saved config has of its command."""
+        super().setup_parser(add_subcommands, *kwargs)
+        if not add_subcommands:
+            for key, kind in (("ckpt_path", str), ("weights_only", bool)):
+                self.parser.add_argument(f"--{key}", type=kind | None, help="Without effect here.")
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that a config can set, and the links between data and model."""
         parser.add_argument(

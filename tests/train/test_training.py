@@ -106,6 +106,7 @@ def test_steps_count_generator_steps_only(run: Path) -> None:
 
 def test_run_writes_config_scalars_histograms_and_pictures(run: Path) -> None:
     saved = yaml.safe_load((run / "logs/config.yaml").read_text())
+    assert main(["model", "summary", f"--config={run}/logs/config.yaml"]) == 0
     assert saved["compose"] is None and saved["model"]["weights"]["adversarial"] == 0.1
     events = EventAccumulator(str(run / "logs"))
     events.Reload()
