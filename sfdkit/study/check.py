@@ -58,7 +58,10 @@ def check_and_list(study: Study, all_jobs: Sequence[Job], jobs: Sequence[Job]) -
         state: str = job.state()
         if state == "interrupted":
             state = f"at {read_json(job.folder / 'progress.json').get('step', '?')}"
-        print(f"{job.run:{width}}  {job.seed:4}  {state:8}{costs.get(job.run, ''):20}  {study.runs[job.run].title}")
+        print(
+            f"{job.run:{width}}  {job.seed:4}  {state:8}{costs.get(job.run, ''):20}  {study.runs[job.run].title}",
+            flush=True,
+        )
     if problems:
         first, *others = problems
         raise ConfigError(problems[first] + (f" (and another problem: {', '.join(others)})" if others else ""))

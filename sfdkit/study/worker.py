@@ -51,14 +51,19 @@ def work_on(job: Job, stopped: Sequence[int]) -> None:
         raise DataError(
             f"cannot write into {job.folder}: {error.strerror}; free space, or name another --output"
         ) from error
-    print(f"{job.name}: done after {timedelta(seconds=round(time.monotonic() - began))}", flush=True)
+    _tell(f"{job.name}: done after {timedelta(seconds=round(time.monotonic() - began))}")
+
+
+def _tell(line: str) -> None:
+    """Print a line in one write, so that those of jobs at the same time do not mix."""
+    print(f"{line}\n", end="", flush=True)
 
 
 def _train_and_evaluate(job: Job, lock: int, stopped: Sequence[int]) -> None:
     step = read_json(job.folder / "progress.json").get("step", "?")
     state = job.begin()
     words = {"new": "training", "interrupted": f"training, resumed at step {step}"}.get(state, "evaluating")
-    print(f"{job.name}: {words}", flush=True)
+    _tell(f"{job.name}: {words}")
     if state != "trained":
         resume = [f"--ckpt_path={job.checkpoint}"] if state == "interrupted" else []
         _command(job, lock, stopped, "fit", [*job.fit_arguments(), *resume])
