@@ -126,7 +126,7 @@ class FramesDataModule(pl.LightningDataModule):
             present = [name for name in get_args(Split) if root.path(name).is_dir()]
             raise ShardError(
                 f"data.root {root.show()!r} has no folder {split!r} (it has: {', '.join(present) or 'none'}). "
-                f"Pack that split with `sfdkit shards pack ...`, or set data.root."
+                f"Pack that split with `sfdkit prepare` or `sfdkit shards pack`, or set data.root."
                 + (" To train without: --trainer.limit_val_batches 0" if split == "validation" else "")
             )
         index, folder = load_index(storage, fill=False), storage.show()

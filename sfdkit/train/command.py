@@ -13,7 +13,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.cloud_io import get_filesystem
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
@@ -55,6 +55,19 @@ REPLACED_TRAINER_KEYS: dict[str, tuple[tuple[Any, ...], str]] = {
 """Keys of the trainer that options of the kit replace: the values that are allowed, and what to set instead."""
 
 
+class SavedConfig(SaveConfigCallback):
+    """Saves the configuration of a training when it begins: one that is refused changes no file of an earlier run."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Save that of any other command."""
+        if stage != "fit":
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save that of a training; a checkpoint to resume from has been read by now."""
+        super().setup(trainer, pl_module, "fit")
+
+
 class AnimationCLI(LightningCLI):
     """LightningCLI for :class:`~sfdkit.train.task.AnimationTask` and any data module of frames."""
 
@@ -70,6 +83,7 @@ class AnimationCLI(LightningCLI):
             subclass_mode_data=True,
             args=list(args),
             run=run,
+            save_config_callback=SavedConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [TrainingStatistics(), RandomState(), DataReport()]},
             auto_configure_optimizers=False,

@@ -69,6 +69,16 @@ def test_the_same_training_goes_on(given: str, data: Path, run: Path) -> None:
     assert step(run) == 4
 
 
+def test_a_resumed_training_that_is_refused_keeps_the_saved_configuration(
+    data: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "logs/config.yaml").read_bytes()
+    other = ["--ckpt_path=last", "--data.init_args.batch_size=3"]
+    assert main(["fit", *config(*SLOTS), *small(data, run, 5), *logging_to(run), *other]) == 1
+    assert "with other data settings (batch_size 2 then, 3 now)" in capsys.readouterr().err
+    assert (run / "logs/config.yaml").read_bytes() == before
+
+
 def test_a_trial_writes_over_nothing(data: Path, run: Path) -> None:
     fit(data, run, "--trainer.fast_dev_run=1")
     assert step(run) == 3

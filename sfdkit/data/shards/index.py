@@ -19,8 +19,8 @@ from sfdkit.errors import MissingError, ShardError
 from sfdkit.storage import Storage
 from sfdkit.storage.cache import cache_of
 
-_PACK = "Pack the folder with `sfdkit shards pack ...`."
-_PACK_AGAIN = "Pack the folder again with `sfdkit shards pack ...`."
+_PACK = "Pack the folder with `sfdkit prepare` or `sfdkit shards pack`."
+_PACK_AGAIN = "Pack the folder again with `sfdkit prepare` or `sfdkit shards pack`."
 _CHUNK = 1 << 20
 
 
