@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse import Namespace as ParsedNamespace
 from torch import Tensor
 
-from sfdkit.config.parser import explain
+from sfdkit.config.messages import explain
 from sfdkit.config.renamed import rename_config
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator

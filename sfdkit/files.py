@@ -1,10 +1,10 @@
-"""Writing files that appear whole or not at all, and folders and tables of results."""
+"""Writing files that appear whole or not at all, and folders of results."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -16,8 +16,6 @@ from sfdkit.errors import ConfigError, DataError
 
 Value: TypeAlias = float | int | str | None
 """What a report holds under one key."""
-
-_COLUMNS = ("l1", "psnr", "ssim")
 
 
 @contextmanager
@@ -103,23 +101,3 @@ def require_apart(output: str | Path, option: str = "output", /, **inputs: str |
 
 def _same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
-
-
-def distance_table(metrics: Mapping[str, Value], names: Sequence[tuple[str, str]]) -> str:
-    """Lay L1, PSNR and SSIM out as a table.
-
-    Args:
-        metrics: Key to figure.
-        names: Per line the words to print and the prefix of its keys: ``("cross", "cross/")`` reads ``cross/l1`` and
-            so on. Lines without figures are left out.
-
-    Returns:
-        The table's lines.
-    """
-    there = [(words, prefix) for words, prefix in names if f"{prefix}l1" in metrics]
-    width = max((len(words) for words, _ in there), default=0)
-    lines = [" " * width + "".join(f"{name:>9}" for name in ("L1", "PSNR", "SSIM"))]
-    for words, prefix in there:
-        l1, psnr, ssim = (metrics[f"{prefix}{column}"] for column in _COLUMNS)
-        lines.append(f"{words:<{width}}{l1:9.4f}{psnr:9.2f}{ssim:9.4f}")
-    return "\n".join(lines)

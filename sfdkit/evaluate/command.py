@@ -40,9 +40,9 @@ from sfdkit.evaluate.result_files import Keep
 from sfdkit.evaluate.run import run_plan
 from sfdkit.evaluate.samples import Sample, read_samples, read_videos
 from sfdkit.evaluate.summarise import pair_figures, require_finite, summarise
-from sfdkit.evaluate.write import FILES, write_files
+from sfdkit.evaluate.write import FILES, distance_table, write_files
 from sfdkit.face_networks.types import MeasureSettings
-from sfdkit.files import Value, distance_table, make_folder, require_apart
+from sfdkit.files import Value, make_folder, require_apart
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.ranks import join_ranks
 

@@ -70,3 +70,23 @@ def write_pairs(path: Path, self_rows: Sequence[Row], cross_rows: Sequence[Row])
             about += [source.groups.get(name, "") for name in groups]
             figures = [f"{row.values[name]:.6g}" if name in row.values else "" for name in names]
             table.writerow([*about, *figures])
+
+
+def distance_table(metrics: Mapping[str, Value], names: Sequence[tuple[str, str]]) -> str:
+    """Lay L1, PSNR and SSIM out as a table.
+
+    Args:
+        metrics: Key to figure.
+        names: Per line the words to print and the prefix of its keys: ``("cross", "cross/")`` reads ``cross/l1`` and
+            so on. Lines without figures are left out.
+
+    Returns:
+        The table's lines.
+    """
+    there = [(words, prefix) for words, prefix in names if f"{prefix}l1" in metrics]
+    width = max((len(words) for words, _ in there), default=0)
+    lines = [" " * width + "".join(f"{name:>9}" for name in ("L1", "PSNR", "SSIM"))]
+    for words, prefix in there:
+        l1, psnr, ssim = (metrics[f"{prefix}{column}"] for column in ("l1", "psnr", "ssim"))
+        lines.append(f"{words:<{width}}{l1:9.4f}{psnr:9.2f}{ssim:9.4f}")
+    return "\n".join(lines)

@@ -14,7 +14,8 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloa
 from torch import Tensor
 
 from sfdkit.config.compose import read_config
-from sfdkit.config.parser import OneLineParser, explain
+from sfdkit.config.messages import explain
+from sfdkit.config.parser import OneLineParser
 from sfdkit.errors import ConfigError
 from sfdkit.model.blocks import resize
 

@@ -63,16 +63,6 @@ def sheet(
     print(f"{target}: {identities} identities (columns) under {motions} motions (rows), {resolution} pixels each")
 
 
-def require_pose(pose: float) -> None:
-    """Check a factor on the reach of the pose.
-
-    Raises:
-        ConfigError: It is not from 0 to 1.
-    """
-    if not 0 <= pose <= 1:
-        raise ConfigError(f"pose={pose}: give a factor from 0 (the head keeps still) to 1")
-
-
 def render_file(
     output: str,
     identity: int,

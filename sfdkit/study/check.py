@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from jsonargparse import ArgumentError
 
-from sfdkit.config.parser import OneLineParser, explain
+from sfdkit.config.messages import explain
+from sfdkit.config.parser import OneLineParser
 from sfdkit.data.shards.index import load_index
 from sfdkit.errors import ConfigError, SfdkitError
 from sfdkit.evaluate.command import evaluate

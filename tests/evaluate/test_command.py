@@ -22,10 +22,11 @@ from sfdkit.evaluate.plan import draw_pairs
 from sfdkit.evaluate.probes import encode_samples
 from sfdkit.evaluate.run import drive
 from sfdkit.evaluate.samples import Pair, read_samples
+from sfdkit.evaluate.write import distance_table
 from sfdkit.face_networks.puppet_measurer import SCHEMA, Regressor, save_regressor
 from sfdkit.face_networks.puppet_network import PuppetNetwork
 from sfdkit.face_networks.types import MeasureSettings
-from sfdkit.files import distance_table, make_folder, write_metrics
+from sfdkit.files import make_folder, write_metrics
 from sfdkit.metrics.dci import DCI
 from sfdkit.metrics.image import frame_psnr
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors
