@@ -122,6 +122,11 @@ def point_set(name: str, key: str = "point_set") -> PointSet:
     return POINT_SETS[name]
 
 
+def take(points: Tensor, numbers: Sequence[int]) -> Tensor:
+    """Return some of the points ... L 2 in that order, without an index on the device, for which the host would wait."""
+    return torch.stack([points[..., number, :] for number in numbers], -2)
+
+
 def from_pixels(points: Tensor, resolution: int) -> Tensor:
     """Turn pixels (whole numbers at the middle of pixels) of a picture of that size into [-1, 1]."""
     return (points + 0.5) * (2 / resolution) - 1
@@ -143,14 +148,15 @@ def part_boxes(points: Tensor, of: PointSet, size: int) -> Tensor:
     Returns:
         B 3 R R in [0, 1], one box for each of :data:`PARTS`; a box of which a point is not known is empty.
     """
-    left, right = (points[:, numbers].mean(1) for numbers in of.eyes)
+    left, right = (take(points, numbers).mean(1) for numbers in of.eyes)
     apart = (left - right).norm(dim=1, keepdim=True)
     pixel = 2 / size
     line = from_pixels(torch.arange(size, device=points.device, dtype=points.dtype), size)
     boxes = []
     for numbers, margin in zip(of.parts, (of.eye_margin, of.eye_margin, of.mouth_margin), strict=True):
         reach = (margin * apart).clamp(min=_LEAST * pixel)
-        low, high = points[:, numbers].amin(1) - reach, points[:, numbers].amax(1) + reach  # B 2
+        of_part = take(points, numbers)
+        low, high = of_part.amin(1) - reach, of_part.amax(1) + reach  # B 2
         inside = torch.minimum(line - low[:, :, None], high[:, :, None] - line)  # B 2 R, in halves of the picture
         soft = (inside / (_SOFT * pixel) + 0.5).clamp(0, 1).nan_to_num(0.0)
         boxes.append(soft[:, 1, :, None] * soft[:, 0, None, :])
