@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sfdkit.losses.term import LossTerm
-from sfdkit.points import PointSet, part_boxes
+from sfdkit.points import PointSet, part_boxes, take
 
 HIDDEN = 192
 """Width of the head's hidden layer."""
@@ -76,7 +76,7 @@ class PointsLoss(LossTerm):
         read = self.head(torch.cat([identity, motion], 1)).unflatten(1, (-1, 2))
         found = _mean_distance(read, points)
         for numbers in self.points.parts:
-            of_part, truth = read[:, numbers], points[:, numbers]
+            of_part, truth = take(read, numbers), take(points, numbers)
             centred = of_part - of_part.mean(1, keepdim=True), truth - truth.mean(1, keepdim=True)
             found = found + WITHIN * _mean_distance(*centred)
         return found
