@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -34,37 +34,44 @@ class PointSet:
         names: Of the points; those of a pair begin with ``left_`` and ``right_``.
         eye_margin: Reach past the points of an eye, as a share of the distance between the eyes.
         mouth_margin: The same for the mouth.
+        between: Pairs of points whose distances tell how large and how broad a face is.
     """
 
     name: str
     names: tuple[str, ...]
     eye_margin: float
     mouth_margin: float
+    between: tuple[tuple[str, str], ...]
 
     @cached_property
-    def mirrored(self) -> list[int]:
+    def ends(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the points at the first and at the second end of each of :attr:`between`."""
+        return tuple(tuple(self.names.index(pair[end]) for pair in self.between) for end in (0, 1))
+
+    @cached_property
+    def mirrored(self) -> tuple[int, ...]:
         """Which point of a face takes the place of each one when the picture is mirrored."""
         found = []
         for name in self.names:
             side, _, rest = name.partition("_")
             found.append(self.names.index(f"{_SIDES[side]}_{rest}" if side in _SIDES else name))
-        return found
+        return tuple(found)
 
     @cached_property
-    def parts(self) -> tuple[list[int], list[int], list[int]]:
+    def parts(self) -> tuple[tuple[int, ...], ...]:
         """Numbers of the points of each of :data:`PARTS`."""
         left, right = (self._with(side, ("eye", "iris", "brow")) for side in _SIDES)
         return left, right, self._with("", ("mouth", "lip"))
 
     @cached_property
-    def eyes(self) -> tuple[list[int], list[int]]:
+    def eyes(self) -> tuple[tuple[int, ...], ...]:
         """Numbers of the points of each eye, without its brow."""
         left, right = (self._with(side, ("eye",)) for side in _SIDES)
         return left, right
 
-    def _with(self, side: str, words: Sequence[str]) -> list[int]:
+    def _with(self, side: str, words: Sequence[str]) -> tuple[int, ...]:
         split = [name.split("_") for name in self.names]
-        return [i for i, name in enumerate(split) if set(words) & set(name) and (not side or name[0] == side)]
+        return tuple(i for i, name in enumerate(split) if set(words) & set(name) and (not side or name[0] == side))
 
 
 _EYE = ("eye_outer", "eye_inner", "eye_upper", "eye_lower", "iris", "brow_outer", "brow_middle", "brow_inner")
@@ -91,6 +98,15 @@ FACE31 = PointSet(
     ),
     eye_margin=0.16,
     mouth_margin=0.16,
+    between=(
+        ("left_eye_outer", "right_eye_outer"),
+        ("left_eye_inner", "right_eye_inner"),
+        ("left_jaw_upper", "right_jaw_upper"),
+        ("left_jaw_lower", "right_jaw_lower"),
+        ("nose_bridge", "chin"),
+        ("nose_bridge", "nose_tip"),
+        ("left_mouth_corner", "right_mouth_corner"),
+    ),
 )
 """Lids, irises, brows, nose, lips and jaw: what puppets have, and what a landmark network gives."""
 FACE5 = PointSet(
@@ -98,6 +114,7 @@ FACE5 = PointSet(
     ("left_eye", "right_eye", "nose_tip", "left_mouth_corner", "right_mouth_corner"),
     eye_margin=0.45,
     mouth_margin=0.3,
+    between=(("left_eye", "right_eye"), ("left_eye", "left_mouth_corner"), ("right_eye", "right_mouth_corner")),
 )
 """What face detectors give."""
 POINT_SETS = {points.name: points for points in (FACE31, FACE5)}
@@ -122,9 +139,17 @@ def point_set(name: str, key: str = "point_set") -> PointSet:
     return POINT_SETS[name]
 
 
-def take(points: Tensor, numbers: Sequence[int]) -> Tensor:
-    """Return some of the points ... L 2 in that order, without an index on the device, for which the host would wait."""
-    return torch.stack([points[..., number, :] for number in numbers], -2)
+@cache
+def _on_device(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return numbers as a tensor that stays on a device; sent there without waiting for it."""
+    with torch.inference_mode(False):
+        made = torch.tensor(numbers)
+        return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+
+
+def take(points: Tensor, numbers: tuple[int, ...]) -> Tensor:
+    """Return the points of these numbers: ... L 2 to ... n 2."""
+    return points.index_select(-2, _on_device(numbers, points.device))
 
 
 def from_pixels(points: Tensor, resolution: int) -> Tensor:

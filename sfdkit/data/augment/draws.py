@@ -64,7 +64,7 @@ def apply_change(frames: Tensor, change: Change, padding: str) -> Tensor:
     return frames
 
 
-def move_points(points: Tensor, change: Change, side: int, mirrored: Sequence[int]) -> Tensor:
+def move_points(points: Tensor, change: Change, side: int, mirrored: tuple[int, ...]) -> Tensor:
     """Return where points of frames are after :func:`apply_change`.
 
     Args:

@@ -78,7 +78,7 @@ def _uncached(modules: ImageSequential) -> ImageSequential:
     return modules
 
 
-def _moved(points: Tensor, joint: ImageSequential, side: int, mirrored: Sequence[int]) -> Tensor:
+def _moved(points: Tensor, joint: ImageSequential, side: int, mirrored: tuple[int, ...]) -> Tensor:
     """Return points B 1+K L 2 in [-1, 1] where they are after the last call of ``joint``."""
     pixels = moved_points(to_pixels(points, side).flatten(0, 1), joint, mirrored)
     return from_pixels(pixels, side).view_as(points)

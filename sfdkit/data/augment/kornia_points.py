@@ -6,8 +6,6 @@ of pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from kornia.augmentation import (
@@ -29,7 +27,7 @@ _NEAR = 0.1
 """Pixels by which a place may be wrong."""
 
 
-def moved_points(points: Tensor, modules: ImageSequential, mirrored: Sequence[int]) -> Tensor:
+def moved_points(points: Tensor, modules: ImageSequential, mirrored: tuple[int, ...]) -> Tensor:
     """Return where points are after the last call of a list of modules.
 
     Modules with a matrix (affine, perspective, crops, flips) move points by it. For the others (elastic, thin-plate,
