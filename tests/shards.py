@@ -66,7 +66,8 @@ def frame_points(clip: int, frame: int, of: PointSet, resolution: int) -> list[l
     """Points of the face in a frame, in pixels, that tell clip, frame and point."""
     count = len(of.names)
     return [
-        [resolution * (clip % 8 + point / count) / 8, resolution * (frame + point / count) / 8] for point in range(count)
+        [resolution * (clip % 8 + point / count) / 8, resolution * (frame + point / count) / 8]
+        for point in range(count)
     ]
 
 
