@@ -59,11 +59,13 @@ def moved_points(points: Tensor, modules: ImageSequential, mirrored: tuple[int, 
 
 def _seen_by(points: Tensor, module: AugmentationBase2D, item: ParamItem) -> tuple[Tensor, Tensor]:
     """Return where the changed picture shows points, and a number below 0 for each picture that is mirrored."""
-    height, width = (int(side) for side in item.data["forward_input_shape"][-2:])  # type: ignore[call-overload]
+    params = item.data
+    assert isinstance(params, dict)  # of a module, not of a list of modules
+    height, width = (int(side) for side in params["forward_input_shape"][-2:])
     line_y, line_x = (torch.linspace(0, 1, side, device=points.device) for side in (height, width))
     y, x = torch.meshgrid(line_y, line_x, indexing="ij")
     places = torch.stack([x, y, torch.ones_like(x)]).expand(len(points), -1, -1, -1)  # within 0 and 1, as pictures are
-    looked = module(places, params=item.data)
+    looked = module(places, params=params)
     scale = torch.stack([line_x.new_full((), side - 1) for side in (width, height)])
     inside, seen = looked[:, 2:], looked[:, :2] * scale[:, None, None]
 

@@ -25,9 +25,9 @@ from sfdkit.errors import ConfigError
 from sfdkit.media.crop import Place, crop_resize
 
 Reader = Callable[[np.ndarray, Any], tuple[np.ndarray | None, Any]]
-"""Takes a picture H W 3 uint8 RGB, and what it gave beside the points of the last one; returns points L 2 in pixels, None
-where there is no face, and what the next one wants."""
-LARGEST_SIDE = 512
+"""Takes a picture H W 3 uint8 RGB, and what it gave for the last one beside the points; returns points L 2 in pixels,
+None where there is no face, and what it takes with the next one."""
+_LARGEST_SIDE = 512
 """Pixels of a side of a crop at which points are read at most."""
 _GAP = 0.2
 """Seconds over which points are interpolated at most."""
@@ -61,11 +61,11 @@ class PointSettings:
                     "--points.* needs --points.detector: give the ONNX file of YuNet, which finds the face"
                 )
             return None
-        files = {"detector": self.detector} | ({"landmarks": self.landmarks} if self.landmarks else {})
-        open_reader(self.landmarks, self.detector)
         landmarks = None if self.landmarks is None else str(Path(self.landmarks).absolute())
-        networks = {name: _digest(Path(file)) for name, file in files.items()}
-        return PointRule(landmarks, str(Path(self.detector).absolute()), int(self.every), networks)
+        detector = str(Path(self.detector).absolute())
+        open_reader(landmarks, detector)
+        networks = {"detector": _digest(detector)} | ({"landmarks": _digest(landmarks)} if landmarks else {})
+        return PointRule(landmarks, detector, int(self.every), networks)
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ class PointRule:
         return {"points": self.set, "points_by": {**self.networks, "every": self.every}}
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256(path.read_bytes())
-    beside = path.with_name(path.name + ".yaml")
+def _digest(file: str) -> str:
+    digest = hashlib.sha256(Path(file).read_bytes())
+    beside = Path(f"{file}.yaml")
     if beside.is_file():
         digest.update(beside.read_bytes())
     return digest.hexdigest()
@@ -140,27 +140,26 @@ class PointTracker:
     def __init__(self, rule: PointRule, place: Place, resolution: int) -> None:
         self._rule, self._place, self._resolution = rule, place, resolution
         self._reader = open_reader(rule.landmarks, rule.detector)
-        self._side = min(max(round(place.box.x1) - round(place.box.x0), 1), LARGEST_SIDE)
+        self._side = min(max(round(place.box.x1) - round(place.box.x0), 1), _LARGEST_SIDE)
         self._times: list[float] = []
         self._read: dict[int, np.ndarray | None] = {}
         """By number of the frame: L 2 in pixels of the stored crop."""
         self._waiting: tuple[int, np.ndarray] | None = None
-        """The last frame that was not read, cut."""
+        """The last frame, where it was not read."""
         self._last: Any = None
 
     def see(self, image: np.ndarray, time: float) -> None:
         """Take the next frame, H W 3 uint8 RGB, of a time in seconds."""
         number = len(self._times)
         self._times.append(time)
-        frame = number, crop_resize(image, self._place, self._side)
         before = max(self._read, default=-self._rule.every)
         gap = time - self._times[before] if self._read else 0.0
         if number - before < self._rule.every and gap < _GAP - _SLACK:
-            self._waiting = frame
+            self._waiting = number, image
             return
         if self._waiting and gap > _GAP + _SLACK:
             self._look(*self._waiting)
-        self._look(*frame)
+        self._look(number, image)
 
     def finish(self) -> ClipPoints:
         """Return the points of all frames."""
@@ -175,9 +174,9 @@ class PointTracker:
         frames = [found[number] for number in range(len(self._times))]
         return ClipPoints(set=self._rule.set, frames=[None if p is None else p.round(2).tolist() for p in frames])
 
-    def _look(self, number: int, region: np.ndarray) -> None:
+    def _look(self, number: int, image: np.ndarray) -> None:
         self._waiting = None
-        points, self._last = self._reader(region, self._last)
+        points, self._last = self._reader(crop_resize(image, self._place, self._side), self._last)
         if points is not None and np.isfinite(points).all():
             self._read[number] = (points.astype(np.float64) + 0.5) * (self._resolution / self._side) - 0.5
         else:
