@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sfdkit.errors import ConfigError, did_you_mean
@@ -160,6 +161,29 @@ def from_pixels(points: Tensor, resolution: int) -> Tensor:
 def to_pixels(points: Tensor, resolution: int) -> Tensor:
     """Turn [-1, 1] into pixels, the inverse of :func:`from_pixels`."""
     return (points + 1) * (resolution / 2) - 0.5
+
+
+def within_parts(points: Tensor, of: PointSet) -> Tensor:
+    """Return where the points of the small parts are within their part: upright, and relative to the size of the face.
+
+    The face is turned until the eyes are level, and its unit is the mean of the distance between the eyes and of that
+    from their middle to the mouth, one of which stays long however the head is turned.
+
+    Args:
+        points: B L 2 in [-1, 1].
+        of: Which points they are.
+
+    Returns:
+        B n 2: the points of each of :data:`PARTS` in turn, each part's middle at 0.
+    """
+    left, right = (take(points, numbers).mean(1) for numbers in of.eyes)
+    across = right - left
+    down = take(points, of.parts[2]).mean(1) - (left + right) / 2
+    size = (across.norm(dim=1) + down.norm(dim=1)).clamp(min=1e-3) / 2
+    x = F.normalize(across, dim=1) / size[:, None]
+    axes = torch.stack([x, torch.stack([-x[:, 1], x[:, 0]], 1)], 2)  # B 2 2, columns along and across the eyes
+    parts = (take(points, numbers) for numbers in of.parts)
+    return torch.cat([(part - part.mean(1, keepdim=True)) @ axes for part in parts], 1)
 
 
 def part_boxes(points: Tensor, of: PointSet, size: int) -> Tensor:
