@@ -113,7 +113,7 @@ class MotionHead(nn.Module):
     def __init__(self, encoder: Encoder, outputs: int, points: int, hidden: int = 128) -> None:
         super().__init__()
         coarse = [i for i, size in enumerate(encoder.sizes) if size >= READ_SIZE]
-        self.level = min(coarse, key=lambda i: (encoder.sizes[i], -i)) if coarse else 0  # the deepest of the coarsest
+        self.level = min(coarse, key=lambda i: encoder.sizes[i]) if coarse else 0
         self.size = min(READ_SIZE, encoder.sizes[self.level])
         self.mix = nn.Conv2d(encoder.channels[self.level], READ_CHANNELS, 1)
         self.layers = _read_out(READ_CHANNELS * self.size**2, outputs, hidden)
