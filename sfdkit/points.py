@@ -65,6 +65,27 @@ class PointSet:
         return left, right, self._with("", ("mouth", "lip"))
 
     @cached_property
+    def middles(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the points whose mean is the middle of each of :data:`PARTS`.
+
+        Of an eye these are its corners, which lids, gaze and brow do not move; of the mouth all points.
+        """
+        corners = [tuple(i for i in eye if self.names[i].endswith(("_outer", "_inner"))) or eye for eye in self.eyes]
+        return corners[0], corners[1], self.parts[2]
+
+    @cached_property
+    def part_weights(self) -> tuple[float, ...]:
+        """Weight of each point of :data:`PARTS` in turn, 1 in the mean: each kind of point in a part counts alike.
+
+        An iris, which alone tells the gaze, counts as much as the three points of a brow.
+        """
+        found = []
+        for numbers in self.parts:
+            kinds = [self.names[i].removeprefix("left_").removeprefix("right_").split("_")[0] for i in numbers]
+            found += [1 / kinds.count(kind) for kind in kinds]
+        return tuple(weight * len(found) / sum(found) for weight in found)
+
+    @cached_property
     def eyes(self) -> tuple[tuple[int, ...], ...]:
         """Numbers of the points of each eye, without its brow."""
         left, right = (self._with(side, ("eye",)) for side in _SIDES)
@@ -174,7 +195,7 @@ def within_parts(points: Tensor, of: PointSet) -> Tensor:
         of: Which points they are.
 
     Returns:
-        B n 2: the points of each of :data:`PARTS` in turn, each part's middle at 0.
+        B n 2: the points of each of :data:`PARTS` in turn, each part's middle (see :attr:`PointSet.middles`) at 0.
     """
     left, right = (take(points, numbers).mean(1) for numbers in of.eyes)
     across = right - left
@@ -182,8 +203,10 @@ def within_parts(points: Tensor, of: PointSet) -> Tensor:
     size = (across.norm(dim=1) + down.norm(dim=1)).clamp(min=1e-3) / 2
     x = F.normalize(across, dim=1) / size[:, None]
     axes = torch.stack([x, torch.stack([-x[:, 1], x[:, 0]], 1)], 2)  # B 2 2, columns along and across the eyes
-    parts = (take(points, numbers) for numbers in of.parts)
-    return torch.cat([(part - part.mean(1, keepdim=True)) @ axes for part in parts], 1)
+    parts = []
+    for numbers, middle in zip(of.parts, of.middles, strict=True):
+        parts.append((take(points, numbers) - take(points, middle).mean(1, keepdim=True)) @ axes)
+    return torch.cat(parts, 1)
 
 
 def part_boxes(points: Tensor, of: PointSet, size: int) -> Tensor:

@@ -69,16 +69,20 @@ class PointsLoss(LossTerm):
         code_size: ``N + M``.
     """
 
+    weight: Tensor
+    """C: of each coordinate that is read, see :attr:`sfdkit.points.PointSet.part_weights`."""
     mean: Tensor
-    """C: running mean of each coordinate that is read."""
+    """C: running mean of each coordinate."""
     variance: Tensor
     """2 C: running variances over faces, and between frames of a clip; 0 before the first batch."""
 
     def __init__(self, points: PointSet, code_size: int) -> None:
         super().__init__()
         self.points = points
-        count = 2 * (len(points.names) + sum(len(part) for part in points.parts))
+        weights = torch.tensor([1.0] * len(points.names) + list(points.part_weights)).repeat_interleave(2)
+        count = len(weights)
         self.head = nn.Sequential(nn.Linear(code_size, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, count))
+        self.register_buffer("weight", weights, persistent=False)
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("variance", torch.zeros(2, count))
 
@@ -102,8 +106,9 @@ class PointsLoss(LossTerm):
         codes = torch.cat([identity[:, None].expand(-1, frames, -1), motion], 2)
         deviation, of_moves = self.variance.clamp(min=LEAST_DEVIATION**2).sqrt()
         read = self.head(codes)
-        places = _error(read, (truth - self.mean) / deviation, known)
-        moves = _error((read - read.mean(1, keepdim=True)) * (deviation / of_moves), moved / of_moves, whole)
+        places = _error(read, (truth - self.mean) / deviation, known * self.weight)
+        changes = (read - read.mean(1, keepdim=True)) * (deviation / of_moves)
+        moves = _error(changes, moved / of_moves, whole * self.weight)
         return (places + moves) / 2
 
     @torch.no_grad()
@@ -122,7 +127,7 @@ def _over_frames(values: Tensor, known: Tensor) -> Tensor:
     return (values * known).sum((0, 1)) / known.sum((0, 1)).clamp(min=1)
 
 
-def _error(read: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-    """Return the mean error of what is known; 0 where nothing is."""
+def _error(read: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean error; 0 where no weight is left."""
     error = F.huber_loss(read, truth, reduction="none", delta=OUTLIER)
-    return (error * known).sum() / known.sum().clamp(min=1)
+    return (error * weight).sum() / weight.sum().clamp(min=1)
