@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,84 @@ def save_onnx(path: Path, weights: np.ndarray, side: int | str, batch: int | str
         outputs,
         [numpy_helper.from_array(weights.astype(np.float32), "weights")],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return _save(path, graph, onnx)
+
+
+def save_yunet(path: Path, box: Sequence[float], points: Sequence[float]) -> Path:
+    """A detector of YuNet's form that sees red squares of 8 pixels, on the grid of 8.
+
+    ``box`` is x, y, width and height around the middle of the square, ``points`` five x, y from there; in pixels.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, weights, outputs = [], [], []
+    nothing = np.zeros(4)
+    bbox = np.array([0.5 + box[0] / 8, 0.5 + box[1] / 8, *np.log(np.array(box[2:]) / 8)])
+    for stride in (8, 16, 32):
+        red = np.zeros((1, 3, stride, stride))
+        red[0, :, :, :] = np.array([-1, -1, 1]).reshape(3, 1, 1) / (255 * stride**2)  # of blue, green, red
+        sees = red if stride == 8 else 0 * red
+        for name, kernel, bias in (
+            ("cls", sees, np.zeros(1)),
+            ("obj", sees, np.zeros(1)),
+            ("bbox", np.zeros((4, 3, stride, stride)), bbox if stride == 8 else nothing),
+            ("kps", np.zeros((10, 3, stride, stride)), 0.5 + np.array(points) / 8),
+        ):
+            key, size = f"{name}_{stride}", len(bias)
+            weights += [
+                numpy_helper.from_array(kernel.astype(np.float32), f"{key}_w"),
+                numpy_helper.from_array(bias.astype(np.float32), f"{key}_b"),
+                numpy_helper.from_array(np.array([1, -1, size]), f"{key}_s"),
+            ]
+            nodes += [
+                helper.make_node("Conv", ["input", f"{key}_w", f"{key}_b"], [f"{key}_c"], strides=[stride, stride]),
+                helper.make_node("Transpose", [f"{key}_c"], [f"{key}_t"], perm=[0, 2, 3, 1]),
+                helper.make_node("Reshape", [f"{key}_t", f"{key}_s"], [key]),
+            ]
+            outputs.append(helper.make_tensor_value_info(key, TensorProto.FLOAT, [1, None, size]))
+    taken = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, "h", "w"])]
+    return _save(path, helper.make_graph(nodes, "detector", taken, outputs, weights), onnx)
+
+
+def save_centres(path: Path, side: int) -> Path:
+    """A landmark network of MediaPipe's form: 1 S S 3 to the centres of red, green and blue light, and a logit.
+
+    The centres are x, y and z in pixels from the edge of the input; z is that of x. The logit is above 0 where 10
+    pixels or more are blue.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    y, x = np.mgrid[:side, :side] + 0.5
+    grid = np.stack([x, y, x, np.ones_like(x)], -1).reshape(-1, 4)
+    constants = {"grid": grid, "little": np.array(1e-6), "ten": np.array(10.0)}
+    weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    shapes = {"flat": [-1, 3], "row": [1, 1, 1, 9], "one": [1, 1], "cuts": [3, 1]}
+    weights += [numpy_helper.from_array(np.array(value), name) for name, value in shapes.items()]
+    weights += [numpy_helper.from_array(np.array(2), "two")]
+    nodes = [
+        helper.make_node("Reshape", ["x", "flat"], ["pixels"]),
+        helper.make_node("Transpose", ["pixels"], ["colours"], perm=[1, 0]),
+        helper.make_node("MatMul", ["colours", "grid"], ["sums"]),
+        helper.make_node("Split", ["sums", "cuts"], ["moments", "light"], axis=1),
+        helper.make_node("Add", ["light", "little"], ["enough"]),
+        helper.make_node("Div", ["moments", "enough"], ["centres"]),
+        helper.make_node("Reshape", ["centres", "row"], ["points"]),
+        helper.make_node("Gather", ["light", "two"], ["blue"], axis=0),
+        helper.make_node("Sub", ["blue", "ten"], ["above"]),
+        helper.make_node("Reshape", ["above", "one"], ["logit"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("points", TensorProto.FLOAT, [1, 1, 1, 9]),
+        helper.make_tensor_value_info("logit", TensorProto.FLOAT, [1, 1]),
+    ]
+    taken = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, side, side, 3])]
+    return _save(path, helper.make_graph(nodes, "centres", taken, outputs, weights), onnx)
+
+
+def _save(path: Path, graph: Any, onnx: Any) -> Path:
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path

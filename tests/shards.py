@@ -19,6 +19,7 @@ from sfdkit.data.shards.decode import decode_frames
 from sfdkit.data.shards.format import SCHEMA, ShardIndex, pack_frames
 from sfdkit.data.shards.index import describe_shard, load_index, save_index
 from sfdkit.data.shards.tar import TarReader
+from sfdkit.points import PointSet
 
 
 class Member(NamedTuple):
@@ -61,10 +62,19 @@ def clip_key(split: str, clip: int) -> str:
     return f"{split}-{clip:05d}"
 
 
+def frame_points(clip: int, frame: int, of: PointSet, resolution: int) -> list[list[float]]:
+    """Points of the face in a frame, in pixels, that tell clip, frame and point."""
+    count = len(of.names)
+    return [
+        [resolution * (clip % 8 + point / count) / 8, resolution * (frame + point / count) / 8]
+        for point in range(count)
+    ]
+
+
 def clip_members(
-    split: str, clip: int, frames: int, resolution: int, dataset: str = "puppets"
+    split: str, clip: int, frames: int, resolution: int, dataset: str = "puppets", points: PointSet | None = None
 ) -> list[tuple[str, bytes]]:
-    """The two members of a clip: name and bytes."""
+    """The two members of a clip: name and bytes; points were found in all its frames but the second."""
     key = clip_key(split, clip)
     meta = {
         "key": key,
@@ -78,6 +88,9 @@ def clip_members(
         "crop": {"method": "none", "box": [0.0, 0.0, resolution, resolution], "margin": 0.0, "detector": ""},
         "groups": {"parity": "even" if clip % 2 == 0 else "odd"},
     }
+    if points is not None:
+        places = [frame_points(clip, frame, points, resolution) if frame != 1 else None for frame in range(frames)]
+        meta["points"] = {"set": points.name, "frames": places}
     pictures = [jpeg(frame_colour(clip, frame), resolution) for frame in range(frames)]
     return [(f"{key}.json", json.dumps(meta).encode()), (f"{key}.frames", pack_frames(pictures))]
 
@@ -97,6 +110,7 @@ def make_shards(
     frames: int = 6,
     resolution: int = 32,
     dataset: str = "puppets",
+    points: PointSet | None = None,
 ) -> Path:
     """Write ``folder / split`` with one tar per entry of ``clips_per_shard`` and the index; return that folder."""
     target = folder / split
@@ -107,7 +121,7 @@ def make_shards(
         path = target / f"{split}-{number:05d}.tar"
         members: list[tuple[str, bytes]] = []
         for _ in range(clips):
-            members += clip_members(split, clip, frames, resolution, dataset)
+            members += clip_members(split, clip, frames, resolution, dataset, points)
             clip += 1
         write_tar(path, members)
         entries.append(describe_shard(path))
@@ -119,6 +133,8 @@ def make_shards(
         "identities": clip,
         "shards": entries,
     }
+    if points is not None:
+        index["points"] = points.name
     save_index(target, index)
     return target
 

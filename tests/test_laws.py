@@ -30,9 +30,9 @@ ROOMS = {
     "matplotlib": ("sfdkit.evaluate.report", "sfdkit.study.plot"),
     "ray": ("sfdkit.data.pack.cluster",),
     "tensorboard": ("sfdkit.study.curves",),
-    "onnxruntime": ("sfdkit.face_networks.third_party",),
-    "onnx": ("sfdkit.face_networks.third_party",),
-    "onnx2torch": ("sfdkit.face_networks.third_party",),
+    "onnxruntime": ("sfdkit.face_networks.onnx_file",),
+    "onnx": ("sfdkit.face_networks.onnx_file",),
+    "onnx2torch": ("sfdkit.face_networks.onnx_file",),
     "lightning": ("sfdkit.train", "sfdkit.data.module"),
 }
 NEVER = [

@@ -258,6 +258,9 @@ def chosen_points(clip: Clip, chosen: Sequence[int], of: PointSet) -> Tensor:
     if stored is None:
         return places
     try:
+        if stored["set"] != of.name:
+            message = f"{clip['key']}: its points are of the set {stored['set']!r}, its index says {of.name!r}"
+            raise ClipError("json", message)
         for row, number in enumerate(chosen):
             if (found := stored["frames"][number]) is not None:
                 places[row] = torch.tensor(found)

@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from sfdkit.errors import ConfigError
 from sfdkit.face_networks.conventions import Convention
+from sfdkit.face_networks.known import read_convention, remedy_of
+from sfdkit.face_networks.onnx_file import OnnxSession, convert_onnx
 
 NETWORK_SUFFIXES = (".onnx", ".pt", ".pth", ".ts")
 _BATCH = 64
@@ -29,23 +31,36 @@ class NetworkFile(nn.Module, Generic[C]):
     Args:
         key: Name of the setting that gave the file, for messages.
         path: A .onnx file, which runs in onnxruntime, or a .pt file of TorchScript.
-        convention: The usual one for networks of its kind; the file itself and the YAML beside it go before it.
+        convention: The usual one for networks of its kind; the file itself, what is known of it
+            (:mod:`sfdkit.face_networks.known`) and the YAML beside it go before it.
         differentiable: Give gradients to the pictures; an ONNX file is converted by onnx2torch for that.
+
+        threads: For each run of an ONNX file; torch's number by default.
 
     Raises:
         ConfigError: The file is missing, damaged, of another kind, or a package that it needs is not installed.
     """
 
-    def __init__(self, key: str, path: str | Path, convention: C, differentiable: bool = False) -> None:
+    def __init__(
+        self,
+        key: str,
+        path: str | Path,
+        convention: C,
+        differentiable: bool = False,
+        threads: int | None = None,
+    ) -> None:
         super().__init__()
         self.key, self.path = key, Path(path)
         require_file(key, self.path, NETWORK_SUFFIXES)
+        convention = read_convention(key, self.path, convention)
         self.network: Callable[[Tensor], Any]
-        if self.path.suffix == ".onnx":
-            self.network, size = (_convert_onnx if differentiable else _open_onnx)(key, self.path)
+        size = None
+        if self.path.suffix != ".onnx":
+            self.network = _load_script(key, self.path)
+        elif differentiable:
+            self.network, size = convert_onnx(key, self.path)
         else:
-            self.network, size = _load_script(key, self.path), None
-        convention = convention.read_beside(self.path)
+            self.network, size = _open_onnx(key, self.path, convention.kind, convention.layout, threads)
         self.convention = convention if size is None else replace(convention, size=size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -60,21 +75,38 @@ class NetworkFile(nn.Module, Generic[C]):
         Raises:
             ConfigError: The network cannot take them, or its output is not one row for each picture.
         """
+        return self.outputs(images, (self.convention.result,))[0]
+
+    def outputs(self, images: Tensor, results: Sequence[int]) -> list[Tensor]:
+        """Run the network.
+
+        Args:
+            images: F 3 H W in [0, 1].
+            results: Indices of the outputs that are wanted.
+
+        Returns:
+            Those outputs, F first, float32, on the device of the pictures.
+
+        Raises:
+            ConfigError: The network cannot take them, or an output is not one row for each picture.
+        """
         if isinstance(self.network, nn.Module):
             self.network.to(images.device)
-        parts = []
+        parts: list[list[Tensor]] = []
         for chunk in images.split(_BATCH):
             try:
-                part = _pick(self.network(self.convention.prepare(chunk)), self.convention.result)
+                found = self.network(self.convention.prepare(chunk))
+                picked = [_pick(found, result) for result in results]
             except Exception as error:
                 raise ConfigError(
                     f"{self.key}: {self.path} failed on pictures of {self.convention.size} pixels "
                     f"({str(error).strip().splitlines()[-1]}); set size, or result, in {self.path.name}.yaml beside it"
                 ) from error
-            if not isinstance(part, Tensor) or part.dim() < 2 or len(part) != len(chunk):
-                raise self.wrong_output(part, f"a row for each of {len(chunk)} pictures")
-            parts.append(part.float())
-        return torch.cat(parts).to(images.device)
+            for part in picked:
+                if not isinstance(part, Tensor) or part.dim() < 2 or len(part) != len(chunk):
+                    raise self.wrong_output(part, f"a row for each of {len(chunk)} pictures")
+            parts.append([part.float() for part in picked])
+        return [torch.cat(column).to(images.device) for column in zip(*parts, strict=True)]
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the output as embeddings F Z of length 1.
@@ -133,56 +165,15 @@ def _load_script(key: str, path: Path) -> nn.Module:
     return module
 
 
-def _open_onnx(key: str, path: Path) -> tuple[Callable[[Tensor], list[Tensor]], int | None]:
+def _open_onnx(key: str, path: Path, kind: str, layout: str, threads: int | None) -> tuple[OnnxSession, int | None]:
     """Return what runs the network, and the side of its input where that is fixed."""
-    try:
-        import onnxruntime
-    except ImportError as error:
+    session = OnnxSession(key, path, threads)
+    shape = next(iter(session.inputs.values()), ())
+    channels = shape[-1 if layout == "nhwc" else 1] if len(shape) == 4 else None
+    if len(session.inputs) != 1 or len(shape) != 4 or (isinstance(channels, int) and channels != 3):
+        wanted = "F S S 3" if layout == "nhwc" else "F 3 S S"
         raise ConfigError(
-            f"{key}: {path} needs onnxruntime; install it with pip install 'sfdkit[onnx]', or give a TorchScript file"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers)
-    except Exception as error:
-        raise ConfigError(f"{key}: {path} is damaged or no ONNX file ({str(error).splitlines()[0]})") from error
-    entry, *more = session.get_inputs()
-    shape = list(entry.shape)
-    if more or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-        given = ", ".join(f"{x.name} {x.shape}" for x in (entry, *more))
-        raise ConfigError(f"{key}: {path} takes {given}; give a network of one input, pictures F 3 S S")
-    half = entry.type == "tensor(float16)"
-    at_once = shape[0] if isinstance(shape[0], int) else None
-
-    def run(x: Tensor) -> list[Tensor]:
-        values = (x.half() if half else x).detach().cpu()
-        parts = values.split(at_once or len(values))
-        rows = [session.run(None, {entry.name: part.contiguous().numpy()}) for part in parts]
-        return [torch.cat([torch.from_numpy(part) for part in column]) for column in zip(*rows, strict=True)]
-
-    return run, shape[2] if isinstance(shape[2], int) else None
-
-
-def _convert_onnx(key: str, path: Path) -> tuple[nn.Module, int | None]:
-    """Return the network as a torch module, and the side of its input where that is fixed."""
-    remedy = "give it as TorchScript: torch.jit.trace(network.eval(), example).save('network.pt')"
-    try:
-        import onnx
-        import onnx2torch
-    except ImportError as error:
-        raise ConfigError(
-            f"{key}: gradients through {path} need onnx2torch; install it with pip install 'sfdkit[onnx]', or {remedy}"
-        ) from error
-    try:
-        model = onnx.load(path)
-        sides = model.graph.input[0].type.tensor_type.shape.dim
-        module = onnx2torch.convert(model)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"{key}: {path} cannot be turned into a torch network ({reason}); {remedy}") from error
-    size = sides[2].dim_value if len(sides) == 4 else 0
-    return module.eval().requires_grad_(False), size or None
+            f"{key}: {path} takes {session.takes}; give a network of one input, pictures {wanted}, or "
+            f"{remedy_of(kind, path)}"
+        )
+    return session, shape[2] if isinstance(shape[2], int) else None

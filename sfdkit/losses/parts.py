@@ -48,7 +48,7 @@ class PartsLoss(LossTerm):
         """
         boxes = part_boxes(points, self.points, target.shape[-1])
         area = boxes.sum((2, 3))
-        error = (boxes * (prediction - target).abs().mean(1, keepdim=True)).sum((2, 3)) / (area + 1)
+        error = (boxes * (prediction - target).abs().mean(1, keepdim=True)).sum((2, 3)) / area.clamp(min=1)
         return error.sum() / (area > 0).sum().clamp(min=1)
 
 

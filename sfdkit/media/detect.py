@@ -47,11 +47,15 @@ class Face(NamedTuple):
     """Confidence; comparable within one picture alone."""
     eyes: tuple[tuple[float, float], tuple[float, float]] | None = None
     """The eye on the left and that on the right of the picture, x and y in pixels; None where they were not found."""
+    points: tuple[tuple[float, float], ...] | None = None
+    """The detector's own points in its own order, x and y in pixels; None where it has none."""
 
     def scaled(self, scale: float) -> Face:
         """Return the face in a picture that was made larger by ``scale``."""
-        eyes = self.eyes and tuple((x * scale, y * scale) for x, y in self.eyes)
-        return Face(Box(*(value * scale for value in self.box)), self.score, eyes)  # type: ignore[arg-type]
+        eyes, points = (
+            places and tuple((x * scale, y * scale) for x, y in places) for places in (self.eyes, self.points)
+        )
+        return Face(Box(*(value * scale for value in self.box)), self.score, eyes, points)  # type: ignore[arg-type]
 
 
 class FaceDetector(Protocol):
@@ -127,7 +131,7 @@ def _look_everywhere(grey: np.ndarray) -> list[Face]:
             return found
     width = grey.shape[1]
     mirrored = _look(np.ascontiguousarray(grey[:, ::-1]), "profileface")
-    return [Face(Box(width - b.x1, b.y0, width - b.x0, b.y1), score) for b, score, _ in mirrored]
+    return [Face(Box(width - b.x1, b.y0, width - b.x0, b.y1), score) for b, score, *_ in mirrored]
 
 
 def _look_finely(grey: np.ndarray) -> list[Face]:
@@ -144,7 +148,7 @@ def _look_near(grey: np.ndarray, near: Box) -> list[Face]:
     if min(part.shape) < 24:
         return []
     found = _look(part, "frontalface_alt2", (max(16, round(size / _ALIKE)), round(size * _ALIKE)))
-    return [Face(Box(b.x0 + left, b.y0 + top, b.x1 + left, b.y1 + top), score) for b, score, _ in found]
+    return [Face(Box(b.x0 + left, b.y0 + top, b.x1 + left, b.y1 + top), score) for b, score, *_ in found]
 
 
 def _look(grey: np.ndarray, name: str, sizes: tuple[int, int] | None = None, votes: int = _VOTES) -> list[Face]:
@@ -228,9 +232,10 @@ class YuNetDetector:
 
 def _face_of(row: Sequence[float], scale: float) -> Face:
     """Read a row of YuNet: x, y, width, height, five points (the eyes first), score."""
-    x, y, width, height, ax, ay, bx, by, *_ = (float(value) / scale for value in row)
-    left, right = sorted([(ax, ay), (bx, by)])
-    return Face(Box(x, y, x + width, y + height), float(row[14]), (left, right))
+    x, y, width, height, *flat = (float(value) / scale for value in row[:14])
+    points = tuple(zip(flat[::2], flat[1::2], strict=True))
+    left, right = sorted(points[:2])
+    return Face(Box(x, y, x + width, y + height), float(row[14]), (left, right), points)
 
 
 def open_detector(what: str, eyes: bool = False) -> FaceDetector:

@@ -28,12 +28,10 @@ from sfdkit.points import FACE31
 from sfdkit.points import point_set as point_set_of
 from sfdkit.train.forward import training_forward
 from sfdkit.train.gradients import BatchStatistics, GradientClipping, skip_unless_finite
+from sfdkit.train.parameter_groups import fit_state, parameter_groups
 from sfdkit.train.reenactment import Reenactment
 from sfdkit.train.schedule import Progress, cosine_with_warmup, logs_step
 from sfdkit.types import FrameBatch
-
-NOISE_LR_FACTOR = 5.0
-"""Factor on the learning rate of the logarithm of the motion coefficients' noise, which has to move by some units."""
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
@@ -137,19 +135,23 @@ class AnimationTask(Reenactment):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build the optimisers; the schedule scales their configured learning rates, not a checkpoint's."""
-        basis, noise = self.animator.descriptors.weight, self.animator.motion_head.log_noise
-        learned = [p for p in self._learners().parameters() if p.requires_grad]
-        others = [p for p in learned if p is not basis and p is not noise]
-        groups = [
-            {"params": others, "scale": 1.0},
-            {"params": [basis], "scale": self.basis_lr_factor},
-            {"params": [noise], "scale": NOISE_LR_FACTOR},
-        ]
-        optimizers = [self.optimizer(groups)]
+        optimizers = [self.optimizer(self._groups())]
         if self.discriminator is not None:
             optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))
         self.base_lrs = [float(o.param_groups[0]["lr"]) for o in optimizers]
         return optimizers
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return parameter_groups(self.animator, self.objective, self.basis_lr_factor)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Bring the first optimiser's state to the loss terms of this training.
+
+        Raises:
+            CheckpointError: It is of another model.
+        """
+        if states := checkpoint.get("optimizer_states"):
+            states[0] = fit_state(states[0], self._groups())
 
     def _learners(self) -> nn.ModuleList:
         """Return what the first optimiser trains: the animator, and the heads of loss terms."""

@@ -98,7 +98,7 @@ class DriverViewAugmentation(Augmentation):
             view = apply_change(driving.flatten(0, 1)[:, None], own, self.padding).view_as(driving)
             points = batch.get("points")
             if points is not None:
-                points = move_points(points, joint, POINT_SETS[batch["point_set"]].mirrored)
+                points = move_points(points, joint, frames.shape[-1], POINT_SETS[batch["point_set"]].mirrored)
         return with_view(batch, frames, view, points)
 
     def _draw_joint(self, count: int, generator: torch.Generator) -> Change:

@@ -9,7 +9,9 @@ from kornia.augmentation import AugmentationBase2D, ImageSequential, RandomChann
 from torch import Tensor
 
 from sfdkit.data.augment.base import Augmentation, row_frames, with_view
+from sfdkit.data.augment.kornia_points import moved_points
 from sfdkit.errors import ConfigError
+from sfdkit.points import POINT_SETS, from_pixels, to_pixels
 from sfdkit.types import FrameBatch
 
 
@@ -57,20 +59,29 @@ class KorniaAugmentation(Augmentation):
         with torch.autocast(device.type, enabled=False), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             frames = row_frames(batch)
+            points = batch.get("points")
             if self.joint is not None:
                 frames = _checked(self.joint(frames), frames, "joint")
+                if points is not None:
+                    points = _moved(points, self.joint, frames.shape[-1], POINT_SETS[batch["point_set"]].mirrored)
             driving = frames[:, 1:]
             view = driving
             if self.driver is not None:
                 seen = driving.flatten(0, 1)
                 view = _checked(self.driver(seen), seen, "driver").view_as(driving)
-        return with_view(batch, frames, view)
+        return with_view(batch, frames, view, points)
 
 
 def _uncached(modules: ImageSequential) -> ImageSequential:
     """Keep kornia's container from holding on to the last batch."""
     modules.disable_features = True
     return modules
+
+
+def _moved(points: Tensor, joint: ImageSequential, side: int, mirrored: tuple[int, ...]) -> Tensor:
+    """Return points B 1+K L 2 in [-1, 1] where they are after the last call of ``joint``."""
+    pixels = moved_points(to_pixels(points, side).flatten(0, 1), joint, mirrored)
+    return from_pixels(pixels, side).view_as(points)
 
 
 def _checked(changed: Tensor, images: Tensor, part: str) -> Tensor:

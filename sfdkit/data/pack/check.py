@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from sfdkit.data.shards.decode import decode_frames
 from sfdkit.data.shards.format import INDEX_NAME, ShardEntry, ShardIndex, clip_table, frame_bytes
 from sfdkit.data.shards.reader import parse_clip, read_raw_clips
 from sfdkit.errors import MissingError, ShardError
+from sfdkit.points import POINT_SETS
 from sfdkit.storage import Storage
 from sfdkit.types import Clip
 
@@ -41,6 +43,8 @@ class FolderCheck:
     shards: list[ShardCheck] = field(default_factory=list)
     identities: set[str] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
+    without_points: int = 0
+    """Frames in which points of the face were not found, where they were looked for."""
 
     @property
     def problems(self) -> list[str]:
@@ -63,22 +67,27 @@ class FolderCheck:
         clips, frames = sum(s.clips for s in self.shards), sum(s.frames for s in self.shards)
         size = sum(s.bytes for s in self.shards) / 1e6
         total = f"{len(self.identities)} identities, {self.index['resolution']} px, {self.index['split']}"
+        if of := self.index.get("points"):
+            total += f", points {of} not found in {self.without_points} frames"
         lines.append(f"{'total':<{width}}{clips:>9}{frames:>10}{size:>10.1f}  {total}")
         return "\n".join(lines)
 
 
 def listing(indexes: Sequence[ShardIndex], shards: bool = False) -> str:
     """Return one line per index, and per shard where wanted."""
-    header = ("data set", "split", "resolution", "shards", "clips", "frames", "identities", "MB")
+    header = ("data set", "split", "resolution", "shards", "clips", "frames", "identities", "points", "MB")
     rows: list[tuple[str, ...]] = [header]
     for index in indexes:
         entries = index["shards"]
         clips, frames, size = (sum(int(entry[what]) for entry in entries) for what in ("clips", "frames", "bytes"))
         numbers = (index["resolution"], len(entries), clips, frames, index["identities"])
-        rows.append((index["dataset"], index["split"], *map(str, numbers), f"{size / 1e6:.1f}"))
+        points = index.get("points", "-")
+        rows.append((index["dataset"], index["split"], *map(str, numbers), points, f"{size / 1e6:.1f}"))
         for entry in entries if shards else ():
             megabytes = f"{entry['bytes'] / 1e6:.1f}"
-            rows.append((f"  {entry['name']}", "", "", "", str(entry["clips"]), str(entry["frames"]), "", megabytes))
+            rows.append(
+                (f"  {entry['name']}", "", "", "", str(entry["clips"]), str(entry["frames"]), "", "", megabytes)
+            )
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     return "\n".join(
         "  ".join(
@@ -201,5 +210,37 @@ def _check_clip(path: str, clip: Clip, report: FolderCheck, decode: bool) -> Non
         picture = frame_bytes(clip["frames"], index)
         if picture[:2] != b"\xff\xd8" or picture[-2:] != b"\xff\xd9":
             raise ShardError(f"{path}: frame {index} of clip {key!r} is no whole JPEG ({len(picture)} bytes): {_AGAIN}")
+    _check_points(path, clip, report)
     if decode:
         decode_frames(clip, range(count))
+
+
+def _check_points(path: str, clip: Clip, report: FolderCheck) -> None:
+    """Compare the points of a clip with the set that the index names."""
+    key, found = clip["key"], clip["meta"].get("points")
+    name = found["set"] if isinstance(found, dict) and "set" in found else None
+    _same(path, f"set of points of clip {key!r}", report.index.get("points"), name)
+    if not isinstance(found, dict):
+        return
+    if name not in POINT_SETS:
+        raise ShardError(
+            f"{path}: the points of clip {key!r} are of the set {name!r}, which this version does not know"
+        )
+    points, count = len(POINT_SETS[name].names), len(clip["meta"]["times"])
+    frames = found.get("frames")
+    if not isinstance(frames, list) or len(frames) != count:
+        raise ShardError(f"{path}: the points of clip {key!r} are no list of {count} frames: pack again")
+    for number, frame in enumerate(frames):
+        if frame is not None and not _are_points(frame, points):
+            raise ShardError(
+                f"{path}: the points of frame {number} of clip {key!r} are not {points} pairs of numbers: pack again"
+            )
+    report.without_points += frames.count(None)
+
+
+def _are_points(frame: object, count: int) -> bool:
+    """Whether it is so many pairs of finite numbers."""
+    if not isinstance(frame, list) or len(frame) != count:
+        return False
+    pairs = [tuple(pair) if isinstance(pair, list) else () for pair in frame]
+    return all(len(pair) == 2 and all(isinstance(v, int | float) and math.isfinite(v) for v in pair) for pair in pairs)

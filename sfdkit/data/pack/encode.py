@@ -42,6 +42,10 @@ class EncodedClip(NamedTuple):
     """CRC-32 of both."""
     key: str
     identity: str
+    frames_without_points: int = 0
+    """Of those in which points of the face were looked for."""
+    without_points: bool = False
+    """Whether they were found in none of its frames."""
 
     @property
     def source(self) -> int:
@@ -100,7 +104,10 @@ def write_source(number: int, clips: Iterable[tuple[bytes, bytes]], skips: list[
         for text, frames in clips:
             meta, checksum = json.loads(text), zlib.crc32(frames, zlib.crc32(text))
             place = file.tell(), len(text), len(frames), checksum
-            written.append(EncodedClip(path, *place, meta["key"], meta["identity"]))
+            points = meta.get("points", {"frames": []})["frames"]
+            missing = sum(frame is None for frame in points)
+            whole = bool(points) and missing == len(points)
+            written.append(EncodedClip(path, *place, meta["key"], meta["identity"], missing, whole))
             file.write(text)
             file.write(frames)
     record = json.dumps({"clips": [clip[1:] for clip in written], "skips": skips}, ensure_ascii=False)

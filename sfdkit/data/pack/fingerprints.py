@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def source_fingerprint(source: ClipSource) -> str | None:
         if detector.is_file():
             files = [*files, detector]
         times = [file.stat().st_mtime_ns for file in files]
-        what = [source.key, source.dataset, asdict(source.settings), input_fingerprint([source]), times]
+        what = [source.key, source.dataset, source.settings.as_json(), input_fingerprint([source]), times]
     except OSError:
         return None
     about = [__version__, cv2.__version__, av.__version__, QUALITY, *what]

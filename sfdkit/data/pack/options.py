@@ -11,6 +11,7 @@ from typing import TypeAlias
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt, restricted_number_type
 
 from sfdkit.data.pack.engines import EngineName
+from sfdkit.data.pack.face_points import PointSettings
 from sfdkit.data.pack.sources import ClipSettings
 from sfdkit.errors import ConfigError
 from sfdkit.media.crop import LOOKING, CropRule, DataCrop, FaceSettings
@@ -42,6 +43,7 @@ class CutOptions(PlainNumbers):
         margin: Share of the detected face's size that is added on each side, up to 2; by default 0.4 for face, 0.1 for
             union.
         face: How faces are looked for, and which of them are cut.
+        points: Points of the face that are kept with the clips, for the loss terms that read them.
         fps: At most so many frames of a second are kept; of folders of pictures, the rate at which they were taken.
         frames_per_clip: Longer videos are cut into clips of so many frames.
         min_frames: Clips with fewer frames are left out.
@@ -50,6 +52,7 @@ class CutOptions(PlainNumbers):
     resolution: Resolution = 256
     margin: Margin | None = None
     face: FaceSettings = field(default_factory=FaceSettings)
+    points: PointSettings = field(default_factory=PointSettings)
     fps: Fps = 25.0
     frames_per_clip: FrameCount = 32
     min_frames: FrameCount = 8
@@ -58,7 +61,7 @@ class CutOptions(PlainNumbers):
         """Return how videos become clips, cut by a method.
 
         Raises:
-            ConfigError: The options do not fit each other, or the detector cannot be had.
+            ConfigError: The options do not fit each other, or a network cannot be had.
         """
         if self.frames_per_clip < self.min_frames:
             raise ConfigError(
@@ -69,7 +72,8 @@ class CutOptions(PlainNumbers):
             rule.watcher()
         elif self.face != FaceSettings():
             raise ConfigError(f"--face.* belongs to crops that look for faces ({', '.join(LOOKING)}), not to {crop}")
-        return ClipSettings(self.resolution, rule, self.frames_per_clip, self.min_frames, self.fps)
+        frames = self.frames_per_clip, self.min_frames, self.fps
+        return ClipSettings(self.resolution, rule, *frames, self.points.rule())
 
 
 @dataclass(frozen=True, kw_only=True)

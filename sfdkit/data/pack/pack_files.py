@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from sfdkit.config.command import Command
@@ -34,7 +34,7 @@ class PackFiles(ShardOptions, SplitShares, CutOptions, Command):
     def settings(self, clips: ClipSettings) -> dict[str, Any]:
         """Return what the result depends on besides the input, as json values."""
         return {
-            **asdict(clips),
+            **clips.as_json(),
             "validation_share": self.validation_share,
             "test_share": self.test_share,
             "clips_per_shard": self.clips_per_shard,
@@ -49,6 +49,8 @@ class PackFiles(ShardOptions, SplitShares, CutOptions, Command):
             f"to do     clips of {clips.min_frames} to {clips.frames_per_clip} frames, {clips.fps:g} a second, "
             f"{clips.resolution} x {clips.resolution} pixels, crop {clips.rule.method}, into {self.output}"
         ]
+        if clips.points is not None:
+            lines.append(f"points    {clips.points.set}, read in 1 of {clips.points.every} frames")
         for split, sources in members.items():
             people = {source.identity for source in sources}
             lines.append(f"  {split:12}{len(sources):7} segments, {len(people)} people")

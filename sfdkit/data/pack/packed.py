@@ -50,6 +50,9 @@ class SplitReport:
     identities: int
     shards: int
     bytes: int
+    frames_without_points: int = 0
+    clips_without_points: int = 0
+    """Clips in none of whose frames points of the face were found."""
 
 
 @dataclass
@@ -68,10 +71,12 @@ class PackReport:
     """SHA-256 of each shard, by split and name."""
     reused: int = 0
     """Sources whose clips were taken over from what was there before."""
+    points: str | None = None
+    """The set of points of the face that the clips carry."""
 
     def table(self) -> str:
-        """Return the counts of each split and what was left out, as text."""
-        return "\n".join([*self._counts(), *self._left_out()])
+        """Return the counts of each split, the frames without points and what was left out, as text."""
+        return "\n".join([*self._counts(), *self._unknown(), *self._left_out()])
 
     def _counts(self) -> list[str]:
         rows = [("split", "clips", "frames", "identities", "shards", "MB")]
@@ -79,6 +84,16 @@ class PackReport:
             size = f"{split.bytes / 1e6:.1f}"
             rows.append((name, str(split.clips), str(split.frames), str(split.identities), str(split.shards), size))
         return [f"{row[0]:<12}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows]
+
+    def _unknown(self) -> list[str]:
+        if self.points is None:
+            return []
+        frames, missing, clips = (
+            sum(getattr(split, name) for split in self.splits.values())
+            for name in ("frames", "frames_without_points", "clips_without_points")
+        )
+        none = f"; {clips} clips have none" if clips else ""
+        return [f"points {self.points} not found in {missing} of {frames} frames{none}"]
 
     def _left_out(self) -> list[str]:
         lines = []
@@ -130,7 +145,7 @@ def find_packed(output: Storage, settings: Mapping[str, Any]) -> PackReport | No
         )
     for name in (name for name, split in splits.items() if split.clips):
         require_shards(output.child(name), load_index(output.child(name)))
-    return PackReport(output.show(), splits, _read_skips(output), found=True)
+    return PackReport(output.show(), splits, _read_skips(output), found=True, points=wanted.get("points"))
 
 
 def write_report(output: Storage, report: PackReport, settings: Mapping[str, Any]) -> None:

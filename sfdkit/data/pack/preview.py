@@ -12,6 +12,7 @@ from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
 from sfdkit.config.command import Command
+from sfdkit.data.pack.face_points import PointTracker
 from sfdkit.data.pack.find import find_picture_folders, find_videos
 from sfdkit.data.pack.options import CutOptions
 from sfdkit.data.pack.people import video_sources
@@ -24,7 +25,7 @@ from sfdkit.media.crop import CropMethod, Place, Refusal, crop_resize
 from sfdkit.media.detect import Face
 from sfdkit.media.picture import natural_key
 
-_FOUND, _CUT, _LOST = (255, 200, 0), (0, 220, 90), (230, 40, 40)
+_FOUND, _CUT, _LOST, _POINT = (255, 200, 0), (0, 220, 90), (230, 40, 40), (0, 200, 255)
 _LABEL = 15
 """Pixels of the words above each picture."""
 
@@ -38,14 +39,17 @@ class Looked(NamedTuple):
     faces: list[Face]
     """What was found in the frames looked at."""
     place: Place | Refusal
+    points: np.ndarray | None = None
+    """L 2, points of the face in that frame as shares of the square; None where none are wanted or found."""
 
 
 @dataclass(frozen=True)
 class Preview(CutOptions, Command):
     """Show on one sheet what would be cut from the first clip of each video.
 
-    Yellow are the faces found in the frames looked at, green is the square; each picture has the result beside it. A
-    video that would be left out has a red frame and the reason above it.
+    Yellow are the faces found in the frames looked at, green is the square; each picture has the result beside it, with
+    blue points of the face where they are wanted. A video that would be left out has a red frame and the reason above
+    it.
 
     Args:
         root: Folder that is searched for videos, or for folders of pictures where it holds no video.
@@ -114,7 +118,16 @@ def look(source: VideoSource) -> Looked:
     if stop < settings.min_frames:
         place = Refusal("short", f"{stop} frames, at least {settings.min_frames} are wanted")
     faces = [face for number, face in looks.found.items() if face is not None and number <= last]
-    return Looked(source.video, image, faces, place)
+    return Looked(source.video, image, faces, place, _points(image, place, settings))
+
+
+def _points(image: np.ndarray, place: Place | Refusal, settings: ClipSettings) -> np.ndarray | None:
+    if settings.points is None or isinstance(place, Refusal):
+        return None
+    tracker = PointTracker(settings.points, place, settings.resolution)
+    tracker.see(image, 0.0)
+    (found,) = tracker.finish()["frames"]
+    return None if found is None else (np.array(found) + 0.5) / settings.resolution
 
 
 def draw(looked: list[Looked], columns: int, cell: int) -> np.ndarray:
@@ -153,7 +166,10 @@ def _cell(one: Looked, width: int, height: int) -> np.ndarray:
     cell = np.full((height, width, 3), 235, np.uint8)
     if isinstance(one.place, Place):
         _outline(shown, one.place.box, one.place.turn, scale, _CUT, 2)
-        cell[:, 2 * height :] = crop_resize(one.image, one.place, height)
+        result = crop_resize(one.image, one.place, height)
+        for x, y in () if one.points is None else one.points * height - 0.5:
+            cv2.circle(result, (round(x), round(y)), 1, _POINT, -1, cv2.LINE_AA)
+        cell[:, 2 * height :] = result
     else:
         cv2.rectangle(shown, (0, 0), (shown.shape[1] - 1, shown.shape[0] - 1), _LOST, 3)
     cell[: shown.shape[0], : shown.shape[1]] = shown

@@ -7,11 +7,12 @@ parallel processes. This file imports little, so that a new process is quick to 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from sfdkit.data.pack.face_points import PointRule
 from sfdkit.data.shards.format import ClipMeta
 from sfdkit.media.crop import CropRule
 
@@ -58,6 +59,14 @@ class ClipSettings:
     """A clip with fewer frames is left out."""
     fps: float
     """At most so many frames per second of a video are kept; the rate of a folder of pictures."""
+    points: PointRule | None = None
+    """How points of the face are read; None where none are wanted."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all that clips depend on, as json values; of the networks that read points what they hold."""
+        values = asdict(self)
+        del values["points"]
+        return values if self.points is None else values | self.points.as_json()
 
     @property
     def every(self) -> int:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sfdkit.data.pack.face_points import PointTracker
 from sfdkit.data.pack.sources import ClipSettings, CutClip, Skip
-from sfdkit.data.shards.format import ClipMeta
+from sfdkit.data.shards.format import ClipMeta, ClipPoints
 from sfdkit.errors import DataError
 from sfdkit.media.box import Square, Track
 from sfdkit.media.crop import Place, Refusal, crop_resize
@@ -45,6 +46,29 @@ class _Candidate(NamedTuple):
     frames: list[VideoFrame]
     """Cut to R R 3, unless there is no place."""
     place: Place | Refusal
+    points: ClipPoints | None
+
+
+class _Cutter:
+    """Cuts the frames of a clip one by one, and reads the points of its face where they are wanted."""
+
+    def __init__(self, settings: ClipSettings, place: Place | Refusal) -> None:
+        self.place, self._resolution = place, settings.resolution
+        self._tracker: PointTracker | None = None
+        if settings.points is not None and isinstance(place, Place):
+            self._tracker = PointTracker(settings.points, place, settings.resolution)
+
+    def cut(self, frame: VideoFrame) -> VideoFrame:
+        """Return the next frame with its picture cut; an empty one where there is no place."""
+        if isinstance(self.place, Refusal):
+            return frame._replace(image=_NO_PICTURE)
+        if self._tracker is not None:
+            self._tracker.see(frame.image, frame.time)
+        return frame._replace(image=crop_resize(frame.image, self.place, self._resolution))
+
+    def points(self) -> ClipPoints | None:
+        """Return the points of all frames that were cut."""
+        return None if self._tracker is None else self._tracker.finish()
 
 
 class FaceLooks:
@@ -110,7 +134,7 @@ class VideoSource:
         looks = FaceLooks(self.settings, self.track)
         problems: list[Skip] = []
         for number, candidate in enumerate(self._candidates(looks, problems)):
-            first, frames, place = candidate
+            first, frames, place, points = candidate
             where = f"frames {first} to {first + len(frames) - 1}"
             if len(frames) < (least := self.settings.min_frames):
                 skip(Skip(self.video, "short", f"{where}: {len(frames)} frames, at least {least} are wanted"))
@@ -118,6 +142,8 @@ class VideoSource:
                 skip(Skip(self.video, place.reason, f"{where}: {place.detail}"))
             else:
                 meta = self._meta(number, frames, place, looks.detector)
+                if points is not None:
+                    meta["points"] = points
                 yield CutClip([frame.image for frame in frames], meta)
         for problem in problems:
             skip(problem)
@@ -130,7 +156,7 @@ class VideoSource:
         """Whether whole pictures wait until it is known where the face is; else that is known before they are read."""
         first, stop, index = 0, 0, -1
         frames: list[VideoFrame] = []
-        place: Place | Refusal | None = None
+        cutter: _Cutter | None = None
         try:
             for index, frame in enumerate(self.frames()):
                 if shape is None:
@@ -146,26 +172,25 @@ class VideoSource:
                     looks.look(index, frame)
                     stop = rule.stop(looks.found, first, most)
                 if frames and index >= stop:
-                    yield self._finish(looks, first, frames[: stop - first], place)
-                    frames, first, place = frames[stop - first :], stop, None
-                if not hold and place is None:
+                    yield self._finish(looks, first, frames[: stop - first], cutter)
+                    frames, first, cutter = frames[stop - first :], stop, None
+                if not hold and cutter is None:
                     stop = rule.stop(looks.found, first, most)
-                    place = self.place(looks, first, stop, frame.image)
-                frames.append(frame if place is None else self._cut(frame, place))
+                    cutter = _Cutter(self.settings, self.place(looks, first, stop, frame.image))
+                frames.append(frame if cutter is None else cutter.cut(frame))
         except DataError as error:
             problems.append(Skip(self.video, "damaged" if index >= 0 else "unreadable", str(error)))
         if frames:
-            yield self._finish(looks, first, frames, place)
+            yield self._finish(looks, first, frames, cutter)
         elif not problems:
             problems.append(Skip(self.video, "unreadable", "it holds no frame"))
 
-    def _finish(
-        self, looks: FaceLooks, first: int, frames: list[VideoFrame], place: Place | Refusal | None
-    ) -> _Candidate:
-        if place is None:
+    def _finish(self, looks: FaceLooks, first: int, frames: list[VideoFrame], cutter: _Cutter | None) -> _Candidate:
+        if cutter is None:
             place = self.place(looks, first, first + len(frames), frames[0].image)
-            frames = [self._cut(frame, place) for frame in frames]
-        return _Candidate(first, frames, place)
+            cutter = _Cutter(self.settings, place)
+            frames = [cutter.cut(frame) for frame in frames]
+        return _Candidate(first, frames, cutter.place, cutter.points())
 
     def place(self, looks: FaceLooks, first: int, stop: int, image: np.ndarray) -> Place | Refusal:
         """Return what to cut from the frames ``first`` to ``stop`` (not included), of which ``image`` is one."""
@@ -175,11 +200,6 @@ class VideoSource:
         rule = self.settings.rule
         seen = [looks.found[k] for k in range(first, rule.last(stop) + 1) if k in looks.found]
         return rule.place(seen, width, height)
-
-    def _cut(self, frame: VideoFrame, place: Place | Refusal) -> VideoFrame:
-        if isinstance(place, Refusal):
-            return frame._replace(image=_NO_PICTURE)
-        return frame._replace(image=crop_resize(frame.image, place, self.settings.resolution))
 
     def frames(self) -> Iterator[VideoFrame]:
         """Yield the frames that are used."""

@@ -47,6 +47,8 @@ class _SplitWriter:
         self._waiting: list[EncodedClip] = []
         self._files: set[Path] = set()
         self._identities: set[str] = set()
+        self._without_points = [0, 0]
+        """Frames, and whole clips."""
         self.places: dict[int, list[tuple[str, str, int]]] = {}
         """Of each source with clips: the split, the shard and the number of each of its clips."""
         self.entries: list[ShardEntry] = []
@@ -55,6 +57,8 @@ class _SplitWriter:
         """Take clips; full windows become shards."""
         self._waiting.extend(clips)
         self._files.update(clip.file for clip in clips)
+        self._without_points[0] += sum(clip.frames_without_points for clip in clips)
+        self._without_points[1] += sum(clip.without_points for clip in clips)
         while len(self._waiting) >= _WINDOW * self._clips_per_shard:
             self._shuffle.shuffle(self._waiting)
             for _ in range(_WINDOW):
@@ -118,6 +122,8 @@ class _SplitWriter:
             identities=len(self._identities),
             shards=len(self.entries),
             bytes=sum(entry["bytes"] for entry in self.entries),
+            frames_without_points=self._without_points[0],
+            clips_without_points=self._without_points[1],
         )
 
 
@@ -197,7 +203,7 @@ def pack(
     if not options.overwrite and (found := find_packed(target.storage, settings)):
         target.remove_leftovers()
         return found
-    report = PackReport(target.storage.show(), {}, list(skips))
+    report = PackReport(target.storage.show(), {}, list(skips), points=points)
     job = {"schema": SCHEMA, "version": __version__, "settings": dict(settings), "sources": _names(sources)}
     with target.opened(job, options.overwrite):
         if target.is_made():

@@ -22,6 +22,7 @@ from sfdkit.media.container import VIDEO_SUFFIXES
 from sfdkit.media.crop import CropRule, FaceSettings
 from sfdkit.media.detect import CascadeDetector, Face
 from sfdkit.puppets.clips import factors_from_meta
+from sfdkit.puppets.render import render
 from tests.media.test_video import noise_video, ramp, write
 
 CENTRE = ClipSettings(resolution=32, rule=CropRule("centre"), frames_per_clip=8, min_frames=4, fps=25.0)
@@ -247,3 +248,13 @@ def test_puppets_of_one_identity_move_differently() -> None:
     assert all(len(clip.frames) == 3 == len(clip.meta["times"]) for clip in clips)
     assert clips[1].frames[0].shape == (32, 32, 3) and not np.array_equal(clips[0].frames[0], clips[1].frames[0])
     assert len(factors_from_meta(clips[1].meta)) == 2
+
+
+def test_points_of_puppets_are_those_of_their_own_frames() -> None:
+    clips = list(PuppetSource("train", 3, 4, 2, seed=0, frames=3, resolution=32, fps=12.5, pose=1.0).clips(print))
+    for clip in clips:
+        points = clip.meta["points"]
+        rendered = render(*factors_from_meta(clip.meta), 32)
+        assert points["set"] == "face31"
+        np.testing.assert_allclose(np.array(points["frames"], float), rendered.landmarks.numpy(), atol=0.02)
+    assert clips[0].meta["points"] != clips[1].meta["points"]

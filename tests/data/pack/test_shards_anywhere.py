@@ -66,7 +66,18 @@ def test_round_trip_through_an_object_store(
     assert pack_plain("s3://bucket/faces").found
     run("shards", "ls", "--folder", "s3://bucket/faces", "--shards", "true")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["data", "set", "split", "resolution", "shards", "clips", "frames", "identities", "MB"]
+    assert lines[0].split() == [
+        "data",
+        "set",
+        "split",
+        "resolution",
+        "shards",
+        "clips",
+        "frames",
+        "identities",
+        "points",
+        "MB",
+    ]
     assert lines[1].split()[:7] == ["plain", "train", "32", "10", "40", "120", "20"]
     assert lines[2].split()[:3] == ["train-00000.tar", "4", "12"] and len(lines) == 15
     run("shards", "check", "--folder", "s3://bucket/faces", "--decode", "true")

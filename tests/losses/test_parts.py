@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sfdkit.losses import RAMP, RAMP_SHARE, Objective
+from sfdkit.losses.parts import PartsLoss, PointsLoss
+from sfdkit.points import FACE5, FACE31, from_pixels, part_boxes
+from tests.losses.test_losses import made
+
+SIDE = 64
+
+
+def faces(count: int = 4) -> torch.Tensor:
+    """Points of faces of several sizes in the middle of pictures, face5."""
+    place = torch.tensor([[-12.0, -8.0], [12.0, -8.0], [0.0, 2.0], [-7.0, 14.0], [7.0, 14.0]])
+    sizes = torch.linspace(0.5, 1.5, count)[:, None, None]
+    return from_pixels(31.5 + sizes * place, SIDE)
+
+
+def test_an_error_costs_the_same_in_small_and_large_boxes() -> None:
+    term, points = PartsLoss(FACE5), faces()
+    target = torch.rand(4, 3, SIDE, SIDE)
+    one_each = [term(target + 0.2, target, points[[row]].expand(4, -1, -1)) for row in range(4)]
+    assert all(float(value) == pytest.approx(0.2, rel=1e-4) for value in one_each)
+    boxes = part_boxes(points, FACE5, SIDE)
+    assert boxes[3].sum() > 5 * boxes[0].sum()
+    for row in range(4):
+        for part in range(3):
+            wrong = target.clone()
+            wrong[row] += 0.3 * (boxes[row, part] > 0)
+            overlap = (boxes[row] * (boxes[row, part] > 0)).sum((1, 2)) / boxes[row].sum((1, 2))
+            assert float(term(wrong, target, points)) == pytest.approx(0.3 * float(overlap.sum()) / 12, rel=1e-4)
+
+
+def test_gradients_are_inside_boxes_alone() -> None:
+    points, image = faces(), torch.rand(4, 3, SIDE, SIDE, requires_grad=True)
+    PartsLoss(FACE5)(image, torch.rand(4, 3, SIDE, SIDE), points).backward()
+    inside = part_boxes(points, FACE5, SIDE).sum(1, keepdim=True).expand(-1, 3, -1, -1) > 0
+    assert image.grad is not None and (image.grad[~inside] == 0).all() and (image.grad[inside] != 0).all()
+
+
+def test_unknown_points_are_left_out_of_the_mean() -> None:
+    term, points, target = PartsLoss(FACE5), faces(), torch.rand(4, 3, SIDE, SIDE)
+    wrong = target + torch.tensor([0.1, 0.2, 0.4, 0.8])[:, None, None, None]
+    points[2] = torch.nan
+    assert float(term(wrong, target, points)) == pytest.approx((0.1 + 0.2 + 0.8) / 3, rel=1e-4)
+    points[3, 0] = torch.nan  # without an eye no box has a size
+    assert float(term(wrong, target, points)) == pytest.approx((0.1 + 0.2) / 2, rel=1e-4)
+    image = wrong.requires_grad_()
+    nothing = term(image, target, torch.full_like(points, torch.nan))
+    nothing.backward()
+    assert nothing == 0 and image.grad is not None and (image.grad == 0).all()
+
+
+def test_a_linear_map_to_the_points_is_learned_quickly() -> None:
+    torch.manual_seed(0)
+    to_points = torch.randn(6 + 4, 2 * len(FACE31.names)) * 0.2
+    term = PointsLoss(FACE31, 10)
+    optimizer = torch.optim.Adam(term.parameters(), 5e-3)
+    values = []
+    for _ in range(150):
+        identity, motion = torch.randn(64, 6), torch.randn(64, 4)
+        points = (torch.cat([identity, motion], 1) @ to_points).unflatten(1, (-1, 2))
+        points[::8] = torch.nan
+        loss = term(identity, motion, points)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(float(loss.detach()))
+    assert values[-1] < 0.25 * values[0]
+
+
+def test_places_within_a_part_count_apart_from_the_place_of_the_head() -> None:
+    """A closed lid is less than a pixel, a turn of the head a dozen."""
+    term = PointsLoss(FACE5, 10)
+    for parameter in term.parameters():
+        parameter.data.zero_()
+    nothing = torch.zeros(2, 6), torch.zeros(2, 4)
+    moved = torch.zeros(2, 5, 2)
+    moved[..., 0] = 0.1  # all alike: within parts nothing is wrong
+    assert float(term(*nothing, moved)) == pytest.approx(0.05)
+    smile = torch.zeros(2, 5, 2)
+    smile[:, 3, 0], smile[:, 4, 0] = -0.1, 0.1
+    assert float(term(*nothing, smile)) == pytest.approx(0.2 / 10 + 2 * 0.2 / 4)
+
+
+def test_points_that_are_not_known_teach_nothing() -> None:
+    torch.manual_seed(0)
+    term, identity, motion = PointsLoss(FACE31, 10), torch.randn(3, 6), torch.randn(3, 4, requires_grad=True)
+    points = torch.rand(3, 31, 2)
+    points[1] = torch.nan
+    loss = term(identity, motion, points)
+    loss.backward()
+    assert motion.grad is not None and (motion.grad[1] == 0).all() and (motion.grad[[0, 2]] != 0).any(1).all()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in term.parameters())
+    torch.testing.assert_close(loss, term(identity[[0, 2]], motion[[0, 2]], points[[0, 2]]))
+    unknown = term(identity, motion, torch.full_like(points, torch.nan))
+    assert unknown == 0 and torch.autograd.grad(unknown, motion)[0].abs().sum() == 0
+
+
+def test_the_objective_gives_the_head_its_gradient() -> None:
+    objective = Objective({"points": 0.5, "parts": 1.0}, points=FACE5, code_sizes=(12, 4))
+    image = torch.rand(4, 3, SIDE, SIDE, requires_grad=True)
+    step = made(image, torch.rand(4, 3, SIDE, SIDE), motion=torch.randn(4, 2, 4), points=faces())
+    total, values = objective(step)
+    assert set(values) == {"points", "parts"}
+    torch.testing.assert_close(total, 0.5 * values["points"] + values["parts"])
+    total.backward()
+    assert image.grad is not None and image.grad.abs().sum() > 0
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.parameters())
+
+
+def test_starts_may_be_shares_of_the_training() -> None:
+    objective = Objective({"l1": 1.0, "parts": 2.0, "points": 1.0}, {"parts": 0.5, "points": 100})
+    objective.progress = 0.49
+    assert objective.active(99) == ["l1"] and objective.active(100) == ["l1", "points"]
+    assert not objective.needs("points", 99) and objective.share("parts", 10**6) == 0
+    objective.progress = 0.5
+    assert objective.started("parts", 0) and objective.share("parts", 0) == 0
+    objective.progress = 0.5 + RAMP_SHARE / 4
+    assert objective.share("parts", 0) == pytest.approx(0.25) and objective.share("points", 99 + RAMP // 2) == 0.5
+    image = torch.rand(4, 3, SIDE, SIDE)
+    step = made(image, image + 0.1, points=torch.zeros(4, 31, 2))
+    total, values = objective(step, 0)
+    torch.testing.assert_close(total, values["l1"] + 2 * 0.25 * values["parts"])
+    objective.progress = 1.0
+    assert objective.share("parts", 0) == 1
