@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sfdkit.errors import ConfigError, did_you_mean
@@ -62,6 +63,27 @@ class PointSet:
         """Numbers of the points of each of :data:`PARTS`."""
         left, right = (self._with(side, ("eye", "iris", "brow")) for side in _SIDES)
         return left, right, self._with("", ("mouth", "lip"))
+
+    @cached_property
+    def middles(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the points whose mean is the middle of each of :data:`PARTS`.
+
+        Of an eye these are its corners, which lids, gaze and brow do not move; of the mouth all points.
+        """
+        corners = [tuple(i for i in eye if self.names[i].endswith(("_outer", "_inner"))) or eye for eye in self.eyes]
+        return corners[0], corners[1], self.parts[2]
+
+    @cached_property
+    def part_weights(self) -> tuple[float, ...]:
+        """Weight of each point of :data:`PARTS` in turn, 1 in the mean: each kind of point in a part counts alike.
+
+        An iris, which alone tells the gaze, counts as much as the three points of a brow.
+        """
+        found = []
+        for numbers in self.parts:
+            kinds = [self.names[i].removeprefix("left_").removeprefix("right_").split("_")[0] for i in numbers]
+            found += [1 / kinds.count(kind) for kind in kinds]
+        return tuple(weight * len(found) / sum(found) for weight in found)
 
     @cached_property
     def eyes(self) -> tuple[tuple[int, ...], ...]:
@@ -160,6 +182,31 @@ def from_pixels(points: Tensor, resolution: int) -> Tensor:
 def to_pixels(points: Tensor, resolution: int) -> Tensor:
     """Turn [-1, 1] into pixels, the inverse of :func:`from_pixels`."""
     return (points + 1) * (resolution / 2) - 0.5
+
+
+def within_parts(points: Tensor, of: PointSet) -> Tensor:
+    """Return where the points of the small parts are within their part: upright, and relative to the size of the face.
+
+    The face is turned until the eyes are level, and its unit is the mean of the distance between the eyes and of that
+    from their middle to the mouth, one of which stays long however the head is turned.
+
+    Args:
+        points: B L 2 in [-1, 1].
+        of: Which points they are.
+
+    Returns:
+        B n 2: the points of each of :data:`PARTS` in turn, each part's middle (see :attr:`PointSet.middles`) at 0.
+    """
+    left, right = (take(points, numbers).mean(1) for numbers in of.eyes)
+    across = right - left
+    down = take(points, of.parts[2]).mean(1) - (left + right) / 2
+    size = (across.norm(dim=1) + down.norm(dim=1)).clamp(min=1e-3) / 2
+    x = F.normalize(across, dim=1) / size[:, None]
+    axes = torch.stack([x, torch.stack([-x[:, 1], x[:, 0]], 1)], 2)  # B 2 2, columns along and across the eyes
+    parts = []
+    for numbers, middle in zip(of.parts, of.middles, strict=True):
+        parts.append((take(points, numbers) - take(points, middle).mean(1, keepdim=True)) @ axes)
+    return torch.cat(parts, 1)
 
 
 def part_boxes(points: Tensor, of: PointSet, size: int) -> Tensor:
