@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
@@ -18,6 +18,7 @@ from sfdkit.model.blocks import RunningNorm, SoftPoints, full_precision, resize
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import Encoder, FeatureAdapter
 from sfdkit.model.generator import POINT_UNIT, Generator
+from sfdkit.model.template import Template
 from sfdkit.types import Descriptors, Generated
 
 READ_SIZE = 8
@@ -58,6 +59,18 @@ class SourceState(NamedTuple):
             self.image[numbers],
             [f[numbers] for f in self.features],
             Descriptors(*(d[numbers] for d in self.descriptors)),
+        )
+
+    def replace_rows(self, chosen: Tensor, others: SourceState) -> SourceState:
+        """Return these rows, and where ``chosen`` (B booleans) is true the rows of ``others`` (B rows)."""
+
+        def pick(own: Tensor, other: Tensor) -> Tensor:
+            return torch.where(chosen.view(-1, *[1] * (own.dim() - 1)), other.to(own.dtype), own)
+
+        return SourceState(
+            pick(self.image, others.image),
+            [pick(*each) for each in zip(self.features, others.features, strict=True)],
+            Descriptors(*(pick(*each) for each in zip(self.descriptors, others.descriptors, strict=True))),
         )
 
 
@@ -164,6 +177,9 @@ class FaceAnimator(nn.Module):
             is used for both.
         motion_points: ``P``, soft points whose coordinates the motion head uses beside its map; each moves one of the
             generator's parts when training begins. 0 for none: correspondence must then be found by chance.
+        code_share: Share of the results in training that are drawn from the code alone: a learned template replaces the
+            source's features and picture, so that the identity coefficients have to say who it is. 0: none, and no
+            template.
 
     Raises:
         ConfigError: Parts that do not fit together.
@@ -176,6 +192,7 @@ class FaceAnimator(nn.Module):
         generator: Generator,
         driving_encoder: Encoder | None = None,
         motion_points: NonNegativeInt = 4,
+        code_share: ClosedUnitInterval = 0.0,
     ) -> None:
         super().__init__()
         if descriptors.latent_size != generator.latent_size:
@@ -203,6 +220,8 @@ class FaceAnimator(nn.Module):
         self.adapter = FeatureAdapter(encoder.sizes, encoder.channels, generator.sizes, generator.channels)
         self.identity_head = IdentityHead(encoder, descriptors.identity_size)
         self.motion_head = MotionHead(driving_encoder or encoder, descriptors.motion_size, motion_points)
+        self.code_share = code_share
+        self.template = Template(self.resolution, generator.sizes, generator.channels) if code_share else None
         if motion_points:
             columns = descriptors.basis().detach()[:, -descriptors.motion_size :]
             generator.lead(columns[:, : 2 * motion_points])
@@ -234,6 +253,27 @@ class FaceAnimator(nn.Module):
         if own is None:
             own = self.motion_head(features) if self.driving_encoder is None else self.motion(image)
         return SourceState(image, self.adapter(features, image), Descriptors(self.identity_head(features), own))
+
+    def code_state(self, identity: Tensor) -> SourceState:
+        """Return the states of faces that no picture shows: the template with identity coefficients, and no motion.
+
+        ``generate(code_state(a), b)`` draws faces from their descriptors alone.
+
+        Args:
+            identity: B N.
+
+        Raises:
+            ConfigError: The model was trained without such faces.
+        """
+        if self.template is None:
+            raise ConfigError(
+                "animator: code_share is 0: this model was not trained to draw faces from their code alone; "
+                "train one with model.animator.init_args.code_share, for example 0.2"
+            )
+        image, features = self.template(len(identity))
+        return SourceState(
+            image, features, Descriptors(identity, identity.new_zeros(len(identity), self.descriptors.motion_size))
+        )
 
     def describe(self, image: Tensor) -> Descriptors:
         """Return the semantic facial descriptors of faces B 3 H W in [0, 1]."""
