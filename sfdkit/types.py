@@ -23,6 +23,11 @@ class FrameBatch(TypedDict):
     """B K 3 H W: the frames that give the motion; in self-reenactment also the targets."""
     driving_view: NotRequired[Tensor]
     """B K 3 H W: ``driving`` under strong augmentation, the motion branch's input in training; made on the device."""
+    points: NotRequired[Tensor]
+    """B 1+K L 2: named points of the face in source and driving frames, x and y in [-1, 1], not a number where they are
+    not known; where the shards carry some."""
+    point_set: NotRequired[str]
+    """Their set, see :mod:`sfdkit.points`."""
     key: list[str]
     """B clip keys."""
     identity: list[str]

@@ -153,6 +153,8 @@ def make_step(flat: bool) -> Step:
         flow=torch.randn(4, 2, 64, 64),
         mask=torch.rand(4, 1, 64, 64),
         warped=images[3],
+        source_identity=torch.randn(2, 12),
+        points=torch.rand(4, 31, 2) * 2 - 1,
         identity=torch.randn(2, 2, 12),
         people=torch.tensor([0, 1]),
         crossed=crossed,

@@ -49,6 +49,7 @@ class FramesDataModule(pl.LightningDataModule):
         lanes: Independent readers of each process, at least as many as ``num_workers``, which shares them out.
         skip_budget: Share of the rows of an epoch that may be lost to damaged clips; with 0 the first damage is an
             error. What is lost is listed in ``data_report.json``.
+        points: Bring the points of the face that the shards carry, for the loss terms that read them.
         storage: Attempts, waits, read-ahead and cache of transfers.
         augmentation: Changes the batches of a training, and makes the motion encoder's view of the driving frames:
             ``DriverViewAugmentation``, or ``KorniaAugmentation`` for any modules of kornia; None changes nothing.
@@ -72,6 +73,7 @@ class FramesDataModule(pl.LightningDataModule):
         shuffle: int = 64,
         lanes: int = 8,
         skip_budget: float = 0.001,
+        points: bool = True,
         storage: StorageSettings = StorageSettings(),  # noqa: B008  # frozen
         augmentation: Augmentation | None = None,
     ) -> None:
@@ -105,6 +107,7 @@ class FramesDataModule(pl.LightningDataModule):
         self.shuffle = shuffle
         self.lanes = lanes
         self.skip_budget = skip_budget
+        self.points = points
         self.augmentation = augmentation
         self.loaders: dict[Split, EpochLoader] = {}
         self._shards: dict[Split, ShardSet] = {}
@@ -199,6 +202,7 @@ class FramesDataModule(pl.LightningDataModule):
             world=world,
             shuffle=self.shuffle,
             lanes=self.lanes,
+            point_set=shards.point_set() if self.points else None,
             skip_budget=self.skip_budget,
         )
         self.loaders[split] = EpochLoader(settings, self.num_workers, pin_memory=torch.cuda.is_available())
@@ -226,6 +230,8 @@ class FramesDataModule(pl.LightningDataModule):
             key=batch["key"],
             identity=batch["identity"],
         )
+        if "points" in batch:
+            floats["points"], floats["point_set"] = batch["points"], batch["point_set"]
         if self.augmentation is None or self.trainer is None or not self.trainer.training:
             return floats
         # The number of the batch over all epochs: it counts on after a resume, and once per batch whatever the

@@ -10,6 +10,7 @@ import torch
 from sfdkit.data.plan import RankPlan, training_ranges, whole_ranges
 from sfdkit.data.shard_set import ShardSet
 from sfdkit.data.shards.reader import SkipReason
+from sfdkit.points import PointSet
 from sfdkit.types import FrameBatch
 
 
@@ -34,6 +35,8 @@ class StreamSettings:
     """Rows in the shuffle buffer of each lane; the buffer holds whole clips, not decoded."""
     lanes: int = 8
     """Independent readers of a rank, which its workers share out; the order depends on their number."""
+    point_set: PointSet | None = None
+    """Points of the face that rows bring."""
     skip_budget: float = 0.0
     """Share of the rows of an epoch of this rank that may be lost to damaged clips."""
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sfdkit.data.shards.format import ShardEntry, ShardIndex
 from sfdkit.data.shards.index import as_storage, load_index, split_tables
-from sfdkit.errors import ShardError
+from sfdkit.errors import ConfigError, ShardError
+from sfdkit.points import PointSet, point_set
 from sfdkit.storage import Storage
 
 
@@ -95,6 +96,21 @@ class ShardSet:
         """Return the address of a shard for messages; the file's name alone where there is one folder."""
         name = self._name(shard)
         return name if len(self.folders) == 1 else self._folder(shard).storage.show(name)
+
+    def point_set(self) -> PointSet | None:
+        """Return the set of points that the folders carry; None where none does.
+
+        Raises:
+            ConfigError: They carry different ones, or one that this version does not know.
+        """
+        carried = {folder.storage.show(): name for folder in self.folders if (name := folder.index.get("points"))}
+        if len(set(carried.values())) > 1:
+            where = ", ".join(f"{name} in {folder}" for folder, name in carried.items())
+            raise ConfigError(
+                f"data.root mixes folders with different sets of points ({where}); pack them with the same one, or "
+                "train without points: --data.points false"
+            )
+        return next((point_set(name, f"the index in {where}") for where, name in carried.items()), None)
 
     @property
     def repeats(self) -> int:

@@ -15,7 +15,7 @@ nothing on time or on the number of workers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,6 +34,7 @@ from sfdkit.data.shards.access import ClipBytes, Damage, read_range
 from sfdkit.data.shards.decode import decode_frames
 from sfdkit.data.shards.reader import ClipError, parse_clip
 from sfdkit.errors import SfdkitError
+from sfdkit.points import PointSet, from_pixels
 from sfdkit.types import Clip, FrameBatch
 
 _SUBSTITUTES = 16  # clips that are tried in the place of a damaged one
@@ -44,6 +45,8 @@ class _Row(NamedTuple):
 
     frames: Tensor
     """1 + K 3 H W uint8, the source first."""
+    points: Tensor | None
+    """1 + K L 2 in [-1, 1]; None where the folders carry no points."""
     key: str
     identity: str
 
@@ -154,7 +157,8 @@ class Lane:
             chosen = choose_frames(frames, settings.driving, rng)
         else:
             chosen = spread_frames(frames, settings.driving)
-        return _Row(decode_frames(clip, chosen), clip["key"], clip["meta"]["identity"])
+        points = None if settings.point_set is None else chosen_points(clip, chosen, settings.point_set)
+        return _Row(decode_frames(clip, chosen), points, clip["key"], clip["meta"]["identity"])
 
 
 def _parsed(item: ClipBytes | Damage) -> Clip | Damage:
@@ -220,7 +224,7 @@ class Batches(_Stage):
 
     def __call__(self, turns: Iterable[tuple[Lane, int] | None]) -> Iterator[Delivered | Failure | None]:
         """Yield what the main process gets."""
-        repeats = self.settings.shards.repeats
+        repeats, points = self.settings.shards.repeats, self.settings.point_set
         try:
             for turn in turns:
                 if turn is None:
@@ -229,20 +233,53 @@ class Batches(_Stage):
                 lane, count = turn
                 rows, skips = lane.take(count)
                 before, repeats = repeats, self.settings.shards.repeats
-                yield Delivered(collate(rows) if rows else None, count, skips, repeats - before)
+                yield Delivered(collate(rows, points) if rows else None, count, skips, repeats - before)
         except (_Stop, SfdkitError) as error:
             yield Failure(str(error))
 
 
-def collate(rows: list[_Row]) -> FrameBatch:
+def chosen_points(clip: Clip, chosen: Sequence[int], of: PointSet) -> Tensor:
+    """Return the points of some frames of a clip.
+
+    Args:
+        clip: The clip.
+        chosen: T frame numbers.
+        of: The set wanted.
+
+    Returns:
+        T L 2 in [-1, 1]; not a number where the clip has none.
+
+    Raises:
+        ClipError: What the clip's json says of them is damaged.
+    """
+    meta = clip["meta"]
+    stored = meta.get("points")
+    places = torch.full((len(chosen), len(of.names), 2), float("nan"))
+    if stored is None:
+        return places
+    try:
+        for row, number in enumerate(chosen):
+            if (found := stored["frames"][number]) is not None:
+                places[row] = torch.tensor(found)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        message = f"{clip['key']}: its points are not {len(of.names)} pairs per frame ({error})"
+        raise ClipError("json", message) from error
+    return from_pixels(places, meta["resolution"])
+
+
+def collate(rows: list[_Row], points: PointSet | None) -> FrameBatch:
     """Stack rows to a batch."""
     frames = [row.frames.numpy() for row in rows]
-    return FrameBatch(
+    batch = FrameBatch(
         source=torch.from_numpy(np.stack([of_row[0] for of_row in frames])),
         driving=torch.from_numpy(np.stack([of_row[1:] for of_row in frames])),
         key=[row.key for row in rows],
         identity=[row.identity for row in rows],
     )
+    if points is not None:
+        batch["points"] = torch.stack([row.points for row in rows if row.points is not None])
+        batch["point_set"] = points.name
+    return batch
 
 
 def build_stream(settings: StreamSettings, state: StreamState) -> wds.DataPipeline:

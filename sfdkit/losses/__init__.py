@@ -16,6 +16,7 @@ from sfdkit.losses.gradient import GradientLoss
 from sfdkit.losses.identity import IdentityTerm
 from sfdkit.losses.kl import KLDivergence
 from sfdkit.losses.leakage import Leakage
+from sfdkit.losses.parts import PartsLoss, PointsLoss
 from sfdkit.losses.perceptual import PerceptualLoss
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.reencode import Reencode
@@ -23,6 +24,7 @@ from sfdkit.losses.sparsity import Sparsity
 from sfdkit.losses.squared import SquaredError
 from sfdkit.losses.step import Crossed, Step
 from sfdkit.losses.structure import StructureLoss
+from sfdkit.points import FACE31, PointSet
 
 __all__ = ["TERMS", "Crossed", "Objective", "Step"]
 
@@ -35,7 +37,9 @@ class Term(NamedTuple):
     read: Callable[[Step], tuple[Tensor | None, ...] | None]
     """Returns its arguments, or None where the step lacks them."""
     needs: str = ""
-    """What a step computes for such terms only: noise, identity, crossed or restored."""
+    """What a step computes for such terms only: noise, identity, crossed or restored; or what it must bring: points."""
+    takes: tuple[str, ...] = ()
+    """What it is built from, see :class:`Objective`: points, code_size."""
 
 
 def _pictures(step: Step) -> tuple[Tensor | None, ...]:
@@ -44,6 +48,12 @@ def _pictures(step: Step) -> tuple[Tensor | None, ...]:
 
 def _crossed(*fields: str) -> Callable[[Step], tuple[Tensor | None, ...] | None]:
     return lambda step: None if step.crossed is None else tuple(getattr(step.crossed, name) for name in fields)
+
+
+def _described(step: Step) -> tuple[Tensor | None, ...] | None:
+    driven = step.motion.shape[1] - 1
+    motion = step.motion[:, 1:].flatten(0, 1)
+    return step.source_identity.repeat_interleave(driven, 0), motion, step.points
 
 
 def _reread(step: Step) -> tuple[Tensor | None, ...] | None:
@@ -64,6 +74,8 @@ TERMS: dict[str, Term] = {
     "gradient": Term(GradientLoss, _pictures),
     "ssim": Term(StructureLoss, _pictures),
     "perceptual": Term(PerceptualLoss, _pictures),
+    "parts": Term(PartsLoss, lambda step: (step.image, step.target, step.points), "points", ("points",)),
+    "points": Term(PointsLoss, _described, "points", ("points", "code_size")),
     "warp": Term(MultiScaleL1, lambda step: (step.warped, step.target)),
     "smoothness": Term(Smoothness, lambda step: (step.flow,)),
     "painting": Term(Painting, lambda step: (step.mask,)),
@@ -85,6 +97,8 @@ DOWNLOADED = ("perceptual",)
 
 RAMP = 200
 """Steps over which the weight of a term that starts late rises from 0."""
+RAMP_SHARE = 0.05
+"""The same as a share of the training, for a start that is one."""
 
 ADVERSARIAL = ("adversarial", "r1")
 """Weights that the task itself uses, with a discriminator."""
@@ -95,9 +109,12 @@ class Objective(nn.Module):
 
     Args:
         weights: Term name to weight; those in :data:`ADVERSARIAL` are only checked here.
-        starts: Term name to the step from which it counts; from the first one by default. Its weight then rises over
-            :data:`RAMP` steps.
+        starts: Term name to the step from which it counts, or below 1 to the share of the training after which it does;
+            from the first step by default. Its weight then rises over :data:`RAMP` steps, or over :data:`RAMP_SHARE` of
+            the training.
         networks: Term name to the file of its network, for the terms of :data:`OF_NETWORKS`.
+        points: The set of points that batches bring.
+        code_size: Identity and motion coefficients together.
 
     Raises:
         ConfigError: A weight, start or network for an unknown term, a term without its network, or a file that holds
@@ -107,8 +124,10 @@ class Objective(nn.Module):
     def __init__(
         self,
         weights: Mapping[str, float],
-        starts: Mapping[str, int] | None = None,
+        starts: Mapping[str, float] | None = None,
         networks: Mapping[str, str] | None = None,
+        points: PointSet = FACE31,
+        code_size: int = 128,
     ) -> None:
         super().__init__()
         require_terms("weights", weights)
@@ -123,12 +142,23 @@ class Objective(nn.Module):
                     f"weights: {name} is not 0, but there is no network for it; give the file of a face recognition "
                     f"network (.onnx, .pt, .safetensors) as model.networks.{name}, or set the weight to 0"
                 )
-        made = {name: TERMS[name].make(*([files[name]] if name in OF_NETWORKS else [])) for name in self.weights}
+        built_from = {"points": points, "code_size": code_size}
+        made = {}
+        for name in self.weights:
+            taken = [built_from[key] for key in TERMS[name].takes]
+            made[name] = TERMS[name].make(*([files[name]] if name in OF_NETWORKS else []), *taken)
         self.terms = nn.ModuleDict(made)
+        self.progress = 0.0
+        """Share of the training that is done; the task sets it before each step."""
 
     def active(self, step: int) -> list[str]:
         """Return the names of the terms that count at a step."""
-        return [name for name in self.weights if step >= self.starts.get(name, 0)]
+        return [name for name in self.weights if self.started(name, step)]
+
+    def started(self, name: str, step: int) -> bool:
+        """Whether a term, or the adversarial part of the task, counts at a step."""
+        start = self.starts.get(name, 0)
+        return self.progress >= start if 0 < start < 1 else step >= start
 
     def needs(self, field: str, step: int) -> bool:
         """Whether a term that counts at ``step`` needs that part of a step, see :class:`Term`."""
@@ -152,7 +182,10 @@ class Objective(nn.Module):
     def share(self, name: str, step: int) -> float:
         """Return the fraction of its weight that a term has at a step."""
         start = self.starts.get(name, 0)
-        return min(1.0, max(0.0, (step - start + 1) / RAMP)) if start else 1.0
+        if not start:
+            return 1.0
+        risen = (self.progress - start) / RAMP_SHARE if start < 1 else (step - start + 1) / RAMP
+        return min(1.0, max(0.0, risen))
 
 
 def require_terms(key: str, names: Iterable[str], known: Sequence[str] = (*TERMS, *ADVERSARIAL)) -> None:

@@ -51,6 +51,10 @@ class Step(NamedTuple):
     """B*K 1 R R."""
     warped: Tensor
     """B*K 3 R R: the warped sources, nothing painted."""
+    source_identity: Tensor
+    """B N: identity coefficients of the sources."""
+    points: Tensor | None = None
+    """B*K L 2: points of the face in the targets, in [-1, 1]; not a number where they are not known."""
     identity: Tensor | None = None
     """B 2 N: identity coefficients of the source and of another frame of its clip."""
     people: Tensor | None = None

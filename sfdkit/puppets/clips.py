@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfdkit.data.shards.format import ClipMeta
+from sfdkit.data.shards.format import ClipMeta, ClipPoints
 from sfdkit.errors import DataError
+from sfdkit.points import FACE31
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors, Split, groups, sample_identity, sample_motion
-from sfdkit.puppets.render import render
+from sfdkit.puppets.render import Rendered, render
 
 
 def make_clip(
@@ -32,6 +33,7 @@ def make_clip(
         The frames, uint8 T 3 R R, and the json of the clip with all its factors.
     """
     identity, motion = sample_identity(index, split, seed), sample_motion(index, split, seed, frames, fps, pose)
+    rendered = render(identity, motion, resolution)
     meta = ClipMeta(
         key=f"puppet-{split}-{index:06d}",
         identity=f"puppet-{split}-{index}",
@@ -43,9 +45,16 @@ def make_clip(
         resolution=resolution,
         crop={"method": "none", "box": [0.0, 0.0, float(resolution), float(resolution)], "margin": 0.0, "detector": ""},
         groups=groups(identity),
+        points=clip_points(rendered),
         puppet={"identity": identity.row(0), "motion": motion.columns()},
     )
-    return to_bytes(render(identity, motion, resolution).image), meta
+    return to_bytes(rendered.image), meta
+
+
+def clip_points(rendered: Rendered) -> ClipPoints:
+    """Return the landmarks of rendered frames as a clip's json has them."""
+    places = [[[round(value, 2) for value in point] for point in frame] for frame in rendered.landmarks.tolist()]
+    return ClipPoints(set=FACE31.name, frames=places)
 
 
 def to_bytes(image: Tensor) -> Tensor:

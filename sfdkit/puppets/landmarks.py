@@ -8,29 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sfdkit.points import FACE31
 from sfdkit.puppets.face import Face
 from sfdkit.puppets.geometry import MIDDLE, ZOOM, Pose, Triple, project
 
-_EYE = ("eye_outer", "eye_inner", "eye_upper", "eye_lower", "iris", "brow_outer", "brow_middle", "brow_inner")
-LANDMARKS: tuple[str, ...] = (
-    *(f"left_{name}" for name in _EYE),
-    *(f"right_{name}" for name in _EYE),
-    "nose_bridge",
-    "nose_tip",
-    "left_nostril",
-    "right_nostril",
-    "left_mouth_corner",
-    "right_mouth_corner",
-    "lip_upper_outer",
-    "lip_upper_inner",
-    "lip_lower_inner",
-    "lip_lower_outer",
-    "left_jaw_upper",
-    "left_jaw_lower",
-    "chin",
-    "right_jaw_lower",
-    "right_jaw_upper",
-)
+LANDMARKS = FACE31.names
 """Order of the points in :attr:`sfdkit.puppets.render.Rendered.landmarks`; hidden points are given as well."""
 
 

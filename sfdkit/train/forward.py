@@ -76,6 +76,8 @@ def training_forward(
             flow=result.flow,
             mask=result.mask,
             warped=result.warped,
+            source_identity=state.descriptors.identity,
+            points=batch["points"][:, 1:].flatten(0, 1) if objective.needs("points", step) else None,
             identity=identity,
             people=people,
             crossed=crossed,

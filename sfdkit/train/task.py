@@ -15,15 +15,17 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativ
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfdkit.checkpoint import NO_NOISE, adopt_weights
 from sfdkit.device import prepare
 from sfdkit.errors import ConfigError, TrainingError
-from sfdkit.losses import Objective, Step
+from sfdkit.losses import TERMS, Objective, Step
 from sfdkit.losses.adversarial import AdversarialKind, discriminator_loss, generator_loss, r1_penalty
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.discriminator import Discriminator
+from sfdkit.points import FACE31
+from sfdkit.points import point_set as point_set_of
 from sfdkit.train.forward import training_forward
 from sfdkit.train.gradients import BatchStatistics, GradientClipping, skip_unless_finite
 from sfdkit.train.reenactment import Reenactment
@@ -49,9 +51,12 @@ class AnimationTask(Reenactment):
         animator: The model.
         weights: Loss term to weight, see :data:`sfdkit.losses.TERMS`, and adversarial and r1. A weight of 0 switches a
             term off.
-        starts: Loss term to the step from which it counts; terms that are not named count from the first step.
+        starts: Loss term to the step from which it counts, or below 1 to the share of the training after which it does;
+            terms that are not named count from the first step.
         networks: Loss term to the local file of its network: ``identity``, a face recognition network
             (see :func:`sfdkit.face_networks.embedder.load_embedder`).
+        point_set: Named points of the face that the shards carry, for the terms parts and points; see
+            :mod:`sfdkit.points`.
         cross_share: Fraction of the rows that another row's person drives as well, for the terms reencode and cycle.
         discriminator: Needed when the weight ``adversarial`` is not 0.
         adversarial: Form of the adversarial loss.
@@ -80,8 +85,9 @@ class AnimationTask(Reenactment):
         self,
         animator: FaceAnimator,
         weights: Mapping[str, float],
-        starts: Mapping[str, int] | None = None,
+        starts: Mapping[str, NonNegativeFloat] | None = None,
         networks: Mapping[str, str] | None = None,
+        point_set: str = FACE31.name,
         cross_share: ClosedUnitInterval = 0.5,
         discriminator: Discriminator | None = None,
         adversarial: AdversarialKind = "nonsaturating",
@@ -98,7 +104,10 @@ class AnimationTask(Reenactment):
     ) -> None:
         super().__init__(animator)
         self.automatic_optimization = False
-        self.objective = Objective(weights, starts, networks)
+        layer = animator.descriptors
+        self.points = point_set_of(point_set, "model.point_set")
+        code_size = layer.identity_size + layer.motion_size
+        self.objective = Objective(weights, starts, networks, self.points, code_size)
         self.cross_share = cross_share
         if "kl" not in self.objective.weights:  # unlimited information: no noise
             animator.motion_head.log_noise.data.fill_(NO_NOISE)
@@ -129,7 +138,8 @@ class AnimationTask(Reenactment):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build the optimisers; the schedule scales their configured learning rates, not a checkpoint's."""
         basis, noise = self.animator.descriptors.weight, self.animator.motion_head.log_noise
-        others = [p for p in self.animator.parameters() if p is not basis and p is not noise]
+        learned = [p for p in self._learners().parameters() if p.requires_grad]
+        others = [p for p in learned if p is not basis and p is not noise]
         groups = [
             {"params": others, "scale": 1.0},
             {"params": [basis], "scale": self.basis_lr_factor},
@@ -140,6 +150,10 @@ class AnimationTask(Reenactment):
             optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))
         self.base_lrs = [float(o.param_groups[0]["lr"]) for o in optimizers]
         return optimizers
+
+    def _learners(self) -> nn.ModuleList:
+        """Return what the first optimiser trains: the animator, and the heads of loss terms."""
+        return nn.ModuleList([self.animator, self.objective])
 
     def on_fit_start(self) -> None:
         """Set up the device, and load the weights of ``start_from``.
@@ -171,6 +185,8 @@ class AnimationTask(Reenactment):
         discriminating = self.discriminating
         stepping = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
         self.progress.read_clock(self.trainer)
+        self.objective.progress = self.progress.at(step)
+        self._require_points(batch)
         self._set_lr(optimizers)
         if not self.summed_batches:
             self.statistics.save()
@@ -190,6 +206,20 @@ class AnimationTask(Reenactment):
     def take_step(self, batch: FrameBatch, generator: torch.Generator | None = None) -> Step:
         """Render a batch for this step's loss terms, see :func:`sfdkit.train.forward.training_forward`."""
         return training_forward(self.animator, self.objective, batch, self.global_step, self.cross_share, generator)
+
+    def _require_points(self, batch: FrameBatch) -> None:
+        """Check that a batch brings the points that the terms read.
+
+        Raises:
+            ConfigError: It brings none, or those of another set.
+        """
+        wanting = [name for name in self.objective.active(self.global_step) if TERMS[name].needs == "points"]
+        if wanting and (brought := batch.get("point_set")) != self.points.name:
+            raise ConfigError(
+                f"model.weights.{wanting[0]} reads the points {self.points.name} of the face, and the shards bring "
+                f"{brought or 'no points'}: set model.point_set to theirs, or data.points to true, or pack the shards "
+                "with points, or set the weight to 0"
+            )
 
     def _no_reduction(self) -> AbstractContextManager[None]:
         """Return a context without exchange of gradients between processes, which the last batch of a step does."""
@@ -231,7 +261,7 @@ class AnimationTask(Reenactment):
     @property
     def discriminating(self) -> bool:
         """Whether the adversarial term counts now."""
-        return self.discriminator is not None and self.global_step >= self.objective.starts.get("adversarial", 0)
+        return self.discriminator is not None and self.objective.started("adversarial", self.global_step)
 
     def _generator_phase(
         self,
@@ -248,8 +278,10 @@ class AnimationTask(Reenactment):
             loss = loss + self.adversarial_weight * values["adversarial"]
         self.manual_backward(loss)
         values["mask"] = made.mask.mean()
+        if made.points is not None:
+            values["without_points"] = made.points.isnan().any(2).any(1).float().mean()
         if stepping:
-            values["gradient_norm"], finite = self.clipping.clip(self.animator, self.summed_batches)
+            values["gradient_norm"], finite = self.clipping.clip(self._learners(), self.summed_batches)
             values["skipped_steps"] = (self.clipping.skipped + self.discriminator_clipping.skipped).float()
             self.statistics.reduce(finite)
             skip_unless_finite(optimizer.optimizer, finite)

@@ -32,6 +32,7 @@ def made(image: torch.Tensor, target: torch.Tensor, **fields: object) -> Step:
         "source": target,
         "motion": torch.zeros(count, 2, 4),
         "log_noise": torch.zeros(4),
+        "source_identity": torch.zeros(count, 12),
         "flow": torch.zeros(count, 2, side, side),
         "mask": torch.ones(count, 1, side, side),
         "warped": target,

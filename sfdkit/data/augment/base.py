@@ -35,18 +35,22 @@ def row_frames(batch: FrameBatch) -> Tensor:
     return torch.cat([batch["source"][:, None], batch["driving"]], dim=1)
 
 
-def with_view(batch: FrameBatch, frames: Tensor, view: Tensor) -> FrameBatch:
+def with_view(batch: FrameBatch, frames: Tensor, view: Tensor, points: Tensor | None = None) -> FrameBatch:
     """Return a batch with other images.
 
     Args:
         batch: Gives keys and identities.
         frames: B 1+K 3 H W, see :func:`row_frames`.
         view: B K 3 H W, the motion encoder's view of the driving frames.
+        points: B 1+K L 2, where the frames' points of the face are now.
     """
-    return FrameBatch(
+    changed = FrameBatch(
         source=frames[:, 0],
         driving=frames[:, 1:],
         driving_view=view,
         key=batch["key"],
         identity=batch["identity"],
     )
+    if points is not None:
+        changed["points"], changed["point_set"] = points, batch["point_set"]
+    return changed

@@ -19,6 +19,9 @@ _LUMA = (0.299, 0.587, 0.114)
 _COARSE = 9
 """Side of the grid on which the thin-plate spline is computed; it is smooth, so the rest is interpolated."""
 
+_ROUNDS = 4
+"""Rounds in which the place of a point under bending is found; each divides the error by ten or more."""
+
 
 class Change(NamedTuple):
     """What happens to N groups of frames, each as a whole; a tensor without elements where nothing does."""
@@ -55,6 +58,32 @@ def apply_change(frames: Tensor, change: Change, padding: str) -> Tensor:
         seen = F.grid_sample(frames.flatten(0, 1), grid, padding_mode=padding, align_corners=False)
         frames = seen.view(frames.shape)
     return frames
+
+
+def move_points(points: Tensor, change: Change, mirrored: Sequence[int]) -> Tensor:
+    """Return where points of frames are after :func:`apply_change`.
+
+    Args:
+        points: N K L 2 in [-1, 1].
+        change: What happens to each group, on the points' device.
+        mirrored: Which point takes the place of each one in a mirrored picture.
+
+    Returns:
+        N K L 2; points may lie outside the picture.
+    """
+    if change.mirrored.numel():
+        other = points[:, :, list(mirrored)] * points.new_tensor([-1.0, 1.0])
+        points = torch.where(change.mirrored[:, None, None, None] > 0, other, points)
+    if change.theta.numel():
+        linear, shift = change.theta[:, None, :, :2], change.theta[:, None, None, :, 2]
+        wanted = (points - shift).flatten(1, 2)
+        back = torch.linalg.inv(linear[:, 0]).transpose(1, 2)
+        moved = wanted @ back
+        for _ in range(_ROUNDS if change.bend.numel() else 0):  # a pixel p looks at linear p + shift + bend(p)
+            seen = F.grid_sample(change.bend, moved[:, :, None].nan_to_num(), align_corners=True, padding_mode="border")
+            moved = (wanted - seen[..., 0].transpose(1, 2)) @ back
+        points = moved.view_as(points)
+    return points
 
 
 def send(changes: Sequence[Change], device: torch.device) -> list[Change]:

@@ -20,7 +20,8 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 
 from sfdkit.data.augment.base import Augmentation, row_frames, with_view
-from sfdkit.data.augment.draws import Change, apply_change, draw_colour, draw_geometry, send
+from sfdkit.data.augment.draws import Change, apply_change, draw_colour, draw_geometry, move_points, send
+from sfdkit.points import POINT_SETS
 from sfdkit.types import FrameBatch
 
 # mypy: disable-error-code=valid-type
@@ -95,7 +96,10 @@ class DriverViewAugmentation(Augmentation):
             frames = apply_change(row_frames(batch), joint, self.padding)
             driving = frames[:, 1:]
             view = apply_change(driving.flatten(0, 1)[:, None], own, self.padding).view_as(driving)
-        return with_view(batch, frames, view)
+            points = batch.get("points")
+            if points is not None:
+                points = move_points(points, joint, POINT_SETS[batch["point_set"]].mirrored)
+        return with_view(batch, frames, view, points)
 
     def _draw_joint(self, count: int, generator: torch.Generator) -> Change:
         """Draw what happens to whole rows."""

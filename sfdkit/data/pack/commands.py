@@ -26,6 +26,7 @@ from sfdkit.data.shards.index import load_index
 from sfdkit.errors import ShardError
 from sfdkit.files import require_apart
 from sfdkit.media.crop import CropMethod
+from sfdkit.points import FACE31
 from sfdkit.storage import Storage
 
 _PUPPETS_PER_SOURCE = 8
@@ -151,6 +152,7 @@ class PackPuppets(ShardOptions, Command):
             "frames_per_clip": self.frames_per_clip,
             "fps": self.fps,
             "pose": self.pose,
+            "points": FACE31.name,
             "clips_per_shard": self.clips_per_shard,
             "seed": self.seed,
         }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sfdkit.data.pack.sources import CutClip, Skip
 from sfdkit.data.shards.format import ClipMeta
-from sfdkit.puppets.clips import make_clip, to_bytes
+from sfdkit.puppets.clips import clip_points, make_clip, to_bytes
 from sfdkit.puppets.factors import Split, sample_identity, sample_motion
 from sfdkit.puppets.render import render
 
@@ -53,8 +53,9 @@ class PuppetSource:
         """Render a further clip of an identity, with a motion that no other clip has."""
         meta = self._clip(index, 1)[1]
         motion = sample_motion(index + take * _TAKE, self.split, self.seed, self.frames, self.fps, self.pose)
-        images = to_bytes(render(sample_identity(index, self.split, self.seed), motion, self.resolution).image)
+        rendered = render(sample_identity(index, self.split, self.seed), motion, self.resolution)
         meta["key"] = meta["video"] = f"{meta['key']}-{take}"
         meta["times"] = [round(frame / self.fps, 6) for frame in range(self.frames)]
+        meta["points"] = clip_points(rendered)
         meta["puppet"]["motion"] = motion.columns()
-        return images, meta
+        return to_bytes(rendered.image), meta

@@ -92,7 +92,7 @@ class _SplitWriter:
                 tar.write({"__key__": clip.key, "json": text})  # one call a member: a call sorts its members by name
                 tar.write({"__key__": clip.key, "frames": blob})
 
-    def finish(self, dataset: str, resolution: int) -> SplitReport:
+    def finish(self, dataset: str, resolution: int, points: str | None) -> SplitReport:
         """Write the remaining clips as shards of nearly equal size, then the index."""
         self._shuffle.shuffle(self._waiting)
         shards = -(-len(self._waiting) // self._clips_per_shard)
@@ -107,6 +107,8 @@ class _SplitWriter:
             identities=len(self._identities),
             shards=self.entries,
         )
+        if points:
+            index["points"] = points
         self._waiting = []
         self._drop_files()
         save_index(self._target.place(self._split), index)
@@ -125,6 +127,7 @@ def _pack_split(
     sources: Sequence[ClipSource],
     dataset: str,
     resolution: int,
+    points: str | None,
     options: ShardOptions,
     encode: Engine,
     report: PackReport,
@@ -147,7 +150,7 @@ def _pack_split(
     report.reused += encoded.reused
     report.splits[split] = SplitReport(clips=0, frames=0, identities=0, shards=0, bytes=0)
     if clips:
-        report.splits[split] = writer.finish(dataset, resolution)
+        report.splits[split] = writer.finish(dataset, resolution, points)
         report.shards |= {f"{split}/{entry['name']}": entry["sha256"] for entry in writer.entries}
     for number, name in enumerate(encoded.fingerprints):
         if name is not None:
@@ -174,7 +177,8 @@ def pack(
         output: The folder to fill: a local path or an address.
         dataset: Name of the data set, for the index.
         resolution: Pixels of a side, for the index.
-        settings: All that the result depends on, as json values: a folder that has them already is kept.
+        settings: All that the result depends on, as json values: a folder that has them already is kept. ``points``
+            names the set of points that the clips carry.
         options: How clips become shards. With ``overwrite`` clips of sources that did not change are taken over from
             a local folder.
         skips: What was left out before, to be reported with the rest.
@@ -188,6 +192,7 @@ def pack(
         ShardError: The folder says that it is complete and is not.
         StorageError: The output does not answer, or refuses.
     """
+    points: str | None = settings.get("points")
     target = target_of(output, options.scratch)
     if not options.overwrite and (found := find_packed(target.storage, settings)):
         target.remove_leftovers()
@@ -203,7 +208,7 @@ def pack(
         with engine(options.engine, options.workers) as encode:
             for split, members in sources.items():
                 if members:
-                    _pack_split(target, split, members, dataset, resolution, options, encode, report)
+                    _pack_split(target, split, members, dataset, resolution, points, options, encode, report)
         if not any(split.clips for split in report.splits.values()):
             target.abandon()
             raise DataError(f"no clip is left to pack into {report.output}: {report.failure()}")

@@ -29,6 +29,16 @@ SCHEMA = "sfdkit.shards/2"
 INDEX_NAME = "index.json"
 
 
+class ClipPoints(TypedDict):
+    """Points of the face in each frame of a clip."""
+
+    set: str
+    """Their set, see :mod:`sfdkit.points`."""
+    frames: list[list[list[float]] | None]
+    """One list per frame: x and y of each point in pixels of the stored picture, whole numbers at the middle of pixels;
+    None where they were not found."""
+
+
 class ClipMeta(TypedDict):
     """The json of one clip."""
 
@@ -46,6 +56,8 @@ class ClipMeta(TypedDict):
     """Group name to value, for results by group, for example ``{"skin": "dark", "glasses": "yes"}``."""
     numbers: NotRequired[list[int]]
     """Which frames of the original video they are, counted from 0; that of a list of pairs. Puppets keep all."""
+    points: NotRequired[ClipPoints]
+    """Points of the face, where they were looked for."""
     puppet: NotRequired[dict[str, Any]]
     """For puppets: ``identity`` (factor -> value) and ``motion`` (factor -> list of values, one per frame)."""
 
@@ -97,6 +109,8 @@ class ShardIndex(TypedDict):
     split: str
     resolution: int
     identities: int
+    points: NotRequired[str]
+    """The set of points that its clips carry."""
     shards: list[ShardEntry]
     tables: NotRequired[str]
     """In ``index.json``: the tables of all shards, one after the other, each padded to whole groups of base64."""
