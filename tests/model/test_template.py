@@ -40,5 +40,5 @@ def test_without_a_share_there_is_no_template_and_all_else_is_the_same() -> None
     plain, both = tiny_animator().state_dict(), tiny_animator(code_share=0.5).state_dict()
     assert {name for name in both if name not in plain} == {n for n in both if n.startswith("template.")}
     assert all(torch.equal(value, both[name]) for name, value in plain.items())
-    with pytest.raises(ConfigError, match="code_share is 0.*for example 0.2"):
+    with pytest.raises(ConfigError, match=r"code_share is 0.*for example 0\.2"):
         tiny_animator().code_state(torch.rand(1, 12))

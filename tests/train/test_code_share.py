@@ -84,6 +84,6 @@ def test_the_share_is_kept_and_resumed_trainings_draw_the_same_rows(share: float
         first, again = (rendered(task(share, *place), task(share, *place)._noise_generator())[0] for _ in range(2))
         batches[place] = drawn(first)
         assert batches[place] == drawn(again)
-    everything = sum(batches.values(), [])
+    everything = [alone for rows in batches.values() for alone in rows]
     assert sum(everything) / len(everything) == pytest.approx(share, abs=0.15)
     assert share == 1.0 or len({str(rows) for rows in batches.values()}) > 2
