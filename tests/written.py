@@ -36,6 +36,8 @@ def lively_animator(seed: int = 0, code_share: float = 0.0) -> FaceAnimator:
         for name, parameter in animator.generator.named_parameters():
             if name.endswith(".motion.weight"):
                 parameter.normal_(std=0.3)
+        for parameter in animator.template.maps if animator.template else ():
+            parameter.normal_()
     return animator
 
 
