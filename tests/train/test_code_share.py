@@ -66,15 +66,20 @@ def test_rows_drawn_from_the_code_have_no_source() -> None:
 
 def test_without_a_share_nothing_more_is_drawn_at_random() -> None:
     made, generator = task(0.0), torch.Generator().manual_seed(3)
-    state, image = rendered(made, generator)
+    state, _ = rendered(made, generator)
     torch.testing.assert_close(state.image, BATCH["source"].repeat_interleave(DRIVING, 0), atol=0, rtol=0)
     noise = torch.Generator().manual_seed(3)
     torch.randn(ROWS * DRIVING, 4, generator=noise)
     assert torch.equal(generator.get_state(), noise.get_state())
-    with_share = task(0.5)
-    mixed, other = rendered(with_share, torch.Generator().manual_seed(3))
-    kept = [not alone for alone in drawn(mixed)]
-    torch.testing.assert_close(image[kept], other[kept], atol=1e-6, rtol=1e-5)  # the noise is the same
+
+
+def test_rows_that_keep_their_source_are_rendered_as_without_a_share() -> None:
+    made = task(0.5)
+    state, image = rendered(made, torch.Generator().manual_seed(3))
+    made.animator.code_share = 0.0
+    _, plain = rendered(made, torch.Generator().manual_seed(3))
+    kept = [not alone for alone in drawn(state)]
+    torch.testing.assert_close(image[kept], plain[kept], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
