@@ -73,7 +73,7 @@ def cells(path: Path, count: int, row: int = 0, head: int = 36) -> list[np.ndarr
 
 def by_hand(files: Path, motions: torch.Tensor) -> list[np.ndarray]:
     """What the animator makes of the source with these added to its motion coefficients."""
-    animator = lively_animator()
+    animator = lively_animator(code_share=0.5)
     with torch.no_grad():
         source = as_float(read_source(files / "source.png", 32, CropRule("none")), torch.device("cpu"))[None]
         state = animator.source_state(source)
@@ -155,7 +155,7 @@ def test_a_model_without_a_template_edits_motion_alone(files: Path, tmp_path: Pa
 
 def test_interpolation_goes_from_one_motion_to_the_other(files: Path, tmp_path: Path) -> None:
     go(files, tmp_path / "o.png", steps=3)
-    animator = lively_animator()
+    animator = lively_animator(code_share=0.5)
     faces = torch.stack([read_source(files / name, 32, CropRule("none")) for name in ("source.png", "target.png")])
     with torch.no_grad():
         motion = animator.motion(as_float(faces, torch.device("cpu")))
