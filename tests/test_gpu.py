@@ -28,6 +28,7 @@ from sfdkit.face_networks.commands import train as train_regressor
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.losses import OF_NETWORKS, TERMS, Crossed, Objective, Step
 from sfdkit.losses.perceptual import WEIGHTS_VARIABLE
+from sfdkit.points import FACE31
 from sfdkit.train.callbacks import WeightEMA
 from sfdkit.train.task import AnimationTask
 from tests.data.test_augment import make_batch
@@ -144,6 +145,7 @@ def make_step(flat: bool) -> Step:
         driver=images[5],
         source=images[2],
     )
+    points = torch.rand(2, 3, len(FACE31.names), 2) * 2 - 1
     return Step(
         image=images[0],
         target=images[1],
@@ -154,7 +156,8 @@ def make_step(flat: bool) -> Step:
         mask=torch.rand(4, 1, 64, 64),
         warped=images[3],
         source_identity=torch.randn(2, 12),
-        points=torch.rand(4, 31, 2) * 2 - 1,
+        points=points[:, 1:].flatten(0, 1),
+        row_points=points,
         identity=torch.randn(2, 2, 12),
         people=torch.tensor([0, 1]),
         crossed=crossed,
@@ -167,7 +170,7 @@ def test_every_loss_term_is_that_of_the_cpu_in_mixed_precision(
 ) -> None:
     torch.save(vgg19().state_dict(), tmp_path / "vgg19.pth")
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "vgg19.pth"))
-    objective = Objective({name: 1.0 for name in TERMS if name not in OF_NETWORKS})
+    objective = Objective({name: 1.0 for name in TERMS if name not in OF_NETWORKS}, code_sizes=(12, 4))
     there, step = deepcopy(objective).to(device), make_step(flat)
     wanted = objective(step)[1]
     with torch.autocast(device.type, torch.bfloat16):

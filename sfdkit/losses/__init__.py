@@ -18,6 +18,7 @@ from sfdkit.losses.kl import KLDivergence
 from sfdkit.losses.leakage import Leakage
 from sfdkit.losses.parts import PartsLoss, PointsLoss
 from sfdkit.losses.perceptual import PerceptualLoss
+from sfdkit.losses.proportions import Proportions
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.reencode import Reencode
 from sfdkit.losses.sparsity import Sparsity
@@ -39,7 +40,7 @@ class Term(NamedTuple):
     needs: str = ""
     """What a step computes for such terms only: noise, identity, crossed or restored; or what it must bring: points."""
     takes: tuple[str, ...] = ()
-    """What it is built from, see :class:`Objective`: points, code_size."""
+    """What it is built from, see :class:`Objective`: points, code_size, motion_size."""
 
 
 def _pictures(step: Step) -> tuple[Tensor | None, ...]:
@@ -83,6 +84,7 @@ TERMS: dict[str, Term] = {
     "sparsity": Term(Sparsity, lambda step: (step.motion,)),
     "leakage": Term(Leakage, lambda step: (step.motion,)),
     "total_leakage": Term(partial(Leakage, together=True), lambda step: (step.motion,)),
+    "proportions": Term(Proportions, lambda step: (step.motion, step.row_points), "points", ("points", "motion_size")),
     "consistency": Term(Consistency, lambda step: (step.identity, step.people), "identity"),
     "reencode": Term(Reencode, _reread, "crossed"),
     "identity": Term(IdentityTerm, _people),
@@ -114,7 +116,7 @@ class Objective(nn.Module):
             the training.
         networks: Term name to the file of its network, for the terms of :data:`OF_NETWORKS`.
         points: The set of points that batches bring.
-        code_size: Identity and motion coefficients together.
+        code_sizes: ``N`` and ``M``, numbers of identity and motion coefficients.
 
     Raises:
         ConfigError: A weight, start or network for an unknown term, a term without its network, or a file that holds
@@ -127,7 +129,7 @@ class Objective(nn.Module):
         starts: Mapping[str, float] | None = None,
         networks: Mapping[str, str] | None = None,
         points: PointSet = FACE31,
-        code_size: int = 128,
+        code_sizes: tuple[int, int] = (96, 32),
     ) -> None:
         super().__init__()
         require_terms("weights", weights)
@@ -142,7 +144,7 @@ class Objective(nn.Module):
                     f"weights: {name} is not 0, but there is no network for it; give the file of a face recognition "
                     f"network (.onnx, .pt, .safetensors) as model.networks.{name}, or set the weight to 0"
                 )
-        built_from = {"points": points, "code_size": code_size}
+        built_from = {"points": points, "code_size": sum(code_sizes), "motion_size": code_sizes[1]}
         made = {}
         for name in self.weights:
             taken = [built_from[key] for key in TERMS[name].takes]

@@ -48,6 +48,8 @@ class TimmEncoder(Encoder):
             available, and else from random weights with a warning.
         weights: Local weight file (safetensors or a state dict) instead of a download.
         max_stride: Layers whose feature maps have a larger stride are removed.
+        output_stride: Layers that would have a larger stride keep this one and are dilated instead (8 or 16; residual
+            and most other convolutional networks can): deep features of where things are. None leaves the strides.
 
     Raises:
         ConfigError: Unknown name, or a resolution that the backbone does not support.
@@ -63,6 +65,7 @@ class TimmEncoder(Encoder):
         pretrained: bool | Literal["auto"] = False,
         weights: str | None = None,
         max_stride: PositiveInt = 32,
+        output_stride: Literal[8, 16] | None = None,
     ) -> None:
         super().__init__()
         if not timm.is_model(name):
@@ -71,7 +74,7 @@ class TimmEncoder(Encoder):
             raise ConfigError(f"encoder: weights file {weights} does not exist; give a file, or leave weights out")
         self.name = name
         self.resolution = resolution
-        self.backbone = _create(name, resolution, pretrained if weights is None else False, max_stride)
+        self.backbone = _create(name, resolution, pretrained if weights is None else False, max_stride, output_stride)
         if weights is not None:
             _load_local(self.backbone, name, weights)
         data = timm.data.resolve_model_data_config(self.backbone)
@@ -107,21 +110,29 @@ class TimmEncoder(Encoder):
         return maps
 
 
-def _create(name: str, resolution: int, pretrained: bool | Literal["auto"], max_stride: int) -> nn.Module:
+def _create(
+    name: str, resolution: int, pretrained: bool | Literal["auto"], max_stride: int, output_stride: int | None
+) -> nn.Module:
     """Build the feature extractor; transformers need ``img_size``, most convolutional networks have no such option."""
     if pretrained == "auto":
         try:
-            return _create(name, resolution, True, max_stride)
+            return _create(name, resolution, True, max_stride, output_stride)
         except NoWeightsError as error:
             warnings.warn(f"{error}. The training begins with random weights in that encoder", stacklevel=2)
-            return _create(name, resolution, False, max_stride)
+            return _create(name, resolution, False, max_stride, output_stride)
     arguments: dict[str, Any] = {"pretrained": pretrained, "features_only": True, "feature_cls": "getter"}
+    if output_stride is not None:
+        arguments["output_stride"] = output_stride
     failure: Exception | None = None
     sized: tuple[dict[str, Any], ...] = ({"img_size": resolution}, {})
     for extra in sized:
         try:
             model: Any = timm.create_model(name, **arguments, **extra)
         except TypeError as error:
+            if "output_stride" in str(error):
+                raise ConfigError(
+                    f"encoder: {name} has no output_stride; leave it out, or take a residual network such as resnet18"
+                ) from error
             if "img_size" not in str(error):
                 raise
             continue

@@ -53,7 +53,9 @@ def make_clip(
 
 def clip_points(rendered: Rendered) -> ClipPoints:
     """Return the landmarks of rendered frames as a clip's json has them."""
-    places = [[[round(value, 2) for value in point] for point in frame] for frame in rendered.landmarks.tolist()]
+    places: list[list[list[float]] | None] = [
+        [[round(value, 2) for value in point] for point in frame] for frame in rendered.landmarks.tolist()
+    ]
     return ClipPoints(set=FACE31.name, frames=places)
 
 

@@ -64,6 +64,7 @@ def training_forward(
             people = _people(batch["identity"], motion.device)
             other = animator.identity(batch["driving"][:, -1])
             identity = torch.stack([state.descriptors.identity, other], 1)
+        points = batch["points"] if objective.needs("points", step) else None
         restore, crossed = objective.needs("restored", step), None
         if restore or objective.needs("crossed", step):
             crossed = _cross(animator, batch, motion, state, cross_share, restore)
@@ -77,7 +78,8 @@ def training_forward(
             mask=result.mask,
             warped=result.warped,
             source_identity=state.descriptors.identity,
-            points=batch["points"][:, 1:].flatten(0, 1) if objective.needs("points", step) else None,
+            points=None if points is None else points[:, 1:].flatten(0, 1),
+            row_points=points,
             identity=identity,
             people=people,
             crossed=crossed,

@@ -106,8 +106,8 @@ class AnimationTask(Reenactment):
         self.automatic_optimization = False
         layer = animator.descriptors
         self.points = point_set_of(point_set, "model.point_set")
-        code_size = layer.identity_size + layer.motion_size
-        self.objective = Objective(weights, starts, networks, self.points, code_size)
+        sizes = layer.identity_size, layer.motion_size
+        self.objective = Objective(weights, starts, networks, self.points, sizes)
         self.cross_share = cross_share
         if "kl" not in self.objective.weights:  # unlimited information: no noise
             animator.motion_head.log_noise.data.fill_(NO_NOISE)

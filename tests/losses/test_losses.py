@@ -21,6 +21,7 @@ from sfdkit.losses.reencode import Reencode
 from sfdkit.losses.sparsity import Sparsity
 from sfdkit.losses.structure import StructureLoss
 from sfdkit.metrics.image import frame_ssim
+from sfdkit.points import FACE31
 from sfdkit.train.schedule import cosine_with_warmup
 from tests.networks import save_script
 
@@ -305,12 +306,16 @@ def test_every_term_is_the_same_under_autocast(
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=draws)
 
+    points = random(4, 2, len(FACE31.names), 2).clamp(-1, 1)
     who, what = (random(2, 6), random(2, 6)), (random(2, 4), random(2, 4))
     crossed = Crossed(image[:2], who[0], what[0], who[1], what[1], image[:2], image[2:], image[:2])
     step = made(
         image,
         (image + 0.02 * random(4, 3, 64, 64)).clamp(0, 1) if picture == "textured" else image.clone(),
-        motion=random(4, 3, 4),
+        motion=random(4, 2, 4),
+        source_identity=random(4, 12),
+        points=points[:, 1],
+        row_points=points,
         flow=random(4, 2, 64, 64),
         mask=torch.rand(4, 1, 64, 64, generator=draws),
         warped=image.clone(),
@@ -322,12 +327,12 @@ def test_every_term_is_the_same_under_autocast(
     if name in OF_NETWORKS:
         layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=4), torch.nn.Flatten())
         files = {name: str(save_script(tmp_path / "network.pt", layers, 112))}
-    objective = Objective({name: 1.0}, None, files).eval()
+    objective = Objective({name: 1.0}, None, files, code_sizes=(12, 4)).eval()
     total, _ = objective(step)
     with torch.autocast("cpu", torch.bfloat16):
         under, values = objective(step)
     assert under.dtype == torch.float32
-    assert under == pytest.approx(total.item(), abs=1e-3) and set(values) == {name}
+    assert under.item() == pytest.approx(total.item(), abs=1e-3) and set(values) == {name}
 
 
 def test_equal_flat_pictures_are_equal_in_structure_under_autocast() -> None:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from kornia.geometry.transform import get_tps_transform, warp_points_tps
 from torch import Tensor
 
+from sfdkit.points import take
+
 _LUMA = (0.299, 0.587, 0.114)
 _COARSE = 9
 """Side of the grid on which the thin-plate spline is computed; it is smooth, so the rest is interpolated."""
@@ -60,7 +62,7 @@ def apply_change(frames: Tensor, change: Change, padding: str) -> Tensor:
     return frames
 
 
-def move_points(points: Tensor, change: Change, mirrored: Sequence[int]) -> Tensor:
+def move_points(points: Tensor, change: Change, mirrored: tuple[int, ...]) -> Tensor:
     """Return where points of frames are after :func:`apply_change`.
 
     Args:
@@ -72,7 +74,8 @@ def move_points(points: Tensor, change: Change, mirrored: Sequence[int]) -> Tens
         N K L 2; points may lie outside the picture.
     """
     if change.mirrored.numel():
-        other = points[:, :, list(mirrored)] * points.new_tensor([-1.0, 1.0])
+        other = take(points, mirrored)
+        other = torch.stack([-other[..., 0], other[..., 1]], -1)
         points = torch.where(change.mirrored[:, None, None, None] > 0, other, points)
     if change.theta.numel():
         linear, shift = change.theta[:, None, :, :2], change.theta[:, None, None, :, 2]
