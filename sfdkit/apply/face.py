@@ -30,8 +30,8 @@ from sfdkit.types import Descriptors, Generated
 
 SCHEMA = "sfdkit.descriptors/1"
 
-CHANGE = 0.2
-"""Change of a drawing, of 1, at which the source's detail has faded to a third."""
+CHANGE = 0.1
+"""Change of a drawing against its surroundings, of 1, at which a picture's detail has faded to a third."""
 
 What: TypeAlias = Literal["identity", "motion", "both"]
 
@@ -81,8 +81,8 @@ def change_identity(animator: FaceAnimator, state: SourceState, identity: Tensor
     """Return sources that look as other identity coefficients say, in their own pose, with their own detail.
 
     The person wanted is drawn from the code alone, and what the source's picture has beyond a drawing of its own code,
-    such as texture, is put on top where the two drawings agree. Where they do not it fades out: under a new pair of
-    glasses, the detail of the old skin is wrong. The picture is then encoded again, as a source like any other.
+    such as texture, is put on top. Where shapes of the two drawings differ it fades out: under a new pair of glasses, the
+    detail of the old skin is wrong. The picture is then encoded again, as a source like any other.
 
     Args:
         animator: In eval mode.
@@ -132,9 +132,19 @@ def _draw(animator: FaceAnimator, identity: Tensor, motion: Tensor) -> Tensor:
 
 
 def _detail(picture: Tensor, drawn: Tensor, wanted: Tensor) -> Tensor:
-    """Return what a picture has beyond its drawing, B 3 R R, less where another drawing is wanted that differs."""
-    change = F.avg_pool2d((wanted - drawn).abs().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
+    """Return what a picture has beyond its drawing, B 3 R R, less where another drawing is wanted that differs.
+
+    A colour that changes evenly leaves the detail on it as it is; hence changes count against their surroundings.
+    """
+    change = wanted - drawn
+    change = _smooth((change - _smooth(change, 8)).abs().mean(1, keepdim=True), 16)
     return torch.exp(-(change / CHANGE).square()) * (picture - drawn)
+
+
+def _smooth(image: Tensor, parts: int) -> Tensor:
+    """Average over squares of about a ``parts``-th of the picture's width."""
+    reach = image.shape[-1] // (2 * parts)
+    return F.avg_pool2d(image, 2 * reach + 1, 1, reach, count_include_pad=False)
 
 
 def _encode_as(animator: FaceAnimator, image: Tensor, face: Descriptors) -> SourceState:
