@@ -51,12 +51,6 @@ def _crossed(*fields: str) -> Callable[[Step], tuple[Tensor | None, ...] | None]
     return lambda step: None if step.crossed is None else tuple(getattr(step.crossed, name) for name in fields)
 
 
-def _described(step: Step) -> tuple[Tensor | None, ...] | None:
-    driven = step.motion.shape[1] - 1
-    motion = step.motion[:, 1:].flatten(0, 1)
-    return step.source_identity.repeat_interleave(driven, 0), motion, step.points
-
-
 def _reread(step: Step) -> tuple[Tensor | None, ...] | None:
     found = _crossed("identity", "motion", "source_identity", "driver_motion")(step)
     return None if found is None else (*found, step.log_noise)
@@ -76,7 +70,9 @@ TERMS: dict[str, Term] = {
     "ssim": Term(StructureLoss, _pictures),
     "perceptual": Term(PerceptualLoss, _pictures),
     "parts": Term(PartsLoss, lambda step: (step.image, step.target, step.points), "points", ("points",)),
-    "points": Term(PointsLoss, _described, "points", ("points", "code_size")),
+    "points": Term(
+        PointsLoss, lambda step: (step.source_identity, step.motion, step.row_points), "points", ("points", "code_size")
+    ),
     "warp": Term(MultiScaleL1, lambda step: (step.warped, step.target)),
     "smoothness": Term(Smoothness, lambda step: (step.flow,)),
     "painting": Term(Painting, lambda step: (step.mask,)),
