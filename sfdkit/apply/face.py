@@ -81,8 +81,8 @@ def change_identity(animator: FaceAnimator, state: SourceState, identity: Tensor
     """Return sources that look as other identity coefficients say, in their own pose, with their own detail.
 
     The person wanted is drawn from the code alone, and what the source's picture has beyond a drawing of its own code,
-    such as texture, is put on top. Where shapes of the two drawings differ it fades out: under a new pair of glasses, the
-    detail of the old skin is wrong. The picture is then encoded again, as a source like any other.
+    such as texture, is put on top. Where shapes of the two drawings differ it fades out: under a new pair of glasses,
+    the detail of the old skin is wrong. The picture is then encoded again, as a source like any other.
 
     Args:
         animator: In eval mode.
