@@ -19,7 +19,7 @@ from sfdkit.errors import CheckpointError, ConfigError, DataError, ShardError
 from sfdkit.evaluate.command import evaluate
 from sfdkit.evaluate.frames import load_frames, render_truth
 from sfdkit.evaluate.plan import draw_pairs
-from sfdkit.evaluate.probes import encode_samples
+from sfdkit.evaluate.probes import encode_samples, group_means
 from sfdkit.evaluate.run import drive
 from sfdkit.evaluate.samples import Pair, read_samples
 from sfdkit.evaluate.write import distance_table
@@ -81,6 +81,9 @@ def test_metrics_file_holds_every_key(files: Path, tmp_path: Path, capsys: pytes
     for place in ("motion", "identity", "backbone"):
         measured |= {f"probe/motion_from_{place}/{name}" for name in (*MotionFactors.names(), "mean")}
         measured |= {f"probe/identity_from_{place}/{name}" for name in (*varying(files), "mean")}
+        measured |= {
+            f"probe/identity_groups_from_{place}/{name}" for name in group_means(dict.fromkeys(varying(files), 0.0))
+        }
     measured |= {f"dci/{b}/{n}" for b in ("motion", "identity") for n in DCI._fields}
     measured |= {"dci/own_vectors", "dci/active_vectors", "dci/factors", "probe/skipped"}
     others = {key for key in stored if not key.startswith("groups/")}
