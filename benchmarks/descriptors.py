@@ -70,11 +70,14 @@ def swap_table(animator: FaceAnimator, people: int) -> None:
             "identity": Descriptors(own.identity[other], own.motion),
             "motion": Descriptors(own.identity, own.motion[other]),
         }
+        if animator.template is None:  # trained without code_share
+            del swapped["identity"]
         made = {name: render(animator, state, face).image.clamp(0, 1) for name, face in swapped.items()}
     print(f"{people} puppets, one block of coefficients taken from another: mean absolute change of the picture")
     print(f"{'block':>10}{'true':>9}{'rendered':>10}{'share of the way':>18}")
-    for name, truth in true_swap.items():
-        way, change = truth - plain, made[name] - plain
+    for name, image in made.items():
+        truth = true_swap[name]
+        way, change = truth - plain, image - plain
         share = float((way * change).sum() / way.square().sum())
         print(
             f"{name:>10}{float((truth - pictures).abs().mean()):>9.4f}{float(change.abs().mean()):>10.4f}{share:>18.3f}"

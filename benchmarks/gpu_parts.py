@@ -351,6 +351,7 @@ def puppets(plan: Plan) -> Iterator[Row]:
     _sfdkit(*evaluation, "--device", plan.device.type)
     found = json.loads((run / "evaluation/metrics.json").read_text())
     keys = ["train/steps", "train/images_per_second", "self/psnr", "self/copy_psnr", "cross/psnr", "copy/psnr"]
+    keys += ["self/sharpness", "cross/sharpness"]
     keys += ["probe/motion_from_motion/mean", "probe/identity_from_identity/mean", "probe/identity_from_motion/mean"]
     keys += ["dci/own_vectors", "basis/orthonormality"]
     row = {"step": "evaluate", "seconds": round(time.monotonic() - began, 1)}

@@ -10,7 +10,7 @@ from sfdkit.model.encoders import TimmEncoder
 from sfdkit.model.generator import Generator
 
 
-def tiny_animator(resolution: int = 32, seed: int = 0, driving: bool = False) -> FaceAnimator:
+def tiny_animator(resolution: int = 32, seed: int = 0, driving: bool = False, code_share: float = 0.0) -> FaceAnimator:
     """Return a real animator of about 0.1 M parameters."""
     torch.manual_seed(seed)
     return FaceAnimator(
@@ -19,4 +19,5 @@ def tiny_animator(resolution: int = 32, seed: int = 0, driving: bool = False) ->
         Generator(resolution, latent_size=16, width=8, max_channels=16, style_size=16),
         TimmEncoder("test_efficientnet", 32, max_stride=16) if driving else None,
         motion_points=2,
+        code_share=code_share,
     )

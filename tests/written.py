@@ -24,9 +24,9 @@ TRAIN = {"steps": 7, "seconds": 1.5, "frames": 56, "images_per_second": 37.3, "i
 _MODEL = "sfdkit.model"
 
 
-def lively_animator(seed: int = 0) -> FaceAnimator:
+def lively_animator(seed: int = 0, code_share: float = 0.0) -> FaceAnimator:
     """Return a tiny animator whose motion, flow and picture depend on the driving frame, as a fresh one's do not."""
-    animator = tiny_animator(32, seed).eval()
+    animator = tiny_animator(32, seed, code_share=code_share).eval()
     last = animator.motion_head.layers[-1]
     with torch.no_grad():
         motion = animator.motion(torch.rand(16, 3, 32, 32))
@@ -36,6 +36,8 @@ def lively_animator(seed: int = 0) -> FaceAnimator:
         for name, parameter in animator.generator.named_parameters():
             if name.endswith(".motion.weight"):
                 parameter.normal_(std=0.3)
+        for parameter in animator.template.maps if animator.template else ():
+            parameter.normal_()
     return animator
 
 
@@ -45,13 +47,13 @@ def write_checkpoint(path: Path, animator: FaceAnimator) -> Path:
     stored = {
         "state_dict": {},
         "animator_average": {"n_averaged": torch.tensor(7), **average},
-        "sfdkit": {"schema": 1, "train": TRAIN, "seed": 3, "animator": _config()},
+        "sfdkit": {"schema": 1, "train": TRAIN, "seed": 3, "animator": _config(animator.code_share)},
     }
     torch.save(stored, path)
     return path
 
 
-def _config() -> dict[str, Any]:
+def _config(code_share: float) -> dict[str, Any]:
     parts = {
         "encoder": ("encoders.TimmEncoder", {"name": "test_byobnet", "resolution": 32, "max_stride": 16}),
         "descriptors": ("descriptors.DescriptorLayer", {"identity_size": 12, "motion_size": 4}),
@@ -61,7 +63,10 @@ def _config() -> dict[str, Any]:
         ),
     }
     built = {name: {"class_path": f"{_MODEL}.{path}", "init_args": args} for name, (path, args) in parts.items()}
-    return {"class_path": f"{_MODEL}.animator.FaceAnimator", "init_args": {**built, "motion_points": 2}}
+    return {
+        "class_path": f"{_MODEL}.animator.FaceAnimator",
+        "init_args": {**built, "motion_points": 2, "code_share": code_share},
+    }
 
 
 def write_puppets(folder: Path, shards: Sequence[int] = (3, 2), frames: int = 5, real: bool = False) -> Path:

@@ -78,12 +78,25 @@ class _Strip(AnimatorOptions):
                 write_frame(frame)
 
 
-def _render(animator: FaceAnimator, state: SourceState, faces: Descriptors) -> list[Tensor]:
-    """Render a source with S rows of descriptors: S pictures, 3 R R in [0, 1]."""
-    batches = zip(*(part.split(_BATCH) for part in faces), strict=True)
+def _render(
+    animator: FaceAnimator,
+    state: SourceState,
+    faces: Descriptors,
+    other: SourceState | None = None,
+    shares: Tensor | None = None,
+) -> list[Tensor]:
+    """Render a source with S rows of descriptors: S pictures, 3 R R in [0, 1].
+
+    With ``other`` the source first becomes that person, by S ``shares``.
+    """
+    made = []
     with torch.no_grad():
-        parts = [face.render(animator, state, Descriptors(*batch)).image for batch in batches]
-    return list(torch.cat(parts).float().clamp(0.0, 1.0))
+        for rows in torch.arange(len(faces.motion), device=faces.motion.device).split(_BATCH):
+            some, source = Descriptors(*(part[rows] for part in faces)), state
+            if other is not None and shares is not None:
+                source = face.morph(animator, state.expand(len(rows)), other.expand(len(rows)), shares[rows])
+            made.append(face.render(animator, source, some).image)
+    return list(torch.cat(made).float().clamp(0.0, 1.0))
 
 
 @dataclass(kw_only=True)
@@ -91,10 +104,12 @@ class Edit(_Strip):
     """Move a face along axes of its descriptors and show it: a strip of pictures or a video.
 
     The amounts --from and --to are added to the source's own coefficients, so 0 is the source as the model renders it.
-    A strip has a row per axis; a video goes along all axes at once, side by side.
+    A strip has a row per axis; a video goes along all axes at once, side by side. Identity axes change who is seen, in
+    the source's own pose and expression, and need a model that was trained with code_share.
 
     Args:
-        axis: A factor such as yaw, or one basis vector such as motion:3 or identity:7; several as [yaw,mouth_open].
+        axis: A factor such as yaw or glasses, or one basis vector such as motion:3 or identity:7; several as
+            [yaw,mouth_open].
         from_: The amount at the one end: in the factor's unit, or in standard deviations for a basis vector.
         to: The amount at the other end.
         sigma: Take the amounts of factors in standard deviations of the coefficients, not in the factor's unit.
@@ -113,7 +128,8 @@ class Edit(_Strip):
 
         Raises:
             CheckpointError: The checkpoint is missing or damaged, or the axes are of another model.
-            ConfigError: There is no such axis, or an output of an unknown kind.
+            ConfigError: There is no such axis, an identity axis of a model without code_share, or an output of an
+                unknown kind.
             DataError: The source or the axes cannot be read, no face was found, or the output cannot be written.
         """
         target, is_strip, count = self._check_output(axes=self.axes)
@@ -160,8 +176,8 @@ class Edit(_Strip):
 class Interpolate(_Strip):
     """Go from one face's descriptors to another's and show it: a strip of pictures or a video.
 
-    All pictures are rendered from the source: its features are warped whatever the coefficients say, and so the person
-    hardly changes with the identity coefficients.
+    Motion moves the source's face. Identity makes another person of it, who ends as the target in the source's pose;
+    it needs a model that was trained with code_share.
 
     Args:
         target: The face to end with, likewise.
@@ -176,15 +192,16 @@ class Interpolate(_Strip):
 
         Raises:
             CheckpointError: The checkpoint is missing, damaged or of another model.
-            ConfigError: An output of an unknown kind.
+            ConfigError: An output of an unknown kind, or identity of a model without code_share.
             DataError: A face cannot be read or was not found, or the output cannot be written.
         """
         path, is_strip, count = self._check_output(target=self.target)
         animator = self.load_animator()
         state, other = (self._read_state(animator, each) for each in (self.source, self.target))
-        shares = torch.linspace(0.0, 1.0, count)
-        faces = face.interpolate(state.descriptors, other.descriptors, shares.to(state.image), self.what)
-        row, cell = _render(animator, state, faces), self._cell(animator)
+        shares = torch.linspace(0.0, 1.0, count).to(state.image)
+        faces = face.interpolate(state.descriptors, other.descriptors, shares, self.what)
+        person = None if self.what == "motion" else other
+        row, cell = _render(animator, state, faces, person, shares), self._cell(animator)
         title = "identity and motion" if self.what == "both" else self.what
         source, target = state.image[0], other.image[0]
         words = [f"{title} {float(share):.2f}" for share in shares]

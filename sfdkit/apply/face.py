@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sfdkit.apply.axes import basis_fingerprint
@@ -28,6 +29,9 @@ from sfdkit.tensor_file import check_suffix, read_tensors, write_tensors
 from sfdkit.types import Descriptors, Generated
 
 SCHEMA = "sfdkit.descriptors/1"
+
+CHANGE = 0.1
+"""Change of a drawing against its surroundings, of 1, at which a picture's detail has faded to a third."""
 
 What: TypeAlias = Literal["identity", "motion", "both"]
 
@@ -73,12 +77,84 @@ def edit(face: Descriptors, step: Descriptors) -> Descriptors:
     return _same_rows(*(own + added.to(own) for own, added in zip(face, step, strict=True)))
 
 
+def change_identity(animator: FaceAnimator, state: SourceState, identity: Tensor) -> SourceState:
+    """Return sources that look as other identity coefficients say, in their own pose, with their own detail.
+
+    The person wanted is drawn from the code alone, and what the source's picture has beyond a drawing of its own code,
+    such as texture, is put on top. Where shapes of the two drawings differ it fades out: under a new pair of glasses,
+    the detail of the old skin is wrong. The picture is then encoded again, as a source like any other.
+
+    Args:
+        animator: In eval mode.
+        state: ``animator.source_state(image)``, B rows.
+        identity: B N.
+
+    Returns:
+        B rows; the motion coefficients stay those of ``state``.
+
+    Raises:
+        ConfigError: The model was trained without ``code_share``.
+    """
+    own = state.descriptors
+    before, after = (_draw(animator, each, own.motion) for each in (own.identity, identity))
+    return _encode_as(animator, after + _detail(state.image, before, after), Descriptors(identity, own.motion))
+
+
+def morph(animator: FaceAnimator, state: SourceState, other: SourceState, share: Tensor) -> SourceState:
+    """Return sources on the way from one person to another, in the pose of the first.
+
+    As :func:`change_identity`, with detail of both: the other's is that of its picture, animated to the first's pose.
+
+    Args:
+        animator: In eval mode.
+        state: B rows.
+        other: B rows.
+        share: B numbers: 0 is the first person, 1 the other.
+
+    Returns:
+        B rows.
+
+    Raises:
+        ConfigError: The model was trained without ``code_share``.
+    """
+    own, weight = state.descriptors, share[:, None, None, None]
+    identity = torch.lerp(own.identity, other.descriptors.identity, share[:, None])
+    start, end, between = (
+        _draw(animator, each, own.motion) for each in (own.identity, other.descriptors.identity, identity)
+    )
+    moved = animator.generate(other, own.motion).image.float()
+    detail = torch.lerp(_detail(state.image, start, between), _detail(moved, end, between), weight)
+    return _encode_as(animator, between + detail, Descriptors(identity, own.motion))
+
+
+def _draw(animator: FaceAnimator, identity: Tensor, motion: Tensor) -> Tensor:
+    return animator.generate(animator.code_state(identity), motion).image.float()
+
+
+def _detail(picture: Tensor, drawn: Tensor, wanted: Tensor) -> Tensor:
+    """Return what a picture has beyond its drawing, B 3 R R, less where another drawing is wanted that differs.
+
+    A colour that changes evenly leaves the detail on it as it is; hence changes count against their surroundings.
+    """
+    change = wanted - drawn
+    change = _smooth((change - _smooth(change, 8)).abs().mean(1, keepdim=True), 16)
+    return torch.exp(-(change / CHANGE).square()) * (picture - drawn)
+
+
+def _smooth(image: Tensor, parts: int) -> Tensor:
+    """Average over squares of about a ``parts``-th of the picture's width."""
+    reach = image.shape[-1] // (2 * parts)
+    return F.avg_pool2d(image, 2 * reach + 1, 1, reach, count_include_pad=False)
+
+
+def _encode_as(animator: FaceAnimator, image: Tensor, face: Descriptors) -> SourceState:
+    return animator.source_state(image.clamp(0.0, 1.0), face.motion)._replace(descriptors=face)
+
+
 def render(animator: FaceAnimator, state: SourceState, face: Descriptors) -> Generated:
     """Render the person of a source picture with other coefficients, of motion and of identity.
 
-    Identity coefficients show little, since the picture is made of the source's warped features: another puppet's
-    changed pictures of held-out puppets by at most 0.3 % of the true change after short trainings, motion coefficients
-    by about half of theirs (``python -m benchmarks.descriptors`` measures it).
+    Other identity coefficients change the source first, see :func:`change_identity`.
 
     Args:
         animator: In eval mode.
@@ -87,11 +163,15 @@ def render(animator: FaceAnimator, state: SourceState, face: Descriptors) -> Gen
 
     Returns:
         B rows.
+
+    Raises:
+        ConfigError: Other identity coefficients for a model that was trained without ``code_share``.
     """
     if len(state.image) == 1:
         state = state.expand(len(face.motion))
-    own = Descriptors(face.identity, state.descriptors.motion)
-    return animator.generate(state._replace(descriptors=own), face.motion)
+    if not face.identity.equal(state.descriptors.identity):
+        state = change_identity(animator, state, face.identity)
+    return animator.generate(state, face.motion)
 
 
 def save_face(path: str | Path, face: Descriptors, descriptors: DescriptorLayer) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from sfdkit.checkpoint import LoadedAnimator
 from sfdkit.data.shards.format import ShardIndex
+from sfdkit.evaluate.distances import detail_region
 from sfdkit.evaluate.plan import Plan
 from sfdkit.files import Value
 from sfdkit.model.summary import gmac_per_driven_frame, parameters
@@ -57,6 +58,8 @@ def evaluation_facts(
         "pairs": len(plan.with_truth),
         "driven_frames": measured.frames,
     }
+    if region := detail_region([*measured.self_pairs, *measured.with_truth]):
+        facts["detail_region"] = region
     if frames_per_clip is not None:
         facts["frames_per_clip"] = frames_per_clip
     return {f"evaluation/{key}": value for key, value in facts.items()}

@@ -21,6 +21,7 @@ from sfdkit.metrics.probes import LEAST_IDENTITIES, grouped_folds, probe, ridge,
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.blocks import resize
 from sfdkit.puppets.clips import factors_from_meta
+from sfdkit.puppets.factor_groups import IDENTITY_GROUPS, VISIBLE_64
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors
 
 _UNITS = {"yaw": "degrees", "pitch": "degrees", "roll": "degrees", "scale": "times the size"}
@@ -128,6 +129,9 @@ def run_probes(codes: Codes, truth: Truth) -> Findings:
             metrics |= {f"probe/{what}_from_{place}/{name}": value for name, value in found.r2.items()}
             if found.r2:
                 metrics[f"probe/{what}_from_{place}/mean"] = found.mean
+            if what == "identity":
+                means = group_means(found.r2)
+                metrics |= {f"probe/identity_groups_from_{place}/{name}": value for name, value in means.items()}
             skipped |= dict.fromkeys(found.skipped)
     if skipped:
         metrics["probe/skipped"] = ", ".join(skipped)
@@ -142,6 +146,17 @@ def run_probes(codes: Codes, truth: Truth) -> Findings:
     metrics["dci/own_vectors"] = sum(vector.exclusive for vector in vectors["motion"])
     metrics["dci/factors"] = len(varying(truth.motion))
     return Findings(metrics, **vectors)
+
+
+def group_means(r2: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean R2 of identity factors: of those that a picture of 64 pixels shows, and of each group.
+
+    ``visible`` and the names of :data:`sfdkit.puppets.factor_groups.IDENTITY_GROUPS`; factors that were not probed, as
+    they are constant, are left out, and so is a group of which none was.
+    """
+    groups = {"visible": VISIBLE_64, **IDENTITY_GROUPS}
+    found = {name: [r2[factor] for factor in factors if factor in r2] for name, factors in groups.items()}
+    return {name.replace(" ", "_"): sum(values) / len(values) for name, values in found.items() if values}
 
 
 def make_axes(animator: FaceAnimator, codes: Codes, truth: Truth | None, findings: Findings | None) -> Axes:

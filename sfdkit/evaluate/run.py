@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sfdkit.evaluate.frames import Frames, Pictures, load_frames, render_truth
+from sfdkit.evaluate.distances import distances, true_frames
+from sfdkit.evaluate.frames import Frames, Pictures, load_frames
 from sfdkit.evaluate.networks import Networks
 from sfdkit.evaluate.plan import Plan
 from sfdkit.evaluate.readings import follow_columns, read_faces, reading_values
@@ -24,7 +25,6 @@ from sfdkit.evaluate.samples import Pair
 from sfdkit.metrics.exact import exact
 from sfdkit.metrics.faces import correlation
 from sfdkit.metrics.features import SetDistances
-from sfdkit.metrics.image import LEAST_MS_SSIM, frame_l1, frame_ms_ssim, frame_psnr, frame_ssim
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.ranks import ranks
 from sfdkit.types import Generated
@@ -203,16 +203,14 @@ def _measure(
     frames = load_frames(pairs, next(animator.parameters()).device)
     driving = frames.driving.flatten(0, 1)
     unchanged = frames.source.repeat_interleave(frames.driving.shape[1], 0)
-    truth, mask = driving if pairs[0].is_self else None, None
-    if pairs[0].has_truth:
-        rendered, mask = (t.flatten(0, 1) for t in render_truth(pairs, driving.device))
-        truth = rendered if truth is None else truth
+    known = true_frames(pairs, driving)
+    truth = None if known is None else known.image
     result = drive(animator, frames, batch_size).image
     values: _Values = {}
     columns: _Values = {}
-    if truth is not None:
+    if known is not None:
         for prefix, picture in (("", result), ("copy_", unchanged)):
-            values |= {prefix + name: v for name, v in _distances(picture, truth, mask, networks).items()}
+            values |= {prefix + name: v for name, v in distances(picture, known, networks.lpips).items()}
     if networks.measurer is not None:
         read = read_faces(networks.measurer, pairs, frames, result, truth)
         values |= reading_values(read)
@@ -221,19 +219,6 @@ def _measure(
     pictures = Pictures(result, driving, truth).apply(lambda flat: flat.unflatten(0, shape))
     values, columns = ({n: v.unflatten(0, shape).cpu() for n, v in t.items()} for t in (values, columns))
     return values, columns, pictures
-
-
-def _distances(image: Tensor, truth: Tensor, mask: Tensor | None, networks: Networks) -> dict[str, Tensor]:
-    """Return distances of F pictures from the truth, and those inside the face where its mask is known."""
-    measures = {"l1": frame_l1, "psnr": frame_psnr, "ssim": frame_ssim}
-    values = {name: measure(image, truth) for name, measure in measures.items()}
-    if min(image.shape[2:]) >= LEAST_MS_SSIM:
-        values["ms_ssim"] = frame_ms_ssim(image, truth)
-    if mask is not None:
-        values |= {f"face_{name}": measure(image, truth, mask) for name, measure in measures.items()}
-    if networks.lpips is not None:
-        values["lpips"] = networks.lpips(image, truth)
-    return values
 
 
 def _means(values: Mapping[str, Tensor]) -> dict[str, float]:

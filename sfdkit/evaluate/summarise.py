@@ -34,6 +34,8 @@ COMPARED = {
     "cross/leakage": False,
 }
 """What is given by group, and whether higher is better."""
+_REPEATED = ("l1", "psnr", "ssim", "sharpness")
+"""Distances of the unchanged source that stand in for those of cross-reenactment without truth."""
 
 
 class Summary(NamedTuple):
@@ -82,8 +84,8 @@ def pair_figures(run: Run) -> dict[str, float]:
     figures = means(run.self_pairs.rows, "self") | means(run.cross_pairs.rows, "cross")
     for kind, scores in (("self", run.self_pairs), ("cross", run.cross_pairs)):
         figures |= {f"{kind}/{name}": value for name, value in scores.sets.items()}
-    if not any(row.pair.has_truth for row in run.cross_pairs.rows) and "self/copy_l1" in figures:
-        figures |= {f"copy/{name}": figures[f"self/copy_{name}"] for name in ("l1", "psnr", "ssim")}
+    if not any(row.pair.has_truth for row in run.cross_pairs.rows):
+        figures |= {f"copy/{n}": figures[key] for n in _REPEATED if (key := f"self/copy_{n}") in figures}
     return figures
 
 

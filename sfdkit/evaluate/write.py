@@ -17,6 +17,8 @@ from sfdkit.evaluate.summarise import Summary
 from sfdkit.files import Value, atomic_write, write_metrics, write_picture
 from sfdkit.model.animator import FaceAnimator
 
+_COLUMNS = (("L1", "l1", 9, 4), ("PSNR", "psnr", 9, 2), ("SSIM", "ssim", 9, 4), ("sharpness", "sharpness", 12, 2))
+"""Head, name, width and decimals of the columns that are printed."""
 FILES = ("report.html", "metrics.json", "pairs.csv", AXES, "sheet.png", "traversal.png")
 
 
@@ -73,7 +75,7 @@ def write_pairs(path: Path, self_rows: Sequence[Row], cross_rows: Sequence[Row])
 
 
 def distance_table(metrics: Mapping[str, Value], names: Sequence[tuple[str, str]]) -> str:
-    """Lay L1, PSNR and SSIM out as a table.
+    """Lay L1, PSNR, SSIM and sharpness out as a table.
 
     Args:
         metrics: Key to figure.
@@ -85,8 +87,9 @@ def distance_table(metrics: Mapping[str, Value], names: Sequence[tuple[str, str]
     """
     there = [(words, prefix) for words, prefix in names if f"{prefix}l1" in metrics]
     width = max((len(words) for words, _ in there), default=0)
-    lines = [" " * width + "".join(f"{name:>9}" for name in ("L1", "PSNR", "SSIM"))]
+    lines = [" " * width + "".join(f"{head:>{size}}" for head, _, size, _ in _COLUMNS)]
     for words, prefix in there:
-        l1, psnr, ssim = (metrics[f"{prefix}{column}"] for column in ("l1", "psnr", "ssim"))
-        lines.append(f"{words:<{width}}{l1:9.4f}{psnr:9.2f}{ssim:9.4f}")
+        cells = [(metrics.get(prefix + name), size, digits) for _, name, size, digits in _COLUMNS]
+        row = "".join(f"{'' if value is None else f'{value:.{digits}f}':>{size}}" for value, size, digits in cells)
+        lines.append(f"{words:<{width}}{row}".rstrip())
     return "\n".join(lines)

@@ -5,31 +5,20 @@ Legend: ``B`` batch, ``R`` resolution, ``D`` latent dimensions, ``N`` identity c
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
-from sfdkit.model.blocks import RunningNorm, SoftPoints, full_precision, resize
+from sfdkit.model.blocks import resize
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import Encoder, FeatureAdapter
-from sfdkit.model.generator import POINT_UNIT, Generator
+from sfdkit.model.generator import Generator
+from sfdkit.model.heads import IdentityHead, MotionHead
+from sfdkit.model.template import Template
 from sfdkit.types import Descriptors, Generated
-
-READ_SIZE = 8
-"""Height and width of the feature map that the motion head reads."""
-READ_CHANNELS = 16
-"""Channels of that map."""
-HEAT_SIZE = 16
-"""The most height and width of the soft points' heat maps."""
-REACH = 4.0
-"""Bound on the motion head's outputs, in standard deviations. Without one a few of them grow and dominate the rest."""
-NOISE = 0.2
-"""Standard deviation of the motion coefficients' noise when training begins."""
 
 
 class SourceState(NamedTuple):
@@ -60,92 +49,17 @@ class SourceState(NamedTuple):
             Descriptors(*(d[numbers] for d in self.descriptors)),
         )
 
+    def replace_rows(self, chosen: Tensor, others: SourceState) -> SourceState:
+        """Return these rows, and where ``chosen`` (B booleans) is true the rows of ``others`` (B rows)."""
 
-def _read_out(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
-    layers = nn.Sequential(
-        RunningNorm(inputs), nn.Linear(inputs, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, outputs)
-    )
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, a=0.2)
-            nn.init.zeros_(layer.bias)
-    return layers
+        def pick(own: Tensor, other: Tensor) -> Tensor:
+            return torch.where(chosen.view(-1, *[1] * (own.dim() - 1)), other.to(own.dtype), own)
 
-
-class IdentityHead(nn.Module):
-    """Reads identity coefficients from pooled features, as identity does not depend on position.
-
-    Args:
-        encoder: The encoder whose maps are read.
-        outputs: Number of coefficients.
-        hidden: Width of the hidden layer.
-    """
-
-    def __init__(self, encoder: Encoder, outputs: int, hidden: int = 256) -> None:
-        super().__init__()
-        self.layers = _read_out(encoder.channels[-1], outputs, hidden)
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Map the encoder's feature maps to B outputs, float32."""
-        return self.layers(features[-1].mean((2, 3))).float()
-
-
-class MotionHead(nn.Module):
-    """Reads motion coefficients from feature maps without pooling, since motion is position.
-
-    A coarse map is projected to few channels, flattened and read by two layers. Trained with labels on puppets, such a
-    head predicted roll and mouth opening of unknown faces (R2 0.9 and 0.7) after as few steps as pooled features with
-    soft points needed for position alone. The coordinates of soft points are added: between two frames of a face they
-    move as the face does from the first step on, so that flow need not be found by chance. A linear map, initialised as
-    the identity, turns both into coefficients, the first ``2 P`` of which start as the points.
-
-    With the loss term ``kl``, noise with a learned standard deviation per coefficient is added in training, as in an
-    information bottleneck (https://arxiv.org/abs/1612.00410): information that does not improve the image, such as who
-    the driver is, costs more than it gains.
-
-    Args:
-        encoder: The encoder whose maps are read.
-        outputs: Number of coefficients, at least ``2 * points``.
-        points: ``P``, number of soft points; 0 for none.
-        hidden: Width of the hidden layer.
-    """
-
-    def __init__(self, encoder: Encoder, outputs: int, points: int, hidden: int = 128) -> None:
-        super().__init__()
-        coarse = [i for i, size in enumerate(encoder.sizes) if size >= READ_SIZE]
-        self.level = min(coarse, key=lambda i: encoder.sizes[i]) if coarse else 0
-        self.size = min(READ_SIZE, encoder.sizes[self.level])
-        self.mix = nn.Conv2d(encoder.channels[self.level], READ_CHANNELS, 1)
-        self.layers = _read_out(READ_CHANNELS * self.size**2, outputs, hidden)
-        heat_size = min(HEAT_SIZE, max(encoder.sizes))
-        self.points = SoftPoints(encoder.channels, points, heat_size) if points else None
-        self.led = 2 * points
-        self.turn = nn.Linear(outputs, outputs)
-        self.log_noise = nn.Parameter(torch.full((outputs,), math.log(NOISE)))
-        with torch.no_grad():
-            self.layers[-1].weight[: self.led].mul_(0.1)  # type: ignore[operator, index]  # the points come first
-            nn.init.eye_(self.turn.weight)
-            nn.init.zeros_(self.turn.bias)
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Map the encoder's feature maps to B outputs, float32: x and y of the points, then the others."""
-        coarse = resize(self.mix(features[self.level]).float(), self.size)
-        read = self.layers(coarse.flatten(1)).float()
-        if self.points is not None:
-            read = read + F.pad(self.points(features).flatten(1) / POINT_UNIT, (0, read.shape[1] - self.led))
-        with full_precision(read):
-            return self.turn(REACH * torch.tanh(read / REACH))
-
-    def noisy(self, motion: Tensor, share: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-        """Return coefficients with the noise of training added.
-
-        Args:
-            motion: ... M.
-            share: Factor on the noise's standard deviation.
-            generator: On the device of ``motion``; None: torch's own.
-        """
-        noise = torch.randn(motion.shape, generator=generator, device=motion.device)
-        return motion + share * self.log_noise.exp() * noise
+        return SourceState(
+            pick(self.image, others.image),
+            [pick(*each) for each in zip(self.features, others.features, strict=True)],
+            Descriptors(*(pick(*each) for each in zip(self.descriptors, others.descriptors, strict=True))),
+        )
 
 
 class FaceAnimator(nn.Module):
@@ -164,6 +78,9 @@ class FaceAnimator(nn.Module):
             is used for both.
         motion_points: ``P``, soft points whose coordinates the motion head uses beside its map; each moves one of the
             generator's parts when training begins. 0 for none: correspondence must then be found by chance.
+        code_share: Share of the results in training that are drawn from the code alone: a learned template replaces the
+            source's features and picture, so that the identity coefficients have to say who it is. 0: none, and no
+            template.
 
     Raises:
         ConfigError: Parts that do not fit together.
@@ -176,6 +93,7 @@ class FaceAnimator(nn.Module):
         generator: Generator,
         driving_encoder: Encoder | None = None,
         motion_points: NonNegativeInt = 4,
+        code_share: ClosedUnitInterval = 0.0,
     ) -> None:
         super().__init__()
         if descriptors.latent_size != generator.latent_size:
@@ -201,8 +119,10 @@ class FaceAnimator(nn.Module):
         self.descriptors = descriptors
         self.generator = generator
         self.adapter = FeatureAdapter(encoder.sizes, encoder.channels, generator.sizes, generator.channels)
-        self.identity_head = IdentityHead(encoder, descriptors.identity_size)
+        self.identity_head = IdentityHead(encoder, descriptors.identity_size, places=code_share > 0)
         self.motion_head = MotionHead(driving_encoder or encoder, descriptors.motion_size, motion_points)
+        self.code_share = code_share
+        self.template = Template(self.resolution, generator.sizes, generator.channels) if code_share else None
         if motion_points:
             columns = descriptors.basis().detach()[:, -descriptors.motion_size :]
             generator.lead(columns[:, : 2 * motion_points])
@@ -234,6 +154,27 @@ class FaceAnimator(nn.Module):
         if own is None:
             own = self.motion_head(features) if self.driving_encoder is None else self.motion(image)
         return SourceState(image, self.adapter(features, image), Descriptors(self.identity_head(features), own))
+
+    def code_state(self, identity: Tensor) -> SourceState:
+        """Return the states of faces that no picture shows: the template with identity coefficients, and no motion.
+
+        ``generate(code_state(a), b)`` draws faces from their descriptors alone.
+
+        Args:
+            identity: B N.
+
+        Raises:
+            ConfigError: The model was trained without such faces.
+        """
+        if self.template is None:
+            raise ConfigError(
+                "animator: code_share is 0: this model was not trained to draw faces from their code alone, so it "
+                "cannot change who is seen; train one with model.animator.init_args.code_share, for example 0.2"
+            )
+        image, features = self.template(len(identity))
+        return SourceState(
+            image, features, Descriptors(identity, identity.new_zeros(len(identity), self.descriptors.motion_size))
+        )
 
     def describe(self, image: Tensor) -> Descriptors:
         """Return the semantic facial descriptors of faces B 3 H W in [0, 1]."""

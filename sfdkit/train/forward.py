@@ -58,7 +58,7 @@ def training_forward(
         sent = motion[:, 1:].flatten(0, 1)
         if objective.needs("noise", step):
             sent = animator.motion_head.noisy(sent, objective.share("kl", step), generator)
-        result = animator.generate(state.expand(batch["driving"].shape[1]), sent)
+        result = animator.generate(_from_code(animator, state.expand(batch["driving"].shape[1]), generator), sent)
         identity, people = None, None
         if objective.needs("identity", step):
             people = _people(batch["identity"], motion.device)
@@ -84,6 +84,14 @@ def training_forward(
             people=people,
             crossed=crossed,
         )
+
+
+def _from_code(animator: FaceAnimator, sources: SourceState, generator: torch.Generator | None) -> SourceState:
+    """Replace a random share of the sources by the template with their identity, to be drawn from the code alone."""
+    if not animator.code_share:
+        return sources
+    chosen = torch.rand(len(sources.image), generator=generator, device=sources.image.device) < animator.code_share
+    return sources.replace_rows(chosen, animator.code_state(sources.descriptors.identity))
 
 
 def _cross(

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from sfdkit.apply.axes import basis_fingerprint, raw_step
-from sfdkit.apply.face import edit, interpolate, load_face, recombine, render, save_face
+from sfdkit.apply.face import change_identity, edit, interpolate, load_face, morph, recombine, render, save_face
 from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.types import Descriptors
@@ -70,7 +71,7 @@ def test_a_latent_code_gives_its_coefficients_back() -> None:
 
 
 def test_rendering_uses_both_kinds_of_coefficients() -> None:
-    animator = lively_animator()
+    animator = lively_animator(code_share=0.5)
     with torch.no_grad():
         state = animator.source_state(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
         own = state.descriptors
@@ -81,9 +82,56 @@ def test_rendering_uses_both_kinds_of_coefficients() -> None:
             render(animator, state, driven).image, animator.generate(state.expand(3), driven.motion).image
         )
         other = Descriptors(own.identity + 1.0, own.motion)
-        by_hand = animator.generate(state._replace(descriptors=other), own.motion).image
-        assert render(animator, state, other).image.equal(by_hand)
-        assert (by_hand - plain).abs().max() > 1e-3
+        changed = change_identity(animator, state, other.identity)
+        assert render(animator, state, other).image.equal(animator.generate(changed, own.motion).image)
+        assert (render(animator, state, other).image - plain).abs().max() > 1e-2
+        with pytest.raises(ConfigError, match="code_share is 0"):
+            render(lively_animator(), state, other)
+
+
+def test_another_identity_changes_the_source_once_and_leaves_its_motion() -> None:
+    animator = lively_animator(code_share=0.5)
+    with torch.no_grad():
+        state = animator.source_state(torch.rand(2, 3, 32, 32))
+        own = state.descriptors
+        same = change_identity(animator, state, own.identity)
+        assert torch.allclose(same.image, state.image, atol=1e-6)
+        assert all(torch.allclose(*each, atol=1e-5) for each in zip(same.features, state.features, strict=True))
+        identity = own.identity + torch.tensor([[0.0], [5.0]])
+        changed = change_identity(animator, state, identity)
+        assert torch.allclose(changed.image[0], state.image[0], atol=1e-6)
+        assert (changed.image[1] - state.image[1]).abs().max() > 2e-3
+        assert changed.descriptors.identity.equal(identity) and changed.descriptors.motion.equal(own.motion)
+        assert changed.image.min() >= 0 and changed.image.max() <= 1
+
+
+def test_a_morph_ends_as_the_other_person_in_the_first_ones_pose() -> None:
+    animator = lively_animator(code_share=0.5)
+    with torch.no_grad():
+        state, other = (animator.source_state(torch.rand(1, 3, 32, 32)) for _ in range(2))
+        made = morph(animator, state.expand(3), other.expand(3), torch.tensor([0.0, 0.5, 1.0]))
+        moved = animator.generate(other, state.descriptors.motion).image
+    assert torch.allclose(made.image[:1], state.image, atol=1e-6)
+    assert torch.allclose(made.image[2:], moved.clamp(0, 1), atol=1e-6)
+    middle = (made.image[1:2] - (state.image + moved) / 2).abs().mean()
+    assert middle < 0.5 * (moved - state.image).abs().mean()
+    identity, motion = made.descriptors
+    assert torch.allclose(identity[1:2], (state.descriptors.identity + other.descriptors.identity) / 2, atol=1e-5)
+    assert motion.equal(state.descriptors.motion.expand(3, -1))
+
+
+def test_detail_stays_where_the_person_stays() -> None:
+    animator = lively_animator(code_share=0.5)
+    before, after = torch.full((1, 3, 32, 32), 0.4), torch.full((1, 3, 32, 32), 0.5)
+    after[..., 16:18] = 1.0
+    drawn = iter((before, after))
+    source = (torch.rand(1, 3, 32, 32) * 0.2 + 0.3).clamp(0, 1)
+    with torch.no_grad():
+        state = animator.source_state(source)
+        animator.generate = lambda *_: SimpleNamespace(image=next(drawn))  # type: ignore[method-assign, assignment]
+        made = change_identity(animator, state, torch.zeros(1, 12)).image
+    assert torch.allclose(made[..., :10], source[..., :10] + 0.1, atol=1e-6), "an even change keeps the detail"
+    assert (made[..., 16:18] - 1.0).abs().max() < 0.01, "a line is drawn without it"
 
 
 def test_a_file_gives_back_the_face_and_says_what_it_is(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sfdkit.errors import CheckpointError, ConfigError, DataError, ShardError
 from sfdkit.evaluate.command import evaluate
 from sfdkit.evaluate.frames import load_frames, render_truth
 from sfdkit.evaluate.plan import draw_pairs
-from sfdkit.evaluate.probes import encode_samples
+from sfdkit.evaluate.probes import encode_samples, group_means
 from sfdkit.evaluate.run import drive
 from sfdkit.evaluate.samples import Pair, read_samples
 from sfdkit.evaluate.write import distance_table
@@ -34,6 +34,8 @@ from tests.written import lively_animator, write_checkpoint, write_puppets
 
 CPU = torch.device("cpu")
 DISTANCES = ("l1", "psnr", "ssim")
+DETAIL = ("sharpness", *(f"detail_{what}_{band}" for what in ("energy", "agreement") for band in (1, 2, 3)))
+PARTS = ("l1_eyes", "l1_mouth")
 FILES = ["axes.json", "metrics.json", "pairs.csv", "report.html", "sheet.png", "traversal.png"]
 
 
@@ -58,6 +60,7 @@ def test_metrics_file_holds_every_key(files: Path, tmp_path: Path, capsys: pytes
     stored = json.loads(text)
     groups = ("self/", "self/copy_", "cross/", "copy/")
     measured = {f"{group}{part}{name}" for group in groups for part in ("", "face_") for name in DISTANCES}
+    measured |= {group + name for group in groups for name in (*DETAIL, *PARTS)}
     about = {f"train/{name}" for name in ("steps", "seconds", "images_per_second")}
     about |= {"model/parameters", "model/gmac_per_driven_frame", "identities/train", "identities/test", "seed"}
     names = (
@@ -72,11 +75,15 @@ def test_metrics_file_holds_every_key(files: Path, tmp_path: Path, capsys: pytes
         "device",
         "protocol",
         "driven_frames",
+        "detail_region",
     )
     measured |= {f"probe/{name}" for name in ("frames", "identities")} | {"basis/orthonormality"}
     for place in ("motion", "identity", "backbone"):
         measured |= {f"probe/motion_from_{place}/{name}" for name in (*MotionFactors.names(), "mean")}
         measured |= {f"probe/identity_from_{place}/{name}" for name in (*varying(files), "mean")}
+        measured |= {
+            f"probe/identity_groups_from_{place}/{name}" for name in group_means(dict.fromkeys(varying(files), 0.0))
+        }
     measured |= {f"dci/{b}/{n}" for b in ("motion", "identity") for n in DCI._fields}
     measured |= {"dci/own_vectors", "dci/active_vectors", "dci/factors", "probe/skipped"}
     others = {key for key in stored if not key.startswith("groups/")}
@@ -136,7 +143,8 @@ def test_result_does_not_depend_on_the_batch_and_repeats(files: Path, tmp_path: 
     first = run(files, tmp_path, batch_size=1)
     for size in (3, 16):
         again = run(files, tmp_path, batch_size=size)
-        for key in (f"{group}{name}" for group in ("self/", "cross/", "copy/face_") for name in DISTANCES):
+        keys = [f"{group}{name}" for group in ("self/", "cross/", "copy/face_") for name in DISTANCES]
+        for key in (*keys, "self/sharpness", "cross/detail_agreement_1", "cross/l1_eyes"):
             assert again[key] == pytest.approx(first[key], rel=1e-4)
     once_more = run(files, tmp_path, batch_size=16)
     assert again == {**once_more, "evaluation/seconds": again["evaluation/seconds"]}
@@ -153,7 +161,10 @@ def test_clips_are_taken_from_the_start_across_shards(files: Path, tmp_path: Pat
 def test_real_faces_have_no_cross_truth(files: Path, tmp_path: Path) -> None:
     metrics = run(files, tmp_path, shards="real")
     assert not [key for key in metrics if key.startswith(("cross/", "copy/face"))]
-    assert [metrics[f"copy/{name}"] for name in DISTANCES] == [metrics[f"self/copy_{name}"] for name in DISTANCES]
+    for name in (*DISTANCES, "sharpness"):
+        assert metrics[f"copy/{name}"] == metrics[f"self/copy_{name}"]
+    assert 0 < metrics["self/sharpness"] < 1.5 and metrics["evaluation/detail_region"] == "central ellipse"
+    assert "self/l1_eyes" not in metrics
     assert metrics["evaluation/pairs"] == 0
     axes = Axes.load(tmp_path / "axes.json", lively_animator().descriptors)
     assert not axes.motion.directions and float(axes.motion.std.min()) > 0
@@ -293,9 +304,14 @@ def test_metrics_are_rounded_and_whole(tmp_path: Path) -> None:
 
 
 def test_table_leaves_out_what_was_not_measured() -> None:
-    metrics = {"self/l1": 0.05, "self/psnr": 21.234, "self/ssim": 0.7}
-    lines = distance_table(metrics, (("own", "self/"), ("cross", "cross/"))).splitlines()
-    assert [line.split() for line in lines] == [["L1", "PSNR", "SSIM"], ["own", "0.0500", "21.23", "0.7000"]]
+    metrics = {"self/l1": 0.05, "self/psnr": 21.234, "self/ssim": 0.7, "self/sharpness": 0.456}
+    metrics |= {f"self/face_{name}": metrics[f"self/{name}"] for name in DISTANCES}
+    lines = distance_table(metrics, (("own", "self/"), ("cross", "cross/"), ("face", "self/face_"))).splitlines()
+    assert [line.split() for line in lines] == [
+        ["L1", "PSNR", "SSIM", "sharpness"],
+        ["own", "0.0500", "21.23", "0.7000", "0.46"],
+        ["face", "0.0500", "21.23", "0.7000"],
+    ]
 
 
 def test_a_file_in_the_way_of_the_output_is_named(tmp_path: Path) -> None:

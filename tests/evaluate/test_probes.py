@@ -7,8 +7,19 @@ import torch
 
 from sfdkit.data.shards.decode import decode_frames
 from sfdkit.data.shards.index import load_index
-from sfdkit.evaluate.probes import Codes, Truth, encode_samples, known_factors, make_axes, orthonormality, run_probes
+from sfdkit.evaluate.probes import (
+    Codes,
+    Truth,
+    encode_samples,
+    group_means,
+    known_factors,
+    make_axes,
+    orthonormality,
+    run_probes,
+)
 from sfdkit.evaluate.samples import read_samples
+from sfdkit.puppets.factor_groups import IDENTITY_GROUPS, VISIBLE_64
+from sfdkit.puppets.factors import IdentityFactors
 from tests.written import lively_animator, write_puppets
 
 CPU = torch.device("cpu")
@@ -49,6 +60,27 @@ def test_silent_coefficients_are_no_vectors_of_any_factor() -> None:
         found = run_probes(codes, truth)
         assert found.metrics["dci/active_vectors"] == active and found.metrics["dci/own_vectors"] == 2
     assert [v.factor for v in found.motion] == ["yaw", None, "smile"]
+
+
+def test_each_identity_factor_is_in_one_group() -> None:
+    assert sorted(name for names in IDENTITY_GROUPS.values() for name in names) == sorted(IdentityFactors.names())
+    assert set(VISIBLE_64) <= set(IdentityFactors.names()) and len(set(VISIBLE_64)) == len(VISIBLE_64)
+
+
+def test_groups_of_identity_factors_are_means_of_what_was_probed() -> None:
+    people = [f"p{k}" for k in range(30) for _ in range(4)]
+    names = ("skin_tone", "skin_warmth", "age", "ear_size")
+    known = {name: torch.rand(30).repeat_interleave(4) for name in names}
+    codes = Codes(torch.stack([known["skin_tone"], known["age"]], 1), torch.randn(120, 3), torch.randn(120, 5), people)
+    metrics = run_probes(codes, Truth({"yaw": torch.randn(120)}, known | {"jaw": torch.ones(120)})).metrics
+    r2 = {name: metrics[f"probe/identity_from_identity/{name}"] for name in names}
+    found = {
+        key.rpartition("/")[2]: value for key, value in metrics.items() if "/identity_groups_from_identity/" in key
+    }
+    assert found.keys() == {"visible", "skin", "age", "face_shape"}
+    assert found["skin"] == pytest.approx((r2["skin_tone"] + r2["skin_warmth"]) / 2) == found["visible"]
+    assert found["age"] == r2["age"] > 0.99 and found["face_shape"] == r2["ear_size"] < 0.5
+    assert group_means({"age": 0.5, "back_hue": 0.1}) == {"age": 0.5, "background": 0.1}
 
 
 def test_codes_are_those_of_the_frames(puppets: Path) -> None:

@@ -123,6 +123,11 @@ def test_the_page_says_what_was_measured(page: str, files: Path) -> None:
         assert part in words
     for part in (
         "Results by group",
+        "Fine detail, by its period in pixels",
+        "face mask",
+        "sharpness",
+        "Identity factors by group",
+        "eyes and brows",
         "the network itself",
         "mouth_open",
         "skin_tone",

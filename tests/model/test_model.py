@@ -7,12 +7,13 @@ import timm
 import torch
 
 from sfdkit.errors import ConfigError
-from sfdkit.model.animator import REACH, FaceAnimator, MotionHead
+from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.blocks import ModulatedConv, RunningNorm, SoftPoints, warp
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.discriminator import Discriminator
 from sfdkit.model.encoders import FeatureAdapter, TimmEncoder
 from sfdkit.model.generator import PART_REACH, POINT_UNIT, Generator
+from sfdkit.model.heads import REACH, MotionHead
 from sfdkit.model.summary import gmac_per_driven_frame, parameters, summary_table
 from tests.tiny import tiny_animator
 

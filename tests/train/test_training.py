@@ -120,6 +120,7 @@ EPOCH = 5
 EACH_STEP = (
     "--model.weights.kl=1e-4",  # draws noise
     "--model.weights.leakage=0.05",  # remembers a variance
+    "--model.animator.init_args.code_share=0.5",  # draws rows
     "--checkpoint.every_n_train_steps=1",
     "--checkpoint.save_top_k=-1",
     "--data.init_args.rows_per_clip=1",

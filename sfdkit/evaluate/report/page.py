@@ -76,6 +76,7 @@ def write_page(
         networks=_networks(about.networks),
         expression=[n for n in _names(metrics, "cross/", "_error") if n not in _NO_EXPRESSION],
         factors={block: _names(metrics, f"probe/{block}_from_{block}/") for block in ("motion", "identity")},
+        identity_groups=_names(metrics, "probe/identity_groups_from_identity/"),
         followed=[v for v in sorted(vectors, key=lambda v: -v.explains) if v.exclusive],
         movers=sorted((e for e in effects if e.factor is not None), key=lambda e: (not e.exclusive, -e.moves)),
         moved=bool(effects),
