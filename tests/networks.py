@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sfdkit.face_networks.feature_network import LAYERS
+
 
 class Pooled(nn.Module):
     """A convolution, the mean over each quarter, and one linear layer to any shape."""
@@ -139,4 +141,17 @@ def _save(path: Path, graph: Any, onnx: Any) -> Path:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
     onnx.save(model, path)
+    return path
+
+
+def save_features(path: Path, width: int = 4, seed: int = 0) -> Path:
+    """A feature network of the perceptual loss with random weights, as .npz."""
+    generator, inputs = torch.Generator().manual_seed(seed), 3
+    arrays = {"conv0.weight": np.eye(3, dtype=np.float32)[:, :, None, None] * 4, "conv0.bias": np.full(3, -2.0)}
+    for layer in LAYERS:
+        outputs = width * 2 ** (int(layer[0]) - 1)
+        weight = torch.randn(outputs, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+        arrays |= {f"conv{layer}.weight": weight.numpy(), f"conv{layer}.bias": np.zeros(outputs, np.float32)}
+        inputs = outputs
+    np.savez(path, **arrays)
     return path

@@ -26,8 +26,8 @@ from sfdkit.device import prepare
 from sfdkit.evaluate.command import evaluate
 from sfdkit.face_networks.commands import train as train_regressor
 from sfdkit.face_networks.types import MeasureSettings
-from sfdkit.losses import OF_NETWORKS, TERMS, Crossed, Objective, Step
-from sfdkit.losses.perceptual import WEIGHTS_VARIABLE
+from sfdkit.losses import TERMS, Crossed, Objective, Step
+from sfdkit.losses.vgg19 import WEIGHTS_VARIABLE
 from sfdkit.points import FACE31
 from sfdkit.train.callbacks import WeightEMA
 from sfdkit.train.task import AnimationTask
@@ -170,12 +170,12 @@ def test_every_loss_term_is_that_of_the_cpu_in_mixed_precision(
 ) -> None:
     torch.save(vgg19().state_dict(), tmp_path / "vgg19.pth")
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "vgg19.pth"))
-    objective = Objective({name: 1.0 for name in TERMS if name not in OF_NETWORKS}, code_sizes=(12, 4))
+    objective = Objective({name: 1.0 for name in TERMS if name != "identity"}, code_sizes=(12, 4))
     there, step = deepcopy(objective).to(device), make_step(flat)
     wanted = objective(step)[1]
     with torch.autocast(device.type, torch.bfloat16):
         values = there(move(step, device))[1]
-    assert values.keys() == wanted.keys() == set(TERMS) - set(OF_NETWORKS)
+    assert values.keys() == wanted.keys() == set(TERMS) - {"identity"}
     for name, value in values.items():
         assert value.item() == pytest.approx(wanted[name].item(), rel=5e-3, abs=1e-3), name
 

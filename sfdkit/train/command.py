@@ -23,7 +23,7 @@ from sfdkit.checkpoint import read_checkpoint
 from sfdkit.config.compose import KEY as COMPOSE
 from sfdkit.config.compose import OPTIONS, expand_arguments
 from sfdkit.errors import CheckpointError, ConfigError
-from sfdkit.losses import DOWNLOADED, OF_NETWORKS
+from sfdkit.losses import OF_NETWORKS
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import summary_table
 from sfdkit.storage.urls import redact
@@ -272,7 +272,7 @@ def _leave_out_downloads(config: Namespace) -> None:
     for key in tuple(config.keys()):
         if key.endswith(".init_args.pretrained"):
             config[key] = False
-    for name in {*DOWNLOADED, *OF_NETWORKS} & set(config.model.weights):
+    for name in set(OF_NETWORKS) & set(config.model.weights):
         config.model.weights[name] = 0.0
 
 

@@ -51,8 +51,10 @@ class AnimationTask(Reenactment):
             term off.
         starts: Loss term to the step from which it counts, or below 1 to the share of the training after which it does;
             terms that are not named count from the first step.
-        networks: Loss term to the local file of its network: ``identity``, a face recognition network
-            (see :func:`sfdkit.face_networks.embedder.load_embedder`).
+        networks: Loss term to its network. ``identity``: the local file of a face recognition network
+            (see :func:`sfdkit.face_networks.embedder.load_embedder`). ``perceptual``: puppets (a small network that the
+            kit brings along), vgg19 (the default), or the file of a narrow VGG-19
+            (see :func:`sfdkit.face_networks.feature_network.load_features`).
         point_set: Named points of the face that the shards carry, for the terms parts and points; see
             :mod:`sfdkit.points`.
         cross_share: Fraction of the rows that another row's person drives as well, for the terms reencode and cycle.
