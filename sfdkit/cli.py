@@ -131,8 +131,7 @@ def _summarises_configuration(arguments: Sequence[str]) -> bool:
     """Return whether this is ``sfdkit model summary`` of a configuration, with the trainer's keys; not of weights."""
     if list(arguments[:2]) != ["model", "summary"]:
         return False
-    options = {word.partition("=")[0] for word in arguments[2:]}
-    return not options & {"--checkpoint", "-h", "--help"}
+    return "--checkpoint" not in {word.partition("=")[0] for word in arguments[2:]}
 
 
 def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., Any]:

@@ -64,7 +64,7 @@ def section(parser: ArgumentParser) -> str:
     for option, action in [*positional, *documented(parser)]:
         if action.dest not in OF_EVERY_COMMAND:
             lines.append(f"- `{option}`: {' '.join(formatter._expand_help(action).split())}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def trainer_sections() -> Iterator[str]:

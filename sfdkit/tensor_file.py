@@ -74,7 +74,7 @@ def read_tensors(
     try:
         with safe_open(path, "pt") as file:
             about = dict(file.metadata() or {})
-            there = set(file.keys())
+            there = list(file.keys())
             tensors = {name: file.get_tensor(name) for name in (there if names is None else names) if name in there}
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path} is damaged or no {SUFFIX} file ({error}): write it again") from error

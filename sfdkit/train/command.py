@@ -286,7 +286,7 @@ def _check_checkpoint(path: str) -> None:
     """
     if Path(path).suffix.lower() == SUFFIX or (path in shipped_weights() and not Path(path).is_file()):
         raise CheckpointError(
-            f"ckpt_path: {path} holds an animator alone, and no training that could go on; begin one with "
+            f"ckpt_path: {path} holds an animator alone and no training that could go on; begin one with "
             f"--model.start_from {path}, measure it with sfdkit evaluate --checkpoint {path}"
         )
     if "://" not in path:

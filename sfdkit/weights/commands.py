@@ -42,7 +42,7 @@ class Trained(Command):
 
 
 class Summary(Trained):
-    """Print parameters and multiply-accumulates of a checkpoint; without one, of the model that keys of fit describe."""
+    """Print parameters and multiply-accumulates of a checkpoint, or, given --config instead, of a configuration."""
 
     def run(self) -> None:
         """Print the table."""
