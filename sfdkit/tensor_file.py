@@ -53,14 +53,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 
 def read_tensors(
-    path: Path, schema: str, names: Sequence[str], keys: Sequence[str]
+    path: Path, schema: str, names: Sequence[str] | None, keys: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a file that :func:`write_tensors` wrote.
 
     Args:
         path: The file.
         schema: What its header must name as ``schema``.
-        names: Tensors that must be there.
+        names: Tensors that must be there; None for all that are.
         keys: What the header must hold besides.
 
     Returns:
@@ -75,7 +75,7 @@ def read_tensors(
             f"{path} holds something else: its schema is {about.get('schema')!r}, {schema!r} is needed; "
             "give another file, or the sfdkit that wrote it"
         )
-    if lacking := [name for name in (*names, *keys) if name not in tensors and name not in about]:
+    if lacking := [name for name in (*(names or ()), *keys) if name not in tensors and name not in about]:
         raise DataError(f"{path} is incomplete: it lacks {', '.join(lacking)}; write it again")
     return tensors, about
 

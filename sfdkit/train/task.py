@@ -74,8 +74,9 @@ class AnimationTask(Reenactment):
         max_skipped_steps: Steps whose gradient is not finite are skipped, counted and logged; this many in a row end
             the training with an error. The count is read every so many steps.
         accumulate_grad_batches: Batches per step.
-        start_from: A checkpoint whose weights a new training begins with, where this model has weights of the same name
-            and shape, for example one of half the resolution and twice the width; the others stay random.
+        start_from: A checkpoint, a weights file or a name such as puppets64, whose weights a new training begins with,
+            where this model has weights of the same name and shape, for example one of half the resolution and twice
+            the width; the others stay random.
 
     Raises:
         ConfigError: A weight for an unknown term, or an adversarial weight without a discriminator.
