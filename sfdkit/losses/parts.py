@@ -115,16 +115,17 @@ class PointsLoss(LossTerm):
     def _follow(self, truth: Tensor, known: Tensor, moved: Tensor, whole: Tensor) -> None:
         """Let a batch join the running statistics."""
         first = self.variance.sum() == 0
-        mean = mean_over_ranks(_over_frames(truth, known))
+        mean = _mean(truth, known, self.mean)
         self.mean.copy_(torch.where(first, mean, self.mean.lerp(mean, MOMENTUM)))
-        squares = _over_frames((truth - self.mean).square(), known), _over_frames(moved.square(), whole)
-        now = mean_over_ranks(torch.stack(squares))
+        over_faces = _mean((truth - self.mean).square(), known, self.variance[0])
+        now = torch.stack([over_faces, _mean(moved.square(), whole, self.variance[1])])
         self.variance.copy_(torch.where(first, now, self.variance.lerp(now, MOMENTUM)))
 
 
-def _over_frames(values: Tensor, known: Tensor) -> Tensor:
-    """Return the mean over rows and frames of what is known, B S C to C."""
-    return (values * known).sum((0, 1)) / known.sum((0, 1)).clamp(min=1)
+def _mean(values: Tensor, known: Tensor, otherwise: Tensor) -> Tensor:
+    """Return the mean over rows, frames and processes of what is known, B S C to C; ``otherwise`` where nothing is."""
+    total, count = mean_over_ranks(torch.stack([(values * known).sum((0, 1)), known.sum((0, 1)).float()]))
+    return torch.where(count > 0, total / count.clamp(min=1e-6), otherwise)
 
 
 def _error(read: Tensor, truth: Tensor, weight: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def test_points_of_the_targets_reach_the_terms() -> None:
     batch = batch_with(5, "face5")
     step = made.take_step(batch)
     assert step.points is not None
-    assert torch.equal(step.points, batch["points"][:, 1:].flatten(0, 1))
+    assert torch.equal(step.points, batch["points"][:, 1:].flatten(0, 1)) and step.row_points is batch["points"]
     total, values = made.objective(step)
     assert set(values) == {"l1", "parts", "points"}
     total.backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from sfdkit.data.pack.commands import PackPuppets, check
+from sfdkit.data.pack.commands import PackPuppets, check, ls
 from sfdkit.data.shards.format import INDEX_NAME, clip_table, pack_table
 from sfdkit.data.shards.index import describe_shard, load_index, save_index
 from sfdkit.errors import ShardError
-from tests.shards import clip_members, write_tar
+from sfdkit.points import FACE5
+from tests.shards import Member, clip_members, make_shards, read_members, write_tar
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,6 @@ def folder(packed: Path, tmp_path: Path) -> Path:
 
 def rewrite(folder: Path, change: Callable[[list[tuple[str, bytes]]], None]) -> None:
     """Change the members of the second shard and make the index fit its bytes."""
-    from tests.shards import read_members
-
     path = folder / "train" / "train-00001.tar"
     members = [(member.name, member.data) for member in read_members(path)]
     change(members)
@@ -128,8 +128,6 @@ def test_identities_must_agree(folder: Path) -> None:
 
 
 def test_keys_must_be_unique_in_the_folder(folder: Path) -> None:
-    from tests.shards import read_members
-
     first = [(m.name, m.data) for m in read_members(folder / "train" / "train-00000.tar")]
     rewrite(folder, lambda members: members.__setitem__(slice(None), first))
     with pytest.raises(ShardError, match="is used twice"):
@@ -157,6 +155,65 @@ def test_json_must_be_whole(folder: Path, values: dict[str, object], words: str)
     rewrite(folder, _edit(**values))
     with pytest.raises(ShardError, match=words):
         check(str(folder))
+
+
+GOOD = [[1.0, 2.0]] * 31
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        (None, "set of points of clip .* is None, its index says face31"),
+        ({"set": "face5", "frames": [None] * 3}, "set of points of clip .* is face5, its index says face31"),
+        ({"set": "face31", "frames": [GOOD] * 2}, "are no list of 3 frames"),
+        ({"set": "face31", "frames": [GOOD, None, GOOD[1:]]}, "of frame 2 of clip .* are not 31 pairs of numbers"),
+        ({"set": "face31", "frames": [[[1.0, 2.0, 3.0]] * 31, None, GOOD]}, "of frame 0 of clip .* are not 31 pairs"),
+        ({"set": "face31", "frames": [GOOD, GOOD, [[1.0, float("inf")], *GOOD[1:]]]}, "of frame 2 .* not 31 pairs"),
+        ({"set": "face31", "frames": [GOOD, [["1", "2"]] * 31, GOOD]}, "of frame 1 .* not 31 pairs"),
+    ],
+)
+def test_points_must_be_those_of_the_index(folder: Path, points: object, words: str) -> None:
+    rewrite(folder, _edit(points=points))
+    with pytest.raises(ShardError, match=words):
+        check(str(folder))
+
+
+def test_points_that_were_not_found_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rewrite(folder, _edit(points={"set": "face31", "frames": [GOOD, None, None]}))
+    check(str(folder))
+    totals = [line for line in capsys.readouterr().out.splitlines() if line.startswith("total")]
+    assert "train, points face31 not found in 2 frames" in totals[0]
+    assert "validation, points face31 not found in 0 frames" in totals[1]
+
+
+def test_a_set_that_is_not_known_is_told(tmp_path: Path) -> None:
+    unknown = dataclasses.replace(FACE5, name="face12")
+    make_shards(tmp_path, "train", [2], points=unknown)
+    with pytest.raises(ShardError, match=r"of the set 'face12', which this version does not know"):
+        check(str(tmp_path))
+
+
+def test_shards_of_before_have_no_points(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "validation"):
+        index = load_index(folder / split)
+        del index["points"]
+        for number, entry in enumerate(index["shards"]):
+            path = folder / split / entry["name"]
+            write_tar(path, [_without_points(member) for member in read_members(path)])
+            index["shards"][number] = describe_shard(path)
+        save_index(folder / split, index)
+    check(str(folder))
+    assert "points" not in capsys.readouterr().out
+    ls(str(folder))
+    assert [line.split()[-2] for line in capsys.readouterr().out.splitlines()] == ["points", "-", "-"]
+
+
+def _without_points(member: Member) -> tuple[str, bytes]:
+    if not member.name.endswith(".json"):
+        return member.name, member.data
+    meta = json.loads(member.data)
+    del meta["points"]
+    return member.name, json.dumps(meta).encode()
 
 
 def test_only_decoding_finds_a_picture_of_another_size(folder: Path) -> None:
