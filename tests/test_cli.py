@@ -57,7 +57,7 @@ def test_help_of_model_summary_names_both_ways(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main(["model", "summary", "--help"])
     usage = capsys.readouterr().out.splitlines()[:2]
-    assert "--config FILE" in usage[0] and usage[1].split() == "or: sfdkit model summary --checkpoint C".split()
+    assert "--config FILE" in usage[0] and usage[1].strip() == "or: sfdkit model summary --checkpoint C"
 
 
 def test_model_summary(capsys: pytest.CaptureFixture[str]) -> None:
