@@ -67,7 +67,7 @@ def main(resolution: int = 64) -> None:
         motion = sample_motion(k, "test", 0, FRAMES, FPS)
         parts.append(render(sample_identity(k, "test", 0), motion, resolution))
     truth, mask = (torch.cat([getattr(part, name) for part in parts]) for name in ("image", "mask"))
-    middle = central_ellipse(resolution, resolution)
+    middle = central_ellipse(truth)
     print(f"{PEOPLE} people, {FRAMES} frames each, {resolution} pixels")
     print(f"{'':32}{'PSNR':>7}{'energy':>9}{'agreement':>24}{'ellipse':>18}")
     for name, damage in DAMAGE.items():

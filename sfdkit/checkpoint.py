@@ -1,4 +1,4 @@
-"""Loading checkpoints: the animator with its EMA weights, and its training's statistics."""
+"""Loading animators: from checkpoints with their EMA weights, and from weights files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from sfdkit.config.messages import explain
 from sfdkit.config.renamed import rename_config
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator
+from sfdkit.tensor_file import SUFFIX
+from sfdkit.weights.file import StoredAnimator, read_weights
+from sfdkit.weights.shipped import find_weights
 
 KEY = "sfdkit"
 EMA_KEY = "animator_average"
@@ -26,7 +29,7 @@ NOISE = "motion_head.log_noise"
 
 
 class LoadedAnimator(NamedTuple):
-    """An animator from a checkpoint."""
+    """An animator from a file."""
 
     animator: FaceAnimator
     """In eval mode, with the EMA weights."""
@@ -34,39 +37,56 @@ class LoadedAnimator(NamedTuple):
     """Statistics of its training: ``steps seconds frames images_per_second identities world_size seed``."""
     experiment: dict[str, Any]
     """The animator's configuration: ``class_path`` and ``init_args`` of each part."""
+    axes: str | None = None
+    """The content of its ``axes.json``, if a weights file holds it."""
 
 
-def load_animator(path: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()) -> LoadedAnimator:
-    """Load an animator from a checkpoint that ``sfdkit fit`` wrote.
+def load_animator(
+    checkpoint: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()
+) -> LoadedAnimator:
+    """Load an animator from a checkpoint, a weights file, or the weights that come with sfdkit.
 
-    The file is read with ``weights_only=True``, and only classes of sfdkit itself, or of packages named in ``trust``,
-    are built.
+    A checkpoint is read with ``weights_only=True``, and only classes of sfdkit itself, or of packages named in
+    ``trust``, are built.
 
     Args:
-        path: The checkpoint.
+        checkpoint: A checkpoint that ``sfdkit fit`` wrote, a weights file that ``sfdkit model pack`` wrote, or a name
+            such as ``puppets64`` that ``sfdkit model list`` shows.
         device: Where to place the animator.
-        trust: Packages besides sfdkit whose classes the checkpoint may name, for example your own encoder's.
+        trust: Packages besides sfdkit whose classes the file may name, for example your own encoder's.
 
     Raises:
-        CheckpointError: No such file, no checkpoint of sfdkit, or the weights do not fit the model.
+        CheckpointError: No such file or name, no file of sfdkit, or the weights do not fit the model.
     """
-    path = Path(path)
+    path = find_weights(checkpoint)
+    stored = read_animator(path)
+    animator = build_animator(stored.config, path, trust)
+    try:
+        animator.load_state_dict(stored.weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: the weights do not fit the model it describes: {str(error).splitlines()[1].strip()}"
+        ) from error
+    animator.eval().requires_grad_(False)
+    return LoadedAnimator(animator.to(device), stored.train, stored.config, stored.axes)
+
+
+def read_animator(path: Path) -> StoredAnimator:
+    """Read what a checkpoint or a weights file holds of an animator.
+
+    Raises:
+        CheckpointError: No such file, no file of sfdkit, or of another version.
+    """
+    if path.suffix.lower() == SUFFIX:
+        return read_weights(path)
     stored = read_checkpoint(path)
     about = stored[KEY]
     if about.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{path} has schema {about.get('schema')}, this sfdkit reads {SCHEMA}; use the sfdkit that wrote it"
         )
-    animator = build_animator(about["animator"], path, trust)
-    weights = animator_weights(stored)
-    try:
-        animator.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: the weights do not fit the model it describes: {str(error).splitlines()[1].strip()}"
-        ) from error
-    animator.eval().requires_grad_(False)
-    return LoadedAnimator(animator.to(device), {**about["train"], "seed": about.get("seed")}, about["animator"])
+    train = {**about["train"], "seed": about.get("seed")}
+    return StoredAnimator(about["animator"], animator_weights(stored), train, None)
 
 
 def animator_weights(stored: dict[str, Any]) -> dict[str, Tensor]:
@@ -85,33 +105,33 @@ class Adopted(NamedTuple):
     """Names of the unchanged weights: the checkpoint has none of that name and shape."""
 
 
-def adopt_weights(animator: FaceAnimator, path: str | Path) -> Adopted:
-    """Load what fits from a checkpoint of a similar model, for example one of half the resolution.
+def adopt_weights(animator: FaceAnimator, checkpoint: str | Path) -> Adopted:
+    """Load what fits from a similar model, for example one of half the resolution.
 
     Args:
         animator: Weights of the same name and shape are replaced; the noise of the motion coefficients only if both
             models are trained with the loss term ``kl``, as it is 0 without.
-        path: A checkpoint that ``sfdkit fit`` wrote.
+        checkpoint: As for :func:`load_animator`.
 
     Raises:
         CheckpointError: The checkpoint cannot be read, or nothing in it fits.
     """
-    weights, own = animator_weights(read_checkpoint(Path(path))), animator.state_dict()
+    weights, own = read_animator(find_weights(checkpoint)).weights, animator.state_dict()
     taken = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
     if NOISE in taken and min(float(weights[NOISE].max()), float(own[NOISE].max())) <= NO_NOISE:
         taken.remove(NOISE)
     learned = {name for name, _ in animator.named_parameters()}
     if not learned & set(taken):
         raise CheckpointError(
-            f"model.start_from: no weight in {path} has the name and shape of one of this model; take a checkpoint of "
-            "a model with the same encoders and sizes"
+            f"model.start_from: no weight in {checkpoint} has the name and shape of one of this model; "
+            "take a checkpoint of a model with the same encoders and sizes"
         )
     animator.load_state_dict({name: weights[name] for name in taken}, strict=False)
     return Adopted(taken, [name for name in own if name not in taken])
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint file without running code from it.
+    """Read the checkpoint of a training without running code from it.
 
     Args:
         path: The file.

@@ -38,7 +38,7 @@ OWN_COMMANDS = {
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
     "measure": "train the network that measures puppets:  sfdkit measure train --resolution 64",
     "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",
-    "model": "sfdkit model summary --config FILE: parameters and GMAC",
+    "model": "weights that come along, small files of weights, parameters:  sfdkit model list|card|pack|summary",
 }
 
 
@@ -102,13 +102,7 @@ def _dispatch(arguments: list[str]) -> None:
 
         run(arguments)
         return
-    if command == "model":
-        if arguments[1:2] != ["summary"]:
-            raise SfdkitError(
-                f"there is no sfdkit model {arguments[1]!r}. There is sfdkit model summary --config FILE"
-                if arguments[1:] and not arguments[1].startswith("-")
-                else "usage: sfdkit model summary --config FILE [--config FILE ...] [overrides as for sfdkit fit]"
-            )
+    if _summarises_configuration(arguments):
         from sfdkit.train.command import summary
 
         summary(arguments[2:])
@@ -131,6 +125,13 @@ def _dispatch(arguments: list[str]) -> None:
     )
     if isinstance(made, Command):
         made.run()
+
+
+def _summarises_configuration(arguments: Sequence[str]) -> bool:
+    """Return whether this is ``sfdkit model summary`` of a configuration, with the trainer's keys; not of weights."""
+    if list(arguments[:2]) != ["model", "summary"]:
+        return False
+    return "--checkpoint" not in {word.partition("=")[0] for word in arguments[2:]}
 
 
 def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., Any]:
@@ -176,6 +177,10 @@ def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., A
 
         packs = {"puppets": PackPuppets, "videos": PackVideos, "images": PackImages}
         return {"pack": packs, "ls": ls, "copy": copy, "check": check}
+    if command == "model":
+        from sfdkit.weights.commands import Card, Pack, Summary, list_shipped
+
+        return {"list": list_shipped, "card": Card, "pack": Pack, "summary": Summary}
     from sfdkit.puppets.commands import render_file, sheet
 
     return {"sheet": sheet, "render": render_file}

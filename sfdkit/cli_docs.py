@@ -22,7 +22,6 @@ HEAD = """\
 `--config FILE`, a YAML file with its options as keys, and `--print_config`, which prints them; what comes later on the
 command line has the last word.
 """
-SAME = "It takes the keys of `sfdkit fit`."
 OF_EVERY_COMMAND = ("help", "config", "print_config")
 
 
@@ -39,10 +38,9 @@ def parser_of(command: str) -> ArgumentParser:
     def stop(parser: ArgumentParser, *_: object, **__: object) -> None:
         raise _Built(parser)
 
-    words = ["model", "summary"] if command == "model" else [command]
     with patch.object(OneLineParser, "parse_args", stop):
         try:
-            main([*words, "--help"])
+            main([command, "--help"])
         except _Built as built:
             return built.parser
     raise AssertionError(f"sfdkit {command} parses no arguments")
@@ -66,7 +64,7 @@ def section(parser: ArgumentParser) -> str:
     for option, action in [*positional, *documented(parser)]:
         if action.dest not in OF_EVERY_COMMAND:
             lines.append(f"- `{option}`: {' '.join(formatter._expand_help(action).split())}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def trainer_sections() -> Iterator[str]:
@@ -91,11 +89,7 @@ def reference() -> str:
     """Return the whole of docs/cli.md."""
     sections = [HEAD, *trainer_sections()]
     for command in OWN_COMMANDS:
-        if command == "model":
-            about = _sentence(OWN_COMMANDS[command].removeprefix("sfdkit model summary --config FILE: "))
-            sections.append(f"## sfdkit model summary\n\n{about} {SAME}\n")
-        else:
-            sections += map(section, inner_commands(parser_of(command)))
+        sections += map(section, inner_commands(parser_of(command)))
     return re.sub(r"[ \t]+\n", "\n", "\n".join(sections))
 
 

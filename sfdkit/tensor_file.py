@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -53,14 +53,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 
 def read_tensors(
-    path: Path, schema: str, names: Sequence[str], keys: Sequence[str]
+    path: Path, schema: str, names: Sequence[str] | None, keys: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a file that :func:`write_tensors` wrote.
 
     Args:
         path: The file.
         schema: What its header must name as ``schema``.
-        names: Tensors that must be there.
+        names: Tensors that must be there; None for all that are.
         keys: What the header must hold besides.
 
     Returns:
@@ -69,19 +69,36 @@ def read_tensors(
     Raises:
         DataError: No such file, no safetensors, of another schema, or incomplete.
     """
-    if not path.is_file():
-        raise DataError(f"there is no file {path}: check the path")
-    try:
-        with safe_open(path, "pt") as file:
-            about = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in names if name in set(file.keys())}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged or no {SUFFIX} file ({error}): write it again") from error
+    tensors, about = read_all(path, names)
     if about.get("schema") != schema:
         raise DataError(
             f"{path} holds something else: its schema is {about.get('schema')!r}, {schema!r} is needed; "
             "give another file, or the sfdkit that wrote it"
         )
-    if lacking := [name for name in (*names, *keys) if name not in tensors and name not in about]:
+    if lacking := [name for name in (*(names or ()), *keys) if name not in tensors and name not in about]:
         raise DataError(f"{path} is incomplete: it lacks {', '.join(lacking)}; write it again")
     return tensors, about
+
+
+def read_all(path: Path, names: Collection[str] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file of any maker.
+
+    Args:
+        path: The file.
+        names: Tensors to read; all by default, and those that are not there are left out.
+
+    Returns:
+        The tensors, and the header.
+
+    Raises:
+        DataError: No such file, or no safetensors.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}: check the path")
+    try:
+        with safe_open(path, "pt") as file:
+            there = set(file.keys())
+            wanted = there if names is None else there.intersection(names)
+            return {name: file.get_tensor(name) for name in sorted(wanted)}, dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged or no {SUFFIX} file ({error}): write it again") from error

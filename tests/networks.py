@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sfdkit.face_networks.feature_network import LAYERS
+
 
 class Pooled(nn.Module):
     """A convolution, the mean over each quarter, and one linear layer to any shape."""
@@ -62,10 +64,11 @@ def save_onnx(path: Path, weights: np.ndarray, side: int | str, batch: int | str
     return _save(path, graph, onnx)
 
 
-def save_yunet(path: Path, box: Sequence[float], points: Sequence[float]) -> Path:
+def save_yunet(path: Path, box: Sequence[float], points: Sequence[float], always: float = 0.0) -> Path:
     """A detector of YuNet's form that sees red squares of 8 pixels, on the grid of 8.
 
     ``box`` is x, y, width and height around the middle of the square, ``points`` five x, y from there; in pixels.
+    ``always`` is added to the score of each square, so that one is seen in any picture.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -78,8 +81,8 @@ def save_yunet(path: Path, box: Sequence[float], points: Sequence[float]) -> Pat
         red[0, :, :, :] = np.array([-1, -1, 1]).reshape(3, 1, 1) / (255 * stride**2)  # of blue, green, red
         sees = red if stride == 8 else 0 * red
         for name, kernel, bias in (
-            ("cls", sees, np.zeros(1)),
-            ("obj", sees, np.zeros(1)),
+            ("cls", sees, np.full(1, always if stride == 8 else 0)),
+            ("obj", sees, np.full(1, always if stride == 8 else 0)),
             ("bbox", np.zeros((4, 3, stride, stride)), bbox if stride == 8 else nothing),
             ("kps", np.zeros((10, 3, stride, stride)), 0.5 + np.array(points) / 8),
         ):
@@ -140,3 +143,35 @@ def _save(path: Path, graph: Any, onnx: Any) -> Path:
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def save_features(path: Path, width: int = 4, seed: int = 0) -> Path:
+    """A feature network of the perceptual loss with random weights, as .npz."""
+    generator, inputs = torch.Generator().manual_seed(seed), 3
+    arrays = {"conv0.weight": np.eye(3, dtype=np.float32)[:, :, None, None] * 4, "conv0.bias": np.full(3, -2.0)}
+    for layer in LAYERS:
+        outputs = width * 2 ** (int(layer[0]) - 1)
+        weight = torch.randn(outputs, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+        arrays |= {f"conv{layer}.weight": weight.numpy(), f"conv{layer}.bias": np.zeros(outputs, np.float32)}
+        inputs = outputs
+    np.savez(path, **arrays)
+    return path
+
+
+def save_linear(path: Path, weights: np.ndarray) -> Path:
+    """A network of MediaPipe's blendshapes' form: 1 P 2 to as many values as ``weights``, 2P Z, has columns."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Flatten", ["points"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["rows"]),
+        helper.make_node("Reshape", ["rows", "shape"], ["values"]),
+    ]
+    constants = [
+        numpy_helper.from_array(weights.astype(np.float32), "weights"),
+        numpy_helper.from_array(np.array([-1]), "shape"),
+    ]
+    taken = [helper.make_tensor_value_info("points", TensorProto.FLOAT, [1, len(weights) // 2, 2])]
+    given = [helper.make_tensor_value_info("values", TensorProto.FLOAT, [weights.shape[1]])]
+    return _save(path, helper.make_graph(nodes, "linear", taken, given, constants), onnx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sfdkit.cli import main
+from sfdkit.points import PointSet
 from tests.shards import make_shards
 
 ROOT = Path(__file__).parent.parent
@@ -12,11 +13,10 @@ EXPERIMENTS = ROOT / "experiments"
 SLOTS = ("base.yaml", "encoder/tiny.yaml", "data/puppets.yaml", "trainer/auto.yaml")
 
 
-def make_data(folder: Path, train: tuple[int, ...] = (5, 4)) -> Path:
+def make_data(folder: Path, train: tuple[int, ...] = (5, 4), points: PointSet | None = None) -> Path:
     """Shards of 32 pixels with all three splits."""
-    make_shards(folder, "train", list(train))
-    make_shards(folder, "validation", [3])
-    make_shards(folder, "test", [3])
+    for split, clips in (("train", train), ("validation", (3,)), ("test", (3,))):
+        make_shards(folder, split, list(clips), points=points)
     return folder
 
 

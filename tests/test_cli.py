@@ -53,6 +53,13 @@ def test_each_command_explains_itself(words: list[str], capsys: pytest.CaptureFi
     assert "--folder" in out if words[-1] == "check" else "--output" in out
 
 
+def test_help_of_model_summary_names_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["model", "summary", "--help"])
+    usage = capsys.readouterr().out.splitlines()[:2]
+    assert "--config FILE" in usage[0] and usage[1].strip() == "or: sfdkit model summary --checkpoint C"
+
+
 def test_model_summary(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model", "summary", *config(*SLOTS), "--data.init_args.resolution=128"]) == 0
     out = capsys.readouterr().out
@@ -83,6 +90,8 @@ def test_model_summary(capsys: pytest.CaptureFixture[str]) -> None:
         ("--checkpoint.dirpath=/proc/none", "checkpoint.dirpath /proc/none cannot be made"),
         ("--ckpt_path=memory://none.ckpt", "memory://none.ckpt does not exist"),
         ("--ckpt_path=nowhere.ckpt", "checkpoint nowhere.ckpt does not exist"),
+        ("--ckpt_path=puppets64", "no training that could go on; begin one with --model.start_from puppets64"),
+        ("--ckpt_path=mine.safetensors", "begin one with --model.start_from mine.safetensors"),
     ],
 )
 def test_bad_values_are_one_line(override: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +171,8 @@ def test_what_the_parser_refuses_is_one_line(words: list[str], said: str, capsys
         (["animate", "x"], "can do nothing with 'x'"),
         (["animate", "--config", "no.yaml"], "config file no.yaml cannot be read"),
         (["study", "run"], "sfdkit study run needs FOLDER"),
-        (["model", "sumary"], "there is no sfdkit model 'sumary'"),
+        (["model", "sumary"], "there is no sfdkit model 'sumary'. Did you mean summary?"),
+        (["model", "pack"], "sfdkit model pack needs --checkpoint and --output"),
         (["fit"], "sfdkit fit needs a configuration, for example: sfdkit fit --config experiments/quickstart.yaml"),
         (["test", "--trainer.max_steps=3"], "sfdkit test needs a configuration"),
         (["fit", "mine.yaml"], "sfdkit fit --config mine.yaml"),

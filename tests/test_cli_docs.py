@@ -22,7 +22,7 @@ def test_each_command_has_a_section(written: str) -> None:
     sections = re.findall(r"^## sfdkit (.+)$", written, re.MULTILINE)
     assert len(sections) == len(set(sections))
     assert {name.split()[0] for name in sections} == {*TRAINER_COMMANDS, *OWN_COMMANDS}
-    assert {"shards pack puppets", "shards check", "study run", "model summary"} <= set(sections)
+    assert {"shards pack puppets", "shards check", "study run", "model summary", "model pack"} <= set(sections)
 
 
 def test_options_come_with_what_they_mean_type_and_default(written: str) -> None:

@@ -15,7 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from kornia.augmentation import ColorJiggle, RandomAffine, RandomGaussianBlur, RandomHorizontalFlip
+from kornia.augmentation import (
+    ColorJiggle,
+    RandomAffine,
+    RandomGaussianBlur,
+    RandomHorizontalFlip,
+    RandomThinPlateSpline,
+)
 from torch import Tensor
 from torchvision.models import vgg19
 
@@ -26,8 +32,8 @@ from sfdkit.device import prepare
 from sfdkit.evaluate.command import evaluate
 from sfdkit.face_networks.commands import train as train_regressor
 from sfdkit.face_networks.types import MeasureSettings
-from sfdkit.losses import OF_NETWORKS, TERMS, Crossed, Objective, Step
-from sfdkit.losses.perceptual import WEIGHTS_VARIABLE
+from sfdkit.losses import TERMS, Crossed, Objective, Step
+from sfdkit.losses.vgg19 import WEIGHTS_VARIABLE
 from sfdkit.points import FACE31
 from sfdkit.train.callbacks import WeightEMA
 from sfdkit.train.task import AnimationTask
@@ -35,7 +41,7 @@ from tests.data.test_augment import make_batch
 from tests.running import EXPERIMENTS, SLOTS, config, fit, logging_to, make_data, small
 from tests.tiny import tiny_animator
 from tests.train.test_training import WITH_GAN
-from tests.train.test_waiting import CROSSED
+from tests.train.test_waiting import CROSSED, POINTS
 from tests.train.waiting import waits
 from tests.written import lively_animator, puppet_frames, write_checkpoint, write_puppets, write_video
 
@@ -67,7 +73,7 @@ def exact(device: torch.device) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("shards"), (20, 20))
+    return make_data(tmp_path_factory.mktemp("shards"), (20, 20), FACE31)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,7 @@ def move(made: Any, device: torch.device) -> Any:
     return made if made is None else type(made)(*(move(part, device) for part in made))
 
 
-@pytest.mark.parametrize("extra", [(), (*WITH_GAN, *CROSSED)], ids=["as it is", "with all there is"])
+@pytest.mark.parametrize("extra", [(), (*WITH_GAN, *CROSSED, *POINTS)], ids=["as it is", "with all there is"])
 def test_a_step_that_is_not_logged_waits_for_nothing(
     extra: tuple[str, ...], data: Path, accelerator: str, tmp_path: Path
 ) -> None:
@@ -170,12 +176,12 @@ def test_every_loss_term_is_that_of_the_cpu_in_mixed_precision(
 ) -> None:
     torch.save(vgg19().state_dict(), tmp_path / "vgg19.pth")
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "vgg19.pth"))
-    objective = Objective({name: 1.0 for name in TERMS if name not in OF_NETWORKS}, code_sizes=(12, 4))
+    objective = Objective({name: 1.0 for name in TERMS if name != "identity"}, code_sizes=(12, 4))
     there, step = deepcopy(objective).to(device), make_step(flat)
     wanted = objective(step)[1]
     with torch.autocast(device.type, torch.bfloat16):
         values = there(move(step, device))[1]
-    assert values.keys() == wanted.keys() == set(TERMS) - set(OF_NETWORKS)
+    assert values.keys() == wanted.keys() == set(TERMS) - {"identity"}
     for name, value in values.items():
         assert value.item() == pytest.approx(wanted[name].item(), rel=5e-3, abs=1e-3), name
 
@@ -185,13 +191,14 @@ def test_augmentation_is_that_of_the_cpu(kind: str, device: torch.device) -> Non
     augment: Augmentation = DriverViewAugmentation(joint_scale=0.1, joint_tps=0.02, tps=0.02)
     if kind == "kornia":
         augment = KorniaAugmentation(
-            [RandomHorizontalFlip(p=0.5), ColorJiggle(0.1, 0.1, 0.1, 0.0, p=0.8)],
+            [RandomHorizontalFlip(p=0.5), RandomThinPlateSpline(0.05), ColorJiggle(0.1, 0.1, 0.1, 0.0, p=0.8)],
             [RandomAffine(5.0, p=1.0), RandomGaussianBlur((3, 3), (0.5, 1.5), p=0.5)],
         )
     batch = make_batch()
+    batch["points"], batch["point_set"] = torch.rand(6, 4, len(FACE31.names), 2) - 0.5, FACE31.name
     moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
     wanted, there = augment(batch, 3), augment(moved, 3)  # type: ignore[arg-type]
-    for name in ("source", "driving", "driving_view"):
+    for name in ("source", "driving", "driving_view", "points"):
         result = there[name]  # type: ignore[literal-required]
         assert result.device.type == device.type
         torch.testing.assert_close(result.cpu(), wanted[name], atol=1e-3, rtol=0)  # type: ignore[literal-required]

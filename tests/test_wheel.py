@@ -47,6 +47,20 @@ def test_the_wheel_holds_packages_data_and_experiments_and_nothing_else(wheel: P
     assert packed == files_below(ROOT / "sfdkit") | files_below(ROOT / "datamodules") | experiments
 
 
+def test_weights_by_name_from_another_folder(wheel: Path, tmp_path: Path) -> None:
+    site, here = tmp_path / "site", tmp_path / "here"
+    here.mkdir()
+    ZipFile(wheel).extractall(site)
+    draw = "['puppets', 'render', '--identity', '14', '--motion', '14', '--output', 'face.png']"
+    move = "['animate', '--checkpoint', 'puppets64', '--source', 'face.png', '--driving', 'face.png', '--crop', 'none'"
+    code = f"from sfdkit.cli import main; raise SystemExit(main({draw}) or main({move}, '--output', 'out.png']))"
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (here / "out.png").is_file()
+
+
 def test_a_training_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     site, here = tmp_path / "site", tmp_path / "here"
     here.mkdir()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torchvision.io import encode_jpeg
 
+from sfdkit.apply.axes import Axes, BlockAxes, Direction, basis_fingerprint
 from sfdkit.data.shards.format import SCHEMA, ClipMeta, ShardIndex, pack_frames
 from sfdkit.data.shards.index import describe_shard, save_index
 from sfdkit.media.video_writer import VideoWriter
@@ -39,6 +40,19 @@ def lively_animator(seed: int = 0, code_share: float = 0.0) -> FaceAnimator:
         for parameter in animator.template.maps if animator.template else ():
             parameter.normal_()
     return animator
+
+
+def known_axes(seed: int = 0) -> Axes:
+    """Return axes of :func:`lively_animator`."""
+    directions = {
+        "yaw": Direction(torch.tensor([0.05, 0.0, 0.02, 0.0]), "degrees"),
+        "mouth_open": Direction(torch.tensor([0.0, 0.0, 0.0, 1.0]), "of its range"),
+    }
+    return Axes(
+        basis_fingerprint(lively_animator(seed).descriptors),
+        BlockAxes(torch.zeros(4), torch.tensor([1.0, 0.5, 0.5, 2.0]), (), directions),
+        BlockAxes(torch.zeros(12), torch.ones(12)),
+    )
 
 
 def write_checkpoint(path: Path, animator: FaceAnimator) -> Path:

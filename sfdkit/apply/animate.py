@@ -98,10 +98,10 @@ class Animate(AnimatorOptions):
         if (self.driving is None) == (self.motion is None):
             given = "neither" if self.motion is None else "both"
             raise ConfigError(f"give either --driving (a clip) or --motion (a track); {given} is given")
-        inputs = {"checkpoint": self.checkpoint, "source": self.source}
-        require_apart(self.output, **inputs, driving=self.driving, motion=self.motion)
+        inputs = {"source": self.source, "driving": self.driving, "motion": self.motion}
+        require_apart(self.output, checkpoint=self.checkpoint_file(), **inputs)
         target = check_output(self.output, self.driving or self.motion)
-        animator = self.load_animator()
+        animator = self.load().animator
         still = read_source(self.source, animator.resolution, self.crop_rule(self.source_crop))
         motion = self._from_track(animator, still) if self.motion else self._from_clip(animator, still)
         height, began = self.size or animator.resolution, time.perf_counter()

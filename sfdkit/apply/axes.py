@@ -18,12 +18,23 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sfdkit.apply.axes_file import BLOCKS, FILE_NAME, Block, BlockAxes, Direction, VectorFactor, read_axes, write_axes
+from sfdkit.apply.axes_file import (
+    BLOCKS,
+    FILE_NAME,
+    Block,
+    BlockAxes,
+    Direction,
+    VectorFactor,
+    parse_axes,
+    read_axes,
+    write_axes,
+)
 from sfdkit.errors import CheckpointError, ConfigError, did_you_mean
 from sfdkit.model.descriptors import DescriptorLayer
+from sfdkit.tensor_file import SUFFIX
 from sfdkit.types import Descriptors
 
-__all__ = ["FILE_NAME", "Axes", "BlockAxes", "Direction", "VectorFactor", "basis_fingerprint", "raw_step"]
+__all__ = ["FILE_NAME", "Axes", "BlockAxes", "Direction", "VectorFactor", "basis_fingerprint", "find_axes", "raw_step"]
 
 _STILL = 1e-6
 """A coefficient whose standard deviation is below this share of the block's largest one says nothing about a factor."""
@@ -74,10 +85,20 @@ class Axes:
             DataError: No such file, no json, or not of this schema.
             CheckpointError: The file was measured on another model than ``descriptors``.
         """
-        basis, blocks = read_axes(Path(path))
+        return cls.parse(read_axes(Path(path)), path, descriptors)
+
+    @classmethod
+    def parse(cls, text: str, source: str | Path, descriptors: DescriptorLayer | None = None) -> Self:
+        """Read the content of the file, which weights files hold as well; ``source`` names it in messages.
+
+        Raises:
+            DataError: No json, or not of this schema.
+            CheckpointError: It was measured on another model than ``descriptors``.
+        """
+        basis, blocks = parse_axes(text, source)
         axes = cls(basis, **blocks)
         if descriptors is not None:
-            axes.require(descriptors, path)
+            axes.require(descriptors, source)
         return axes
 
     def require(self, descriptors: DescriptorLayer, path: str | Path = FILE_NAME) -> None:
@@ -158,6 +179,26 @@ class Axes:
             f"{', '.join(known) or 'not named in this file'}, and motion:0 to motion:{len(self.motion.mean) - 1}, "
             f"identity:0 to identity:{len(self.identity.mean) - 1} for single basis vectors"
         )
+
+
+def find_axes(given: str | None, checkpoint: Path, stored: str | None) -> tuple[str, Path] | None:
+    """Return the content of the ``axes.json`` that goes with a checkpoint, and the file that it comes from.
+
+    Args:
+        given: A file; ``none`` for no axes; None: those in the weights file, or those in the folder of the run, above
+            ``checkpoints/``, if they are there.
+        checkpoint: The file of the checkpoint.
+        stored: The axes in it, if it is a weights file that has some.
+
+    Raises:
+        DataError: There is no file ``given``, or it is no text.
+    """
+    if given == "none":
+        return None
+    if given is None and checkpoint.suffix.lower() == SUFFIX:
+        return None if stored is None else (stored, checkpoint)
+    path = Path(given) if given else checkpoint.resolve().parent.parent / FILE_NAME
+    return (read_axes(path), path) if given or path.is_file() else None
 
 
 def raw_step(descriptors: DescriptorLayer, axis: str, amount: float) -> Descriptors:

@@ -91,22 +91,38 @@ def write_axes(path: Path, basis: str, blocks: Mapping[str, BlockAxes]) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def read_axes(path: Path) -> tuple[str, dict[Block, BlockAxes]]:
-    """Read the fingerprint of the basis and the blocks by name.
+def read_axes(path: Path) -> str:
+    """Read the text of the file.
 
     Raises:
-        DataError: No such file, no json, or not of this schema.
+        DataError: No such file, or no text.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"axes {path} cannot be read: {error.strerror}; sfdkit evaluate writes {FILE_NAME}") from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"axes {path} is no json ({error}); write it again with sfdkit evaluate") from error
+
+
+def parse_axes(text: str, source: str | Path) -> tuple[str, dict[Block, BlockAxes]]:
+    """Return the fingerprint of the basis and the blocks by name.
+
+    Args:
+        text: The content of the file.
+        source: Where it comes from, for messages.
+
+    Raises:
+        DataError: No json, or not of this schema.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"axes {source} is no json ({error}); write it again with sfdkit evaluate") from error
     try:
         return _read_content(content)
     except ValueError as error:
-        raise DataError(f"axes {path}: {error}; write it again with sfdkit evaluate") from error
+        raise DataError(f"axes {source}: {error}; write it again with sfdkit evaluate") from error
 
 
 def _numbers(values: Tensor) -> list[float]:

@@ -15,7 +15,7 @@ from jsonargparse.typing import restricted_number_type
 from torch import Tensor
 
 from sfdkit.apply import face
-from sfdkit.apply.axes import FILE_NAME, Axes, raw_step
+from sfdkit.apply.axes import FILE_NAME, Axes, find_axes, raw_step
 from sfdkit.apply.frame_source import read_source
 from sfdkit.apply.frame_writer import check_output, open_frame_writer
 from sfdkit.apply.options import AnimatorOptions, Height
@@ -57,7 +57,7 @@ class _Strip(AnimatorOptions):
 
     def _check_output(self, **inputs: str | None) -> tuple[Path, bool, int]:
         """Return the output, whether it is a strip, and S."""
-        require_apart(self.output, checkpoint=self.checkpoint, source=self.source, **inputs)
+        require_apart(self.output, checkpoint=self.checkpoint_file(), source=self.source, **inputs)
         path = check_output(self.output, None)
         is_strip = path.suffix.lower() == ".png"
         return path, is_strip, self.steps or (STRIP_STEPS if is_strip else VIDEO_STEPS)
@@ -113,8 +113,9 @@ class Edit(_Strip):
         from_: The amount at the one end: in the factor's unit, or in standard deviations for a basis vector.
         to: The amount at the other end.
         sigma: Take the amounts of factors in standard deviations of the coefficients, not in the factor's unit.
-        axes: The axes.json that sfdkit evaluate wrote for this checkpoint. By default the one in the folder of the run,
-            above checkpoints/, if it is there. none, or no such file: basis vectors alone, in raw coefficients.
+        axes: The axes.json that sfdkit evaluate wrote for this checkpoint. By default those in the weights file, or the
+            one in the folder of the run, above checkpoints/, if there are some. none, or no such file: basis vectors
+            alone, in raw coefficients.
     """
 
     axis: list[str] | str
@@ -136,8 +137,10 @@ class Edit(_Strip):
         names = [self.axis] if isinstance(self.axis, str) else self.axis
         if not names:
             raise ConfigError("axis: the list is empty; give a factor such as yaw, or a basis vector such as motion:0")
-        animator = self.load_animator()
-        known = self._find_axes(animator)
+        loaded = self.load()
+        animator = loaded.animator
+        found = find_axes(self.axes, self.checkpoint_file(), loaded.axes)
+        known = Axes.parse(*found, animator.descriptors) if found else None
         amounts = [round(float(a), 9) for a in torch.linspace(self.from_, self.to, count, dtype=torch.float64)]
         moves = [self._moves(animator, known, name, amounts) for name in names]
         state = self._read_state(animator, self.source)
@@ -157,12 +160,6 @@ class Edit(_Strip):
             )
         print(f"wrote {target}: {', '.join(titles)} from {amounts[0]:g} to {amounts[-1]:g}")
         return target
-
-    def _find_axes(self, animator: FaceAnimator) -> Axes | None:
-        if self.axes == "none":
-            return None
-        path = Path(self.axes) if self.axes else Path(self.checkpoint).resolve().parent.parent / FILE_NAME
-        return Axes.load(path, animator.descriptors) if self.axes or path.is_file() else None
 
     def _moves(self, animator: FaceAnimator, axes: Axes | None, name: str, amounts: Sequence[float]) -> Descriptors:
         """Return what to add to the source's descriptors: S rows along one axis."""
@@ -196,7 +193,7 @@ class Interpolate(_Strip):
             DataError: A face cannot be read or was not found, or the output cannot be written.
         """
         path, is_strip, count = self._check_output(target=self.target)
-        animator = self.load_animator()
+        animator = self.load().animator
         state, other = (self._read_state(animator, each) for each in (self.source, self.target))
         shares = torch.linspace(0.0, 1.0, count).to(state.image)
         faces = face.interpolate(state.descriptors, other.descriptors, shares, self.what)

@@ -51,9 +51,9 @@ class Extract(AnimatorOptions):
             ConfigError: An output with another suffix.
             DataError: The clip cannot be read, no face was found, or the output cannot be written.
         """
-        require_apart(self.output, checkpoint=self.checkpoint, driving=self.driving)
+        require_apart(self.output, checkpoint=self.checkpoint_file(), driving=self.driving)
         target = check_suffix(self.output, "output")
-        animator = self.load_animator()
+        animator = self.load().animator
         clip = open_frame_source(self.driving, animator.resolution, self.crop_rule(), self.fps)
         rows = []
         with tqdm(total=clip.frames or None, desc="extract", unit="frame") as bar:

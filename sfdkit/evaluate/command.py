@@ -45,6 +45,7 @@ from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.files import Value, make_folder, require_apart
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.ranks import join_ranks
+from sfdkit.weights.shipped import find_weights
 
 FRAMES = 8
 """Driving frames of each clip without a protocol."""
@@ -89,7 +90,8 @@ def evaluate(
     ``torchrun --nproc_per_node 4 -m sfdkit evaluate ...`` shares the pairs out over four processes and GPUs.
 
     Args:
-        checkpoint: A checkpoint that sfdkit fit wrote.
+        checkpoint: A checkpoint that sfdkit fit wrote, a weights file that sfdkit model pack wrote, or a name such as
+            puppets64 that sfdkit model list shows.
         shards: A folder with index.json, of the model's resolution, for example shards/puppets64/test.
         output: The folder for the results; files of the same names are replaced.
         clips: Clips to use, from the start of the index, or of a protocol videos by name; all by default.
@@ -119,7 +121,7 @@ def evaluate(
     """
     command, began = _command_line(locals()), time.perf_counter()
     for name in FILES:
-        require_apart(Path(output) / name, checkpoint=checkpoint, pairs=pairs)
+        require_apart(Path(output) / name, checkpoint=find_weights(checkpoint), pairs=pairs)
     where = join_ranks()
     index = load_index(shards)
     folder = make_folder(Path(output))

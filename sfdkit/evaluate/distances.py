@@ -53,7 +53,7 @@ def distances(image: Tensor, truth: TrueFrames, lpips: Callable[[Tensor, Tensor]
     if truth.parts is not None:
         eyes, mouth = truth.parts[:, :2].amax(1, keepdim=True), truth.parts[:, 2:]
         values |= {f"l1_{name}": frame_l1(image, truth.image, box) for name, box in (("eyes", eyes), ("mouth", mouth))}
-    inside = central_ellipse(*image.shape[2:], image.device) if truth.mask is None else truth.mask
+    inside = central_ellipse(image) if truth.mask is None else truth.mask
     values |= frame_detail(image, truth.image, inside)
     if lpips is not None:
         values["lpips"] = lpips(image, truth.image)

@@ -59,17 +59,18 @@ class Pictures(NamedTuple):
 
 def load_frames(pairs: Sequence[Pair], device: torch.device) -> Frames:
     """Decode the frames of pairs that have equally many driving frames."""
-
-    def first(samples: Sequence[Sample]) -> Tensor:
-        return torch.stack([decode_frames(sample.clip, [0])[0] for sample in samples]).to(device).float() / 255.0
-
     driving = torch.stack([decode_frames(pair.driver.clip, range(1, len(pair.driver.chosen))) for pair in pairs])
     starts = [pair.start for pair in pairs if pair.start is not None]
     return Frames(
-        first([pair.source for pair in pairs]),
+        first_frames([pair.source for pair in pairs], device),
         driving.to(device).float() / 255.0,
-        first(starts) if len(starts) == len(pairs) else None,
+        first_frames(starts, device) if len(starts) == len(pairs) else None,
     )
+
+
+def first_frames(samples: Sequence[Sample], device: torch.device) -> Tensor:
+    """Decode the first frame of each of G samples: G 3 R R."""
+    return torch.stack([decode_frames(sample.clip, [0])[0] for sample in samples]).to(device).float() / 255.0
 
 
 def frame_batches(samples: Sequence[Sample], batch_size: int, device: torch.device) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sfdkit.evaluate.frames import Frames, true_landmarks, true_motion
+from sfdkit.evaluate.frames import Frames, first_frames, true_landmarks, true_motion
 from sfdkit.evaluate.samples import Pair
 from sfdkit.face_networks.types import FaceMeasurer, Measured
 from sfdkit.metrics.faces import csim, identity_distance, landmark_error, reading_columns, reading_errors
@@ -27,6 +27,8 @@ class Readings(NamedTuple):
     driving: Measured
     unchanged: Measured
     """In the unchanged source."""
+    first: Measured | None
+    """In the first frame of the driver's clip; None of puppets."""
     names: tuple[str, ...]
     """Of the expression values."""
     pairs: Sequence[Pair]
@@ -45,9 +47,17 @@ def read_faces(
     with torch.no_grad():
         driving = measurer.measure(frames.driving.flatten(0, 1))
         true = driving if pairs[0].is_self else None if truth is None else measurer.measure(truth)
-        once, times = measurer.measure(frames.source), frames.driving.shape[1]
-        unchanged = Measured(*(None if read is None else read.repeat_interleave(times, 0) for read in once))
-        return Readings(measurer.measure(result), true, driving, unchanged, measurer.expression_names, pairs)
+        times = frames.driving.shape[1]
+        unchanged, first = _repeat(measurer.measure(frames.source), times), None
+        if pairs[0].is_self:
+            first = unchanged
+        elif not pairs[0].has_truth and "identity" not in measurer.missing:
+            first = _repeat(measurer.measure(first_frames([pair.driver for pair in pairs], result.device)), times)
+        return Readings(measurer.measure(result), true, driving, unchanged, first, measurer.expression_names, pairs)
+
+
+def _repeat(once: Measured, times: int) -> Measured:
+    return Measured(*(None if read is None else read.repeat_interleave(times, 0) for read in once))
 
 
 def reading_values(read: Readings) -> dict[str, Tensor]:
@@ -64,7 +74,21 @@ def reading_values(read: Readings) -> dict[str, Tensor]:
     values |= _identity(read)
     if values:
         values["unread"] = torch.stack([~value.isfinite() for value in values.values()]).any(0).float()
+    if read.result.found is not None and read.reference.found is not None:
+        values["no_face"] = (~read.result.found).float()
+        values["reference_no_face"] = (~read.reference.found).float()
+    if not read.pairs[0].has_truth:
+        values |= _same_clip(read)
     return values
+
+
+def _same_clip(read: Readings) -> dict[str, Tensor]:
+    """Return what the similarity of two frames of one clip is: of the driver's first frame and each other."""
+    if read.first is None or read.first.embedding is None or read.driving.embedding is None:
+        return {}
+    values = csim(read.first.embedding, read.driving.embedding)
+    same = torch.tensor([k == pair.driver.chosen[0] for pair in read.pairs for k in pair.driver.chosen[1:]])
+    return {"csim_same_clip": values.masked_fill(same.to(values.device), torch.nan)}
 
 
 def _network_errors(read: Readings) -> dict[str, Tensor]:
@@ -89,6 +113,8 @@ def _identity(read: Readings) -> dict[str, Tensor]:
         return {}
     if read.truth is read.driving:
         values = {"csim": csim(result, driving), "copy_csim": csim(unchanged, driving)}
+        if not read.pairs[0].has_truth:
+            values["csim_source"] = csim(result, unchanged)
         return values | {"aed": identity_distance(result, driving), "copy_aed": identity_distance(unchanged, driving)}
     values = {"csim_source": csim(result, unchanged), "csim_driver": csim(result, driving)}
     values["csim_gap"] = values["csim_source"] - values["csim_driver"]

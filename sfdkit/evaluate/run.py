@@ -22,6 +22,7 @@ from sfdkit.evaluate.plan import Plan
 from sfdkit.evaluate.readings import follow_columns, read_faces, reading_values
 from sfdkit.evaluate.result_files import Keep, ResultFiles
 from sfdkit.evaluate.samples import Pair
+from sfdkit.evaluate.temporal import temporal_values
 from sfdkit.metrics.exact import exact
 from sfdkit.metrics.faces import correlation
 from sfdkit.metrics.features import SetDistances
@@ -45,7 +46,7 @@ class Row(NamedTuple):
 
     pair: Pair
     values: dict[str, float]
-    """Means over the driving frames, by the names that ``docs/evaluate.md`` explains."""
+    """Means over the driving frames, and of real faces correlations over them, as ``docs/evaluate.md`` explains."""
 
 
 class Follow(NamedTuple):
@@ -128,7 +129,11 @@ def reenact(
     rows: list[Row] = []
     follow: dict[str, list[Tensor]] = defaultdict(list)
     for batch, (values, columns) in zip(batches, where.gather(mine), strict=True):
-        rows += [Row(pair, _means({name: v[at] for name, v in values.items()})) for at, pair in enumerate(batch)]
+        for at, pair in enumerate(batch):
+            row = _means({name: v[at] for name, v in values.items()})
+            # puppets have known factors, and are followed over all frames
+            over_time = {} if pair.has_truth else temporal_values({name: c[at] for name, c in columns.items()})
+            rows.append(Row(pair, row | over_time))
         for name, column in columns.items():
             follow[name].append(column.flatten(0, 1))
     return Scores(rows, {name: Follow(*torch.cat(parts).unbind(1)) for name, parts in follow.items()}, {})

@@ -18,6 +18,7 @@ from sfdkit.evaluate.networks import READABLE, Networks
 from sfdkit.evaluate.probes import Codes, Findings, Truth, encode_samples, known_factors, orthonormality, run_probes
 from sfdkit.evaluate.run import Follow, Row, Run
 from sfdkit.evaluate.samples import Sample
+from sfdkit.evaluate.temporal import LEAST_FRAMES, PREFIX, temporal_figures
 from sfdkit.evaluate.vector_effects import Effects, measure_effects
 from sfdkit.files import Value
 
@@ -84,8 +85,18 @@ def pair_figures(run: Run) -> dict[str, float]:
     figures = means(run.self_pairs.rows, "self") | means(run.cross_pairs.rows, "cross")
     for kind, scores in (("self", run.self_pairs), ("cross", run.cross_pairs)):
         figures |= {f"{kind}/{name}": value for name, value in scores.sets.items()}
+        figures |= _frames_without_face(kind, scores.rows)
     if not any(row.pair.has_truth for row in run.cross_pairs.rows):
         figures |= {f"copy/{n}": figures[key] for n in _REPEATED if (key := f"self/copy_{n}") in figures}
+    return figures
+
+
+def _frames_without_face(kind: str, rows: Sequence[Row]) -> dict[str, float]:
+    """Return in how many frames no face was found: of results, and of what they are compared with."""
+    figures: dict[str, float] = {}
+    for name in ("no_face", "reference_no_face"):
+        counts = [row.values[name] * row.pair.driver.driving_count for row in rows if name in row.values]
+        figures |= {f"{kind}/{name}_frames": round(sum(counts))} if counts else {}
     return figures
 
 
@@ -108,7 +119,8 @@ def means(rows: Iterable[Row], kind: str) -> dict[str, float]:
     columns: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         for name, value in row.values.items():
-            columns[_key(name, kind)].append(value)
+            if not name.startswith(PREFIX):  # of these the median counts
+                columns[_key(name, kind)].append(value)
     return {key: sum(values) / len(values) for key, values in columns.items()}
 
 
@@ -130,6 +142,10 @@ def follow_figures(run: Run) -> dict[str, Value]:
     blind = {name for name, value in reads.items() if value < READABLE}
     figures: dict[str, Value] = {f"measure/reads_{name}": value for name, value in reads.items()}
     figures |= _follow(run.self_pairs.follow, ("self/", "self/copy_"), blind)
+    for kind, scores in (("self", run.self_pairs), ("cross", run.cross_pairs)):
+        real = [row for row in scores.rows if not row.pair.has_truth]
+        long = [row.values for row in real if row.pair.driver.driving_count >= LEAST_FRAMES]
+        figures |= temporal_figures(kind, scores.follow, long)
     return figures | _follow(run.cross_pairs.follow, ("cross/", "copy/"), blind)
 
 

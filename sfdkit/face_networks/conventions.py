@@ -68,9 +68,14 @@ class Convention:
         left, top, right, bottom = self.crop
         return (round(left * width), round(top * height), round(right * width), round(bottom * height))
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """Turn pictures F 3 H W in [0, 1] into the network's input, F 3 S S or F S S 3; with gradients."""
-        left, top, right, bottom = self.window(*images.shape[2:])
+    def prepare(self, images: Tensor, cut: bool = False) -> Tensor:
+        """Turn pictures F 3 H W in [0, 1] into the network's input, F 3 S S or F S S 3; with gradients.
+
+        Args:
+            images: The pictures.
+            cut: Whether they are cut out by ``region`` already, so that ``crop`` does not count.
+        """
+        left, top, right, bottom = (0, 0, images.shape[3], images.shape[2]) if cut else self.window(*images.shape[2:])
         x = resize(images[:, :, top:bottom, left:right].float(), self.size)
         mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         x = (x - mean) / std
@@ -154,6 +159,41 @@ class DetectorConvention:
     def __post_init__(self) -> None:
         if set(self.face5) != set(FACE5.names):
             raise ValueError(f"face5: give {', '.join(FACE5.names)}")
+
+
+@dataclass(frozen=True)
+class BlendshapeConvention:
+    """What a blendshape network reads and gives.
+
+    Args:
+        points: The landmarks that it reads, x and y in pixels of the picture: rows of the landmark network.
+        names: Of its outputs.
+    """
+
+    kind: ClassVar[str] = "blendshapes"
+    points: list[NonNegativeInt] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CanonicalConvention:
+    """Which vertices of a canonical face a head pose is found by.
+
+    Args:
+        points: Rows of the canonical face and of the landmark network.
+        weights: Of each; all the same by default.
+
+    Raises:
+        ValueError: There are not as many weights as points.
+    """
+
+    kind: ClassVar[str] = "canonical_face"
+    points: list[NonNegativeInt] = field(default_factory=list)
+    weights: list[PositiveFloat] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.weights and len(self.weights) != len(self.points):
+            raise ValueError(f"weights: {len(self.weights)} of them, and {len(self.points)} points; give as many")
 
 
 ARCFACE = Convention(112, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), region="five_points")

@@ -9,6 +9,7 @@ of the convention, and ``like``, the name of a known network to begin from.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from sfdkit.config.parser import OneLineParser
 from sfdkit.errors import ConfigError, did_you_mean
 
 C = TypeVar("C", bound=Any)
+FILE_SUFFIXES = (".onnx", ".pt", ".pth", ".ts", ".npz", ".obj")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,37 @@ def read_convention(key: str, path: Path, usual: C) -> C:
     elif known is not None and known.kind != usual.kind:
         raise ConfigError(f"{key}: {path} is {known.title}; give {_wanted(usual.kind)}")
     return _changed(beside, usual if known is None else _changed(known.name, usual, known.convention), changes)
+
+
+def known_convention(name: str, usual: C) -> C:
+    """Return the convention of a known network, whose kind is that of ``usual``."""
+    return _changed(name, usual, known_networks()[name].convention)
+
+
+def networks_in(folder: Path) -> dict[str, list[Path]]:
+    """Return the known networks in a folder and the folders in it: kind to files, by name.
+
+    A file is known by its sha256, or by a YAML beside it that says what it is ``like``.
+
+    Raises:
+        ConfigError: There is no such folder, or no known network in it, or a YAML cannot be read.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"networks: {folder} is no folder; give one that holds network files")
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in FILE_SUFFIXES and path.is_file()):
+        beside = path.with_name(path.name + ".yaml")
+        like = read_config(beside).get("like") if beside.is_file() else None
+        known = known_networks().get(like) if isinstance(like, str) else identify(path)
+        if known is not None:
+            found[known.kind].append(path)
+    if not found:
+        names = ", ".join(f"{network.title} ({network.address})" for network in known_networks().values())
+        raise ConfigError(
+            f"networks: {folder} holds no network that is known; known are {names}. Name others one by one, or say in "
+            "a YAML beside each what it is like"
+        )
+    return dict(found)
 
 
 def remedy_of(kind: str, path: Path) -> str:

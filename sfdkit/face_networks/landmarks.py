@@ -9,7 +9,7 @@ Legend: ``H W`` of a picture, ``P`` points.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -18,13 +18,17 @@ import torch
 from sfdkit.errors import ConfigError
 from sfdkit.face_networks.conventions import LANDMARK_NET, LEVEL, DetectorConvention, LandmarkConvention, Place
 from sfdkit.face_networks.known import read_convention, remedy_of
-from sfdkit.face_networks.regions import Region, back, cut, region_of_face, region_of_points
-from sfdkit.face_networks.third_party import NetworkFile, require_file
+from sfdkit.face_networks.regions import back, cut, map_of_face, region_of_points
+from sfdkit.face_networks.third_party import NetworkFile, landmarks_in_pixels, require_file
 from sfdkit.media.detect import Face, YuNetDetector, main_face
 from sfdkit.points import FACE5, FACE31
 
+A = TypeVar("A", np.ndarray, torch.Tensor)
 PRESENT = 0.5
 """Confidence from which a face counts as there."""
+POINTS_68 = 68
+"""Landmarks of iBUG."""
+_CORNERS_68 = (36, 45)  # outer corners of the eyes among them
 _DETECTOR_SIDE = 256  # pixels of the longer side to which smaller pictures are enlarged for the detector
 
 
@@ -99,16 +103,18 @@ class LandmarkReader:
 
     Args:
         landmarks: The landmark network, .onnx or TorchScript; :mod:`sfdkit.face_networks.known` says which are known.
-        detector: The ONNX file of YuNet.
+        detector: The ONNX file of YuNet, or what was opened from it.
         threads: For each run of an ONNX network; torch's number by default.
 
     Raises:
         ConfigError: A file is missing, damaged, or another network.
     """
 
-    def __init__(self, landmarks: str | Path, detector: str | Path, threads: int | None = None) -> None:
-        self.detector = MainFaceDetector(detector)
-        self.network = NetworkFile("landmarks", landmarks, LANDMARK_NET, threads=threads)
+    def __init__(
+        self, landmarks: str | Path, detector: str | Path | MainFaceDetector, threads: int | None = None
+    ) -> None:
+        self.detector = detector if isinstance(detector, MainFaceDetector) else MainFaceDetector(detector)
+        self.network = NetworkFile("landmarks", landmarks, LANDMARK_NET, threads=threads, cut=True)
 
     @property
     def convention(self) -> LandmarkConvention:
@@ -137,12 +143,17 @@ class LandmarkReader:
         return None if face is None else self.read_face(image, face)
 
     def read_face(self, image: np.ndarray, face: Face) -> FaceLandmarks | None:
-        """Read a detected face."""
-        region = region_of_face(face, self.convention.margin, self.convention.region == "level")
-        found = self._read_in(image, region, min(1.0, face.score))
+        """Read a detected face; None where the network sees none there."""
+        to_input = map_of_face(self.convention, image, face, self.detector.five_points(face))
+        found = self._read_in(image, to_input, min(1.0, face.score))
         if self.convention.margin_again is not None and found.confidence >= PRESENT:
             found = self._read_in(image, self._again(found.points), found.confidence)
         return found if found.confidence >= PRESENT else None
+
+    def points_of_grey(self) -> torch.Tensor:
+        """Return the points that the network sees in plain grey: 1 P 2 or 1 P 3, by which their number is known."""
+        side = self.convention.size
+        return landmarks_in_pixels(self.network, self.network(torch.full((1, 3, side, side), 0.5)))
 
     def face31(self, points: np.ndarray) -> np.ndarray:
         """Return P points in the order of :data:`sfdkit.points.FACE31`, 31 2; NaN for what is not there.
@@ -159,16 +170,16 @@ class LandmarkReader:
         nothing = np.full(2, np.nan, np.float32)
         return np.stack([_at(points, places[name])[:2] if name in places else nothing for name in FACE31.names])
 
-    def _again(self, points: np.ndarray) -> Region:
+    def _again(self, points: np.ndarray) -> np.ndarray:
         convention = self.convention
         assert convention.margin_again is not None
         eyes = tuple(_at(points, convention.face31[name]) for name in LEVEL) if convention.region == "level" else None
-        return region_of_points(points, convention.margin_again, eyes)  # type: ignore[arg-type]
+        region = region_of_points(points, convention.margin_again, eyes)  # type: ignore[arg-type]
+        return region.to_input(convention.size)
 
-    def _read_in(self, image: np.ndarray, region: Region, confidence: float = 1.0) -> FaceLandmarks:
-        """Read a region; the confidence is the one given where the network has none of its own."""
+    def _read_in(self, image: np.ndarray, to_input: np.ndarray, confidence: float = 1.0) -> FaceLandmarks:
+        """Read what a map takes; the confidence is the one given where the network has none of its own."""
         convention = self.convention
-        to_input = region.to_input(convention.size)
         crop = torch.from_numpy(cut(image, to_input, convention.size)).permute(2, 0, 1)[None] / 255
         presence = [] if convention.presence is None else [convention.presence]
         values, *more = self.network.outputs(crop, (convention.result, *presence))
@@ -179,27 +190,13 @@ class LandmarkReader:
         return FaceLandmarks(back(points, to_input), confidence)
 
 
-def _at(points: np.ndarray, place: Place) -> np.ndarray:
+def eye_corners(convention: LandmarkConvention, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the outer corners of the eyes among points P ...; None where it is not known which they are."""
+    if set(LEVEL) <= set(convention.face31):
+        left, right = (_at(points, convention.face31[name]) for name in LEVEL)
+        return left, right
+    return (points[_CORNERS_68[0]], points[_CORNERS_68[1]]) if len(points) == POINTS_68 else None
+
+
+def _at(points: A, place: Place) -> A:
     return points[place].mean(0) if isinstance(place, list) else points[place]
-
-
-def landmarks_in_pixels(network: NetworkFile[LandmarkConvention], values: torch.Tensor) -> torch.Tensor:
-    """Return a network's output as points F P 2 or F P 3 in pixels of its input.
-
-    Args:
-        network: The network.
-        values: Its output, F first.
-
-    Raises:
-        ConfigError: It is no list of points, or has fewer than are named.
-    """
-    convention = network.convention
-    last = values[0].numel() // convention.values if values[0].numel() % convention.values == 0 else 0
-    named = [k for place in convention.face31.values() for k in (place if isinstance(place, list) else [place])]
-    if last <= max(named, default=0):
-        wanted = f"at least {max(named) + 1} points" if named else "x and y of each point"
-        raise network.wrong_output(values, f"{convention.values} numbers of each point, {wanted}")
-    points = values.reshape(len(values), last, convention.values)
-    if convention.unit == "share":
-        return points * convention.size - points.new_tensor([0.5, 0.5, 0.0][: convention.values])
-    return points - points.new_tensor([0.5, 0.5, 0.0][: convention.values]) if convention.unit == "edges" else points

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from sfdkit.face_networks.conventions import Convention
 from sfdkit.media.detect import Face
 
 ARCFACE_POINTS = np.array(
@@ -74,6 +75,25 @@ def region_of_points(points: np.ndarray, margin: float, eyes: tuple[np.ndarray, 
 def _angle(left: np.ndarray, right: np.ndarray) -> float:
     x, y = (right - left)[:2]
     return float(np.arctan2(y, x))
+
+
+def map_of_face(convention: Convention, image: np.ndarray, face: Face, five_points: np.ndarray) -> np.ndarray:
+    """Return the map that takes a detected face to a network's input, as its convention says.
+
+    Args:
+        convention: Of the network.
+        image: H W 3.
+        face: What was detected in it.
+        five_points: Its eyes, tip of the nose and corners of the mouth, 5 2.
+    """
+    size = convention.size
+    if convention.region == "five_points":
+        return arcface_input(five_points, size)
+    if convention.region == "picture":
+        left, top, right, bottom = convention.window(*image.shape[:2])
+        x, y = size / (right - left), size / (bottom - top)
+        return np.array([[x, 0, (0.5 - left) * x - 0.5], [0, y, (0.5 - top) * y - 0.5]])
+    return region_of_face(face, convention.margin, convention.region == "level").to_input(size)
 
 
 def arcface_input(five_points: np.ndarray, size: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfdkit.errors import ConfigError
-from sfdkit.face_networks.conventions import Convention
+from sfdkit.face_networks.conventions import Convention, LandmarkConvention
 from sfdkit.face_networks.known import read_convention, remedy_of
 from sfdkit.face_networks.onnx_file import OnnxSession, convert_onnx
 
@@ -36,6 +36,7 @@ class NetworkFile(nn.Module, Generic[C]):
         differentiable: Give gradients to the pictures; an ONNX file is converted by onnx2torch for that.
 
         threads: For each run of an ONNX file; torch's number by default.
+        cut: Whether it gets pictures that are cut out already, as its ``region`` says.
 
     Raises:
         ConfigError: The file is missing, damaged, of another kind, or a package that it needs is not installed.
@@ -48,9 +49,10 @@ class NetworkFile(nn.Module, Generic[C]):
         convention: C,
         differentiable: bool = False,
         threads: int | None = None,
+        cut: bool = False,
     ) -> None:
         super().__init__()
-        self.key, self.path = key, Path(path)
+        self.key, self.path, self.cut = key, Path(path), cut
         require_file(key, self.path, NETWORK_SUFFIXES)
         convention = read_convention(key, self.path, convention)
         self.network: Callable[[Tensor], Any]
@@ -95,7 +97,7 @@ class NetworkFile(nn.Module, Generic[C]):
         parts: list[list[Tensor]] = []
         for chunk in images.split(_BATCH):
             try:
-                found = self.network(self.convention.prepare(chunk))
+                found = self.network(self.convention.prepare(chunk, self.cut))
                 picked = [_pick(found, result) for result in results]
             except Exception as error:
                 raise ConfigError(
@@ -177,3 +179,25 @@ def _open_onnx(key: str, path: Path, kind: str, layout: str, threads: int | None
             f"{remedy_of(kind, path)}"
         )
     return session, shape[2] if isinstance(shape[2], int) else None
+
+
+def landmarks_in_pixels(network: NetworkFile[LandmarkConvention], values: Tensor) -> Tensor:
+    """Return a network's output as points F P 2 or F P 3 in pixels of its input.
+
+    Args:
+        network: The network.
+        values: Its output, F first.
+
+    Raises:
+        ConfigError: It is no list of points, or has fewer than are named.
+    """
+    convention = network.convention
+    last = values[0].numel() // convention.values if values[0].numel() % convention.values == 0 else 0
+    named = [k for place in convention.face31.values() for k in (place if isinstance(place, list) else [place])]
+    if last <= max(named, default=0):
+        wanted = f"at least {max(named) + 1} points" if named else "x and y of each point"
+        raise network.wrong_output(values, f"{convention.values} numbers of each point, {wanted}")
+    points = values.reshape(len(values), last, convention.values)
+    if convention.unit == "share":
+        return points * convention.size - points.new_tensor([0.5, 0.5, 0.0][: convention.values])
+    return points - points.new_tensor([0.5, 0.5, 0.0][: convention.values]) if convention.unit == "edges" else points

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sfdkit.errors import ConfigError
 from sfdkit.face_networks.conventions import (
     ARCFACE,
     HEAD_POSE_NET,
@@ -19,7 +20,7 @@ from sfdkit.face_networks.conventions import (
     HeadPoseConvention,
     LandmarkConvention,
 )
-from sfdkit.face_networks.third_party import NetworkFile
+from sfdkit.face_networks.third_party import NetworkFile, landmarks_in_pixels
 from sfdkit.face_networks.types import Measured
 
 _HOW = {
@@ -32,8 +33,9 @@ _HOW = {
 class ThirdPartyMeasurer:
     """Measures identity embedding, landmarks and head pose of real faces, each with a network in a local file.
 
-    What pictures they get is in :mod:`sfdkit.face_networks.conventions`: the whole face crop, unless a YAML beside a
-    network says otherwise. No network of this kind reads expressions.
+    They get the whole face crop, unless a YAML beside a network says otherwise
+    (:mod:`sfdkit.face_networks.conventions`). Expressions are read where a detector finds the faces:
+    :class:`sfdkit.face_networks.detected_measurer.DetectedFaceMeasurer`.
 
     Args:
         embedder: Face recognition network, F 3 S S to F Z.
@@ -60,6 +62,11 @@ class ThirdPartyMeasurer:
             "landmarks": self.landmarks,
             "head_pose": self.head_pose,
         }
+        if self.landmarks is not None and self.landmarks.convention.region == "level":
+            raise ConfigError(
+                f"landmarks: {landmarks} reads faces that are cut out and level; give a detector as well "
+                "(--measure.detector FILE)"
+            )
         self.about: dict[str, float | int | str | None] = {
             f"networks/{name}": network.path.name for name, network in networks.items() if network is not None
         }
@@ -68,7 +75,7 @@ class ThirdPartyMeasurer:
             for what, (key, words) in _HOW.items()
             if networks[key] is None
         }
-        self.missing["expression"] = "no network for real faces reads it; puppets have it"
+        self.missing["expression"] = "give --measure.detector, --measure.landmarks and --measure.blendshapes"
 
     @torch.no_grad()
     def measure(self, images: Tensor) -> Measured:
@@ -85,24 +92,24 @@ class ThirdPartyMeasurer:
         """
         return Measured(
             landmarks=None if self.landmarks is None else _landmarks(self.landmarks, images),
-            pose=None if self.head_pose is None else _pose(self.head_pose, images),
+            pose=None if self.head_pose is None else read_pose(self.head_pose, images),
             embedding=None if self.embedder is None else self.embedder.embed(images),
         )
 
 
 def _landmarks(network: NetworkFile[LandmarkConvention], images: Tensor) -> Tensor:
-    values = network(images)
-    flat = values.dim() == 2 and values.shape[1] % 2 == 0
-    if not flat and not (values.dim() == 3 and values.shape[2] == 2):
-        raise network.wrong_output(values, "F L 2 or F 2L, x and y of each point")
-    points, convention = values.reshape(len(values), -1, 2), network.convention
-    if convention.unit == "pixels":
-        points = (points + 0.5) / convention.size
-    left, top, right, bottom = convention.window(*images.shape[2:])
-    return points * points.new_tensor([right - left, bottom - top]) + points.new_tensor([left, top]) - 0.5
+    points, size = landmarks_in_pixels(network, network(images))[..., :2], network.convention.size
+    left, top, right, bottom = network.convention.window(*images.shape[2:])
+    shares = (points + 0.5) / size
+    return shares * shares.new_tensor([right - left, bottom - top]) + shares.new_tensor([left, top]) - 0.5
 
 
-def _pose(network: NetworkFile[HeadPoseConvention], images: Tensor) -> Tensor:
+def read_pose(network: NetworkFile[HeadPoseConvention], images: Tensor) -> Tensor:
+    """Return yaw, pitch and roll in degrees, F 3, that a head pose network reads in pictures F 3 H W.
+
+    Raises:
+        ConfigError: It gives something else than angles or rotations.
+    """
     values, convention = network(images), network.convention
     if convention.unit == "matrix":
         if values.shape[1:] != (3, 3):

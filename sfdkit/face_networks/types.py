@@ -22,6 +22,12 @@ class Measured(NamedTuple):
     """F E."""
     embedding: Tensor | None = None
     """F Z of length 1: the identity embedding."""
+    blendshapes: Tensor | None = None
+    """F 52: how far each of ARKit's blendshapes is there, 0 to 1."""
+    eye_distance: Tensor | None = None
+    """F: distance of the outer corners of the eyes, in pixels."""
+    found: Tensor | None = None
+    """F bool: whether a detector found a face; all that is read of others is NaN."""
 
 
 class FaceMeasurer(Protocol):
@@ -45,8 +51,15 @@ class MeasureSettings:
     Args:
         regressor: Of puppets: a file that ``sfdkit measure train`` wrote, ``auto`` for the one in the cache if it is
             there, ``none`` for none.
+        networks: A folder with networks for real faces that the kit knows by their sha256, or that a YAML beside them
+            says to be ``like`` one; those named one by one go before them.
+        detector: Face detector for real faces, which finds and aligns what the others read: YuNet's ONNX file. Without
+            it they read pictures whole.
         embedder: Face recognition network for real faces (ArcFace's form): a local .onnx or TorchScript file.
         landmarks: Landmark network for real faces: a local .onnx or TorchScript file.
+        blendshapes: Network that reads expressions from MediaPipe's landmarks: a local .onnx file.
+        canonical_face: MediaPipe's canonical face (.obj or .npz), by which head pose is found from its landmarks; it
+            goes before a head pose network of the folder.
         head_pose: Head pose network for real faces: a local .onnx or TorchScript file.
         features: Network by whose features sets of pictures are compared (FID, KID): a local .onnx or TorchScript file,
             or timm:NAME; none by default.
@@ -55,8 +68,12 @@ class MeasureSettings:
     """
 
     regressor: str = "auto"
+    networks: str | None = None
+    detector: str | None = None
     embedder: str | None = None
     landmarks: str | None = None
+    blendshapes: str | None = None
+    canonical_face: str | None = None
     head_pose: str | None = None
     features: str | None = None
     lpips: str = "auto"

@@ -17,7 +17,7 @@ from sfdkit.losses.identity import IdentityTerm
 from sfdkit.losses.kl import KLDivergence
 from sfdkit.losses.leakage import Leakage
 from sfdkit.losses.parts import PartsLoss, PointsLoss
-from sfdkit.losses.perceptual import PerceptualLoss
+from sfdkit.losses.perceptual import VGG19, PerceptualLoss
 from sfdkit.losses.proportions import Proportions
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.reencode import Reencode
@@ -34,7 +34,7 @@ class Term(NamedTuple):
     """How a term is built, and what of a step it takes."""
 
     make: Callable[..., nn.Module]
-    """Builds it; terms of :data:`OF_NETWORKS` take the file of their network."""
+    """Builds it; terms of :data:`OF_NETWORKS` take their network."""
     read: Callable[[Step], tuple[Tensor | None, ...] | None]
     """Returns its arguments, or None where the step lacks them."""
     needs: str = ""
@@ -88,10 +88,8 @@ TERMS: dict[str, Term] = {
 }
 """Name to term; each returns a scalar."""
 
-OF_NETWORKS = ("identity",)
-"""Terms that use a network from a local file."""
-DOWNLOADED = ("perceptual",)
-"""Terms that use a network whose weights may be downloaded."""
+OF_NETWORKS: dict[str, str | None] = {"identity": None, "perceptual": VGG19}
+"""Terms that judge by a network, and the network that they take where none is named."""
 
 RAMP = 200
 """Steps over which the weight of a term that starts late rises from 0."""
@@ -110,7 +108,7 @@ class Objective(nn.Module):
         starts: Term name to the step from which it counts, or below 1 to the share of the training after which it does;
             from the first step by default. Its weight then rises over :data:`RAMP` steps, or over :data:`RAMP_SHARE` of
             the training.
-        networks: Term name to the file of its network, for the terms of :data:`OF_NETWORKS`.
+        networks: Term name to its network, for the terms of :data:`OF_NETWORKS`: a file, or a name that the term knows.
         points: The set of points that batches bring.
         code_sizes: ``N`` and ``M``, numbers of identity and motion coefficients.
 
@@ -130,12 +128,12 @@ class Objective(nn.Module):
         super().__init__()
         require_terms("weights", weights)
         require_terms("starts", starts or {})
-        files = dict(networks or {})
-        require_terms("networks", files, OF_NETWORKS)
+        require_terms("networks", networks or {}, tuple(OF_NETWORKS))
+        judges = OF_NETWORKS | dict(networks or {})
         self.weights = {name: float(weights[name]) for name in TERMS if weights.get(name, 0.0)}
         self.starts = dict(starts or {})
         for name in self.weights:
-            if name in OF_NETWORKS and name not in files:
+            if name in judges and judges[name] is None:
                 raise ConfigError(
                     f"weights: {name} is not 0, but there is no network for it; give the file of a face recognition "
                     f"network (.onnx, .pt, .safetensors) as model.networks.{name}, or set the weight to 0"
@@ -144,7 +142,7 @@ class Objective(nn.Module):
         made = {}
         for name in self.weights:
             taken = [built_from[key] for key in TERMS[name].takes]
-            made[name] = TERMS[name].make(*([files[name]] if name in OF_NETWORKS else []), *taken)
+            made[name] = TERMS[name].make(*([judges[name]] if name in judges else []), *taken)
         self.terms = nn.ModuleDict(made)
         self.progress = 0.0
         """Share of the training that is done; the task sets it before each step."""

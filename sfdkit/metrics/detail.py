@@ -85,12 +85,12 @@ def _blur(image: Tensor, gap: int) -> Tensor:
     return image
 
 
-def central_ellipse(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Return a mask 1 1 H W of the middle of a face crop, for faces whose mask is not known: 0 or 1.
+def central_ellipse(image: Tensor) -> Tensor:
+    """Return the middle of face crops F 3 H W whose mask is not known, as a mask 1 1 H W: 0 or 1.
 
     The ellipse is half as wide and two thirds as high as the picture. Of puppets at their full range of motion about
     72 % of it is face, and it holds 80 % of the face.
     """
-    y, x = ((torch.arange(size, device=device, dtype=torch.float32) + 0.5) / size - 0.5 for size in (height, width))
+    y, x = ((torch.arange(size, device=image.device) + 0.5) / size - 0.5 for size in image.shape[2:])
     inside = (x / _ELLIPSE[0]).square()[None, :] + (y / _ELLIPSE[1]).square()[:, None] <= 1
     return inside.float()[None, None]

@@ -35,6 +35,14 @@ def landmark_error(one: Tensor, other: Tensor) -> Tensor:
     return (one - other).abs().mean(dim=(1, 2))
 
 
+def normalised_mean_error(one: Tensor, other: Tensor, eye_distance: Tensor) -> Tensor:
+    """Return the mean distance of landmarks as a share of the distance of the outer corners of the eyes (NME).
+
+    Sagonas et al. 2016, https://doi.org/10.1016/j.imavis.2016.01.002 (300-W). ``eye_distance`` is that of ``other``, F.
+    """
+    return (one - other).norm(dim=2).mean(1) / eye_distance
+
+
 def pose_errors(one: Tensor, other: Tensor) -> dict[str, Tensor]:
     """Return absolute errors of poses in degrees.
 
@@ -125,6 +133,8 @@ def reading_errors(one: Measured, other: Measured, names: Sequence[str]) -> dict
     errors: dict[str, Tensor] = {}
     if one.landmarks is not None and other.landmarks is not None:
         errors["landmark_error"] = landmark_error(one.landmarks, other.landmarks)
+        if other.eye_distance is not None:
+            errors["nme"] = normalised_mean_error(one.landmarks, other.landmarks, other.eye_distance)
         if one.landmarks.shape[1] == POINTS:
             errors["eye_openness_error"] = (eye_openness(one.landmarks) - eye_openness(other.landmarks)).abs()
             errors["mouth_openness_error"] = (mouth_openness(one.landmarks) - mouth_openness(other.landmarks)).abs()
@@ -133,6 +143,8 @@ def reading_errors(one: Measured, other: Measured, names: Sequence[str]) -> dict
         errors["rotation_error"] = rotation_distance(one.pose, other.pose).to(one.pose)
     if one.expression is not None and other.expression is not None:
         errors |= expression_errors(one.expression, other.expression, names)
+    if one.blendshapes is not None and other.blendshapes is not None:
+        errors["blendshape_error"] = (one.blendshapes - other.blendshapes).abs().mean(1)
     return errors
 
 

@@ -23,10 +23,11 @@ from sfdkit.checkpoint import read_checkpoint
 from sfdkit.config.compose import KEY as COMPOSE
 from sfdkit.config.compose import OPTIONS, expand_arguments
 from sfdkit.errors import CheckpointError, ConfigError
-from sfdkit.losses import DOWNLOADED, OF_NETWORKS
+from sfdkit.losses import OF_NETWORKS
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.summary import summary_table
 from sfdkit.storage.urls import redact
+from sfdkit.tensor_file import SUFFIX
 from sfdkit.train.callbacks import (
     AtomicCheckpointIO,
     DataReport,
@@ -42,6 +43,7 @@ from sfdkit.train.callbacks import (
 from sfdkit.train.errors import one_line_errors
 from sfdkit.train.parser import Trainer, TrainerParser
 from sfdkit.train.task import AnimationTask
+from sfdkit.weights.shipped import shipped_weights
 
 WORDS = ("last", "best", "hpc")
 """Values of ``--ckpt_path`` that are no file, see ``Trainer.fit``."""
@@ -272,7 +274,7 @@ def _leave_out_downloads(config: Namespace) -> None:
     for key in tuple(config.keys()):
         if key.endswith(".init_args.pretrained"):
             config[key] = False
-    for name in {*DOWNLOADED, *OF_NETWORKS} & set(config.model.weights):
+    for name in set(OF_NETWORKS) & set(config.model.weights):
         config.model.weights[name] = 0.0
 
 
@@ -282,6 +284,11 @@ def _check_checkpoint(path: str) -> None:
     Raises:
         CheckpointError: There is no such file, or it is no checkpoint of sfdkit.
     """
+    if Path(path).suffix.lower() == SUFFIX or (path in shipped_weights() and not Path(path).is_file()):
+        raise CheckpointError(
+            f"ckpt_path: {path} holds an animator alone and no training that could go on; begin one with "
+            f"--model.start_from {path}, measure it with sfdkit evaluate --checkpoint {path}"
+        )
     if "://" not in path:
         read_checkpoint(Path(path), mmap=True)
         return

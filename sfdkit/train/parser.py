@@ -93,6 +93,7 @@ class TrainerParser(OneLineParser, LightningArgumentParser):
         return "\n".join(
             [
                 f"usage: {name} --config FILE [--config FILE ...] [--KEY VALUE ...]",
+                *([f"   or: {name} --checkpoint C"] if name == "sfdkit model summary" else []),
                 "",
                 "A later --config or --KEY has the last word; null unsets a value. The keys, with their defaults:",
                 *key_lines(self, lambda key: key.startswith("model.")),

@@ -51,8 +51,10 @@ class AnimationTask(Reenactment):
             term off.
         starts: Loss term to the step from which it counts, or below 1 to the share of the training after which it does;
             terms that are not named count from the first step.
-        networks: Loss term to the local file of its network: ``identity``, a face recognition network
-            (see :func:`sfdkit.face_networks.embedder.load_embedder`).
+        networks: Loss term to its network. ``identity``: the local file of a face recognition network
+            (see :func:`sfdkit.face_networks.embedder.load_embedder`). ``perceptual``: puppets (a small network that the
+            kit brings along), vgg19 (the default), or the file of a narrow VGG-19
+            (see :func:`sfdkit.face_networks.feature_network.load_features`).
         point_set: Named points of the face that the shards carry, for the terms parts and points; see
             :mod:`sfdkit.points`.
         cross_share: Fraction of the rows that another row's person drives as well, for the terms reencode and cycle.
@@ -72,8 +74,9 @@ class AnimationTask(Reenactment):
         max_skipped_steps: Steps whose gradient is not finite are skipped, counted and logged; this many in a row end
             the training with an error. The count is read every so many steps.
         accumulate_grad_batches: Batches per step.
-        start_from: A checkpoint whose weights a new training begins with, where this model has weights of the same name
-            and shape, for example one of half the resolution and twice the width; the others stay random.
+        start_from: A checkpoint, a weights file or a name such as puppets64, whose weights a new training begins with,
+            where this model has weights of the same name and shape, for example one of half the resolution and twice
+            the width; the others stay random.
 
     Raises:
         ConfigError: A weight for an unknown term, or an adversarial weight without a discriminator.

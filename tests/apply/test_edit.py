@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sfdkit.apply.axes import Axes, BlockAxes, Direction, basis_fingerprint
 from sfdkit.apply.edit import Edit, Interpolate
 from sfdkit.apply.frame_source import read_source
 from sfdkit.apply.reenactment import as_float
@@ -19,21 +18,9 @@ from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.media.crop import CropRule
 from sfdkit.media.draw import GAP, enlarge, to_uint8
 from sfdkit.media.video_reader import probe, read_frames
-from tests.written import lively_animator, puppet_frames, write_checkpoint
+from tests.written import known_axes, lively_animator, puppet_frames, write_checkpoint
 
 CELL = 40
-
-
-def known_axes(seed: int = 0) -> Axes:
-    directions = {
-        "yaw": Direction(torch.tensor([0.05, 0.0, 0.02, 0.0]), "degrees"),
-        "mouth_open": Direction(torch.tensor([0.0, 0.0, 0.0, 1.0]), "of its range"),
-    }
-    return Axes(
-        basis_fingerprint(lively_animator(seed).descriptors),
-        BlockAxes(torch.zeros(4), torch.tensor([1.0, 0.5, 0.5, 2.0]), (), directions),
-        BlockAxes(torch.zeros(12), torch.ones(12)),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_real_faces_are_compared_in_the_middle(tmp_path: Path, samples: list[Sam
     image = (truth.image * 0.8).flip(0)
     values = distances(image, truth, None)
     assert values.keys() | MASKED == distances(image, known(Pair(samples[0], samples[0])), None).keys()
-    wanted = frame_detail(image, truth.image, central_ellipse(32, 32))
+    wanted = frame_detail(image, truth.image, central_ellipse(image))
     assert all(torch.equal(values[name], value) for name, value in wanted.items())
     assert [detail_region(pairs) for pairs in ([], [own], [Pair(samples[0], samples[1])])] == [
         "",

@@ -8,13 +8,22 @@ import pytest
 
 from sfdkit.errors import ConfigError
 from sfdkit.face_networks import known
-from sfdkit.face_networks.conventions import ARCFACE, LANDMARK_NET, Convention, DetectorConvention, HeadPoseConvention
+from sfdkit.face_networks.conventions import (
+    ARCFACE,
+    HEAD_POSE_NET,
+    LANDMARK_NET,
+    BlendshapeConvention,
+    CanonicalConvention,
+    Convention,
+    DetectorConvention,
+)
 from sfdkit.face_networks.known import KnownNetwork, known_networks, read_convention
 from sfdkit.face_networks.landmarks import FivePointReader
 from sfdkit.points import FACE31
 from tests.networks import save_onnx
 
-USUAL = {usual.kind: usual for usual in (ARCFACE, LANDMARK_NET, HeadPoseConvention(224), DetectorConvention())}
+OF_KIND = (ARCFACE, LANDMARK_NET, HEAD_POSE_NET, DetectorConvention(), BlendshapeConvention(), CanonicalConvention())
+USUAL = {usual.kind: usual for usual in OF_KIND}
 
 
 @pytest.mark.parametrize("name", known_networks())

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models import vgg19
 
 from sfdkit.errors import ConfigError
 from sfdkit.losses import OF_NETWORKS, RAMP, TERMS, Crossed, Objective, Step
@@ -15,7 +14,6 @@ from sfdkit.losses.field import Painting, Smoothness
 from sfdkit.losses.gradient import GradientLoss
 from sfdkit.losses.kl import KLDivergence
 from sfdkit.losses.leakage import Leakage
-from sfdkit.losses.perceptual import WEIGHTS_VARIABLE, PerceptualLoss
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.reencode import Reencode
 from sfdkit.losses.sparsity import Sparsity
@@ -23,7 +21,7 @@ from sfdkit.losses.structure import StructureLoss
 from sfdkit.metrics.image import frame_ssim
 from sfdkit.points import FACE31
 from sfdkit.train.schedule import cosine_with_warmup
-from tests.networks import save_script
+from tests.networks import save_features, save_script
 
 
 def made(image: torch.Tensor, target: torch.Tensor, **fields: object) -> Step:
@@ -249,40 +247,6 @@ def test_r1_is_half_the_squared_slope() -> None:
     assert r1_penalty(Linear(), torch.rand(3, 3, 4, 4)) == pytest.approx(4 * 48 / 2)
 
 
-def test_perceptual_needs_weights_and_says_where_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "none.pth"))
-    with pytest.raises(ConfigError, match=r"none\.pth is no file.*vgg19"):
-        Objective({"perceptual": 1.0})
-    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "other.pth"))
-    with pytest.raises(ConfigError, match="holds no VGG19 state dict"):
-        Objective({"perceptual": 1.0})
-    monkeypatch.delenv(WEIGHTS_VARIABLE)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(ConfigError, match=r"could not be downloaded.*--model.weights.perceptual 0"):
-        Objective({"perceptual": 1.0})
-
-
-def test_perceptual_from_a_local_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = vgg19()
-    torch.save(network.state_dict(), tmp_path / "vgg19.pth")
-    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "vgg19.pth"))
-    loss = PerceptualLoss(scales=2)
-    image = torch.rand(1, 3, 64, 64)
-    assert loss(image, image) == 0
-    moved = image.roll(8, 3).requires_grad_(True)
-    loss(moved, image).backward()
-    assert moved.grad is not None and moved.grad.abs().sum() > 0
-    assert not any(p.requires_grad for p in loss.slices.parameters())
-    assert not loss.state_dict() and not list(loss.parameters()), "checkpoints stay small"
-    assert next(loss.double().slices.parameters()).dtype == torch.float64
-
-
 def test_schedule_rises_then_falls() -> None:
     factors = [cosine_with_warmup(s, 10, s / 100) for s in range(101)]
     assert factors[0] == pytest.approx(0.1, rel=0.01) and max(factors) == factors[9]
@@ -295,12 +259,7 @@ PICTURES = {"flat": torch.full((4, 3, 64, 64), 0.85), "textured": torch.rand(4, 
 
 @pytest.mark.parametrize("name", TERMS)
 @pytest.mark.parametrize("picture", PICTURES)
-def test_every_term_is_the_same_under_autocast(
-    name: str, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if name == "perceptual":
-        torch.save(vgg19().state_dict(), tmp_path / "vgg.pth")
-        monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "vgg.pth"))
+def test_every_term_is_the_same_under_autocast(name: str, picture: str, tmp_path: Path) -> None:
     image, draws = PICTURES[picture], torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
@@ -324,7 +283,9 @@ def test_every_term_is_the_same_under_autocast(
         crossed=crossed,
     )
     files = {}
-    if name in OF_NETWORKS:
+    if name == "perceptual":
+        files = {name: str(save_features(tmp_path / "features.npz"))}
+    elif name in OF_NETWORKS:
         layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=4), torch.nn.Flatten())
         files = {name: str(save_script(tmp_path / "network.pt", layers, 112))}
     objective = Objective({name: 1.0}, None, files, code_sizes=(12, 4)).eval()

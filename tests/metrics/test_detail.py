@@ -135,10 +135,10 @@ def test_frames_that_cannot_be_compared_have_no_figure() -> None:
 
 
 def test_the_central_ellipse_lies_in_the_middle() -> None:
-    mask = central_ellipse(60, 40)
+    pictures = torch.rand(2, 3, 60, 40)
+    mask = central_ellipse(pictures)
     assert mask.shape == (1, 1, 60, 40) and set(mask.unique().tolist()) == {0.0, 1.0}
     assert float(mask.mean()) == pytest.approx(math.pi * (1 / 4) * (1 / 3), rel=0.01)
     assert mask[0, 0].any(0).sum() == 20 and mask[0, 0].any(1).sum() == 40
     assert torch.equal(mask, mask.flip(2, 3))
-    pictures = torch.rand(2, 3, 60, 40)
     assert frame_detail(pictures, pictures, mask)["sharpness"].tolist() == pytest.approx([1, 1])

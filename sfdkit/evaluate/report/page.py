@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sfdkit.evaluate.networks import READABLE
 from sfdkit.evaluate.report.images import Bar, jpeg_uri, plot_follow, png_uri
 from sfdkit.evaluate.summarise import COMPARED
+from sfdkit.evaluate.temporal import LEAST_FRAMES, MOVES, MOVES_ELSE
 from sfdkit.evaluate.vector_effects import Effect
 from sfdkit.files import Value, atomic_write
 from sfdkit.metrics.dci import Vector
@@ -19,7 +20,7 @@ from sfdkit.metrics.faces import POSE
 
 SMALL = 5
 """A figure of a group with fewer pairs is marked as small."""
-_NO_EXPRESSION = {"landmark", "pose", *POSE, "expression", "rotation", "eye_openness", "mouth_openness"}
+_NO_EXPRESSION = {"landmark", "blendshape", "pose", *POSE, "expression", "rotation", "eye_openness", "mouth_openness"}
 """Errors that are not those of a single expression factor."""
 
 Column: TypeAlias = tuple[str, str, int]
@@ -82,6 +83,10 @@ def write_page(
         moved=bool(effects),
         groups={group: _members(metrics, group) for group in about.groups},
         compared=_compared(metrics),
+        temporal=list(
+            dict.fromkeys(n for k in ("self/", "cross/") for n in _names(metrics, f"{k}temporal_", "_clips"))
+        ),
+        moves=(MOVES, MOVES_ELSE, LEAST_FRAMES),
         small=SMALL,
         **_follow(metrics),
     )
