@@ -52,6 +52,7 @@ FRAMES = 8
 LEAST_BATCH, MOST_BATCH, BATCH_PIXELS = 16, 128, 1 << 21
 """Driven frames per step: on a CPU the least, on a GPU as many as have so many pixels together."""
 _MEASURE = MeasureSettings()
+_KINDS, _SHOWN = ("self", "cross"), ("yaw", "pitch", "roll", "jaw_open", "smile", "blink")
 _TABLE = (
     ("self-reenactment", "self/"),
     ("  source unchanged", "self/copy_"),
@@ -61,6 +62,12 @@ _TABLE = (
     ("  source unchanged", "copy/"),
     ("cross, inside the face", "cross/face_"),
     ("  source unchanged", "copy/face_"),
+)
+_READ = (
+    ("cosine of result and source, cross", "cross/csim_source"),
+    ("  of two frames of one clip", "cross/csim_same_clip"),
+    ("  of result and driver", "cross/csim_driver"),
+    *((f"{kind}, follows {name} within a clip", f"{kind}/temporal_{name}") for kind in _KINDS for name in _SHOWN),
 )
 
 
@@ -183,8 +190,11 @@ def _why_no_probes(asked: bool | None, samples: Sequence[Sample], shards: str) -
 
 
 def _print_summary(metrics: Mapping[str, Value], measured: Plan, folder: Path) -> None:
-    if any(key.startswith(("self/", "cross/")) for key in metrics):
+    if any(f"{prefix}l1" in metrics for _, prefix in _TABLE):
         print(distance_table(metrics, _TABLE))
+    for words, key in _READ:
+        if isinstance(value := metrics.get(key), float):
+            print(f"{words:<44}{value:7.3f}")
     known = len(measured.with_truth)
     pairs = f"{known} pairs with truth" + (
         f", {len(measured.cross_pairs) - known} without" if measured.cross_pairs[known:] else ""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sfdkit.errors import ConfigError
 from sfdkit.face_networks.conventions import CanonicalConvention
-from sfdkit.face_networks.known import known_convention, read_convention
+from sfdkit.face_networks.known import read_convention, remedy_of
 from sfdkit.face_networks.third_party import require_file
 from sfdkit.face_networks.third_party_measurer import rotation_to_angles
 
@@ -39,8 +39,12 @@ class CanonicalFace:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         require_file("canonical_face", self.path, (".obj", ".npz"))
-        usual = known_convention("mediapipe_canonical_face", CanonicalConvention())
-        self.convention = read_convention("canonical_face", self.path, usual)
+        self.convention = read_convention("canonical_face", self.path, CanonicalConvention())
+        if not self.convention.points:
+            raise ConfigError(
+                f"canonical_face: {path} is not known; if its vertices are in the order of the landmark network's "
+                f"points, {remedy_of('canonical_face', self.path)}"
+            )
         vertices = _read_vertices(self.path)
         self._points = self.convention.points
         if len(vertices) <= max(self._points):

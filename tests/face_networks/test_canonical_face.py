@@ -81,16 +81,24 @@ def test_weights_say_which_points_count(tmp_path: Path) -> None:
         ("face.npz", b"PK nothing", r"face\.npz cannot be read .*array vertices_cm"),
         ("face.obj", b"v 1 2 3\nv 1 2 x\n", r"face\.obj cannot be read .*lines 'v x y z'"),
         ("face.obj", b"v 1 2 3\n" * 10, r"face\.obj has 10 vertices, and pose is found by vertex 425"),
+        (
+            "new.obj",
+            b"v 1 2 3\n" * 10,
+            r"new\.obj is not known; if .* order .* for instance 'like: mediapipe_canonical",
+        ),
         ("face.txt", b"", r"ends in '\.txt'; give a file that ends in \.obj, \.npz"),
     ],
 )
 def test_files_that_hold_no_face_are_refused(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)
+    if name.startswith("face"):
+        (tmp_path / f"{name}.yaml").write_text("like: mediapipe_canonical_face")
     with pytest.raises(ConfigError, match=words):
         CanonicalFace(tmp_path / name)
 
 
 def test_arrays_of_another_kind_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "face.npz.yaml").write_text("like: mediapipe_canonical_face")
     np.savez(tmp_path / "face.npz", vertices_cm=np.zeros((500, 2)))
     with pytest.raises(ConfigError, match=r"holds \(500, 2\)"):
         CanonicalFace(tmp_path / "face.npz")
