@@ -39,8 +39,8 @@ class FeatureNetwork(nn.Module):
     Args:
         tensors: ``conv0.weight`` (3 3 1 1) and ``conv0.bias``, a map of the picture's colours, and the same of
             ``conv11`` to ``conv41`` (C C' 3 3); others are left out. Any floating type, computed in float32.
-        pool: ``max`` takes the maximum of 2 x 2 places as VGG does; ``blur`` averages under a binomial filter of 4 x 4,
-            so that fine patterns are not aliased (https://arxiv.org/abs/1904.11486).
+        pool: ``max`` takes the maximum of 2 x 2 places as VGG does; ``blur`` averages (see :func:`blur_pool`), so that fine
+            patterns are not aliased and gradients reach every place.
 
     Raises:
         ConfigError: A tensor is missing or of another shape, or ``pool`` is unknown.
@@ -55,8 +55,6 @@ class FeatureNetwork(nn.Module):
         inputs = 3
         for name, side in (("0", 1), *((layer, 3) for layer in LAYERS)):
             inputs = self._add(name, inputs, side, tensors)
-        line = torch.tensor(_BINOMIAL) / sum(_BINOMIAL)
-        self.register_buffer("blur", (line[:, None] * line)[None, None])
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def _add(self, name: str, inputs: int, side: int, tensors: Mapping[str, Tensor]) -> int:
@@ -96,11 +94,14 @@ class FeatureNetwork(nn.Module):
         return found
 
     def _shrink(self, x: Tensor) -> Tensor:
-        if self.pool == "max":
-            return F.max_pool2d(x, 2)
-        channels = x.shape[1]
-        filters = self.get_buffer("blur").expand(channels, 1, -1, -1)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), filters, stride=2, groups=channels)
+        return F.max_pool2d(x, 2) if self.pool == "max" else blur_pool(x)
+
+
+def blur_pool(x: Tensor) -> Tensor:
+    """Halve B C H W under a binomial filter of 4 x 4, borders reflected (https://arxiv.org/abs/1904.11486)."""
+    line = x.new_tensor(_BINOMIAL) / sum(_BINOMIAL)
+    filters = (line[:, None] * line).expand(x.shape[1], 1, -1, -1)
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), filters, stride=2, groups=x.shape[1])
 
 
 def load_features(network: str) -> FeatureNetwork:
