@@ -37,7 +37,7 @@ OWN_COMMANDS = {
     "crop": "see what would be cut:  sfdkit crop preview --root VIDEOS --output sheet.png",
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
     "measure": "train the network that measures puppets:  sfdkit measure train --resolution 64",
-    "puppets": "draw the synthetic faces:  sfdkit puppets sheet|render",
+    "puppets": "draw the synthetic faces, train on them:  sfdkit puppets sheet|render|train-perceptual",
     "model": "weights that come along, small files of weights, parameters:  sfdkit model list|card|pack|summary",
 }
 
@@ -181,9 +181,10 @@ def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., A
         from sfdkit.weights.commands import Card, Pack, Summary, list_shipped
 
         return {"list": list_shipped, "card": Card, "pack": Pack, "summary": Summary}
+    from sfdkit.face_networks.commands import train_perceptual
     from sfdkit.puppets.commands import render_file, sheet
 
-    return {"sheet": sheet, "render": render_file}
+    return {"sheet": sheet, "render": render_file, "train-perceptual": train_perceptual}
 
 
 def _look_here() -> None:

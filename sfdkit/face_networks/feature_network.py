@@ -6,7 +6,6 @@ Legend: ``B`` pictures, ``H W`` pixels, ``C h w`` a feature map.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import as_file, files
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -16,15 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError, DataError, did_you_mean
-from sfdkit.tensor_file import SUFFIX, read_all
+from sfdkit.model.blocks import full_precision
+from sfdkit.tensor_file import SUFFIX, read_all, write_tensors
 
 BLOCKS = (("11", "12"), ("21", "22"), ("31", "32", "33", "34"), ("41",))
 """VGG-19's names of the convolutions between two pools, up to relu4_1."""
 LAYERS = tuple(name for block in BLOCKS for name in block)
 SMALLEST = 16
 """Least height and width of a picture, in pixels: reflection needs two values at the last depth."""
-SHIPPED = {"puppets": "perceptual_puppets.safetensors"}
-"""Name to file in ``sfdkit/weights``."""
+SHIPPED = {"puppets": Path(__file__).with_name("perceptual_puppets.safetensors")}
+"""Name to file of the networks that come with sfdkit."""
 
 _KEY = "networks: perceptual"
 _BINOMIAL = (1.0, 3.0, 3.0, 1.0)
@@ -37,10 +37,10 @@ class FeatureNetwork(nn.Module):
     reflected.
 
     Args:
-        tensors: ``conv0.weight`` (3 3 1 1) and ``conv0.bias``, a map of the picture's colours, and the same of
+        tensors: ``conv0.weight`` (3 3 k k, k odd) and ``conv0.bias``, which prepare the picture, and the same of
             ``conv11`` to ``conv41`` (C C' 3 3); others are left out. Any floating type, computed in float32.
-        pool: ``max`` takes the maximum of 2 x 2 places as VGG does; ``blur`` averages under a binomial filter of 4 x 4,
-            so that fine patterns are not aliased (https://arxiv.org/abs/1904.11486).
+        pool: ``max`` takes the maximum of 2 x 2 places as VGG does; ``blur`` averages (see :func:`blur_pool`), so that
+            fine patterns are not aliased and gradients reach every place.
 
     Raises:
         ConfigError: A tensor is missing or of another shape, or ``pool`` is unknown.
@@ -53,18 +53,17 @@ class FeatureNetwork(nn.Module):
         self.pool = pool
         self.layers = nn.ModuleDict()
         inputs = 3
-        for name, side in (("0", 1), *((layer, 3) for layer in LAYERS)):
-            inputs = self._add(name, inputs, side, tensors)
-        line = torch.tensor(_BINOMIAL) / sum(_BINOMIAL)
-        self.register_buffer("blur", (line[:, None] * line)[None, None])
+        for name in ("0", *LAYERS):
+            inputs = self._add(name, inputs, tensors)
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
-    def _add(self, name: str, inputs: int, side: int, tensors: Mapping[str, Tensor]) -> int:
+    def _add(self, name: str, inputs: int, tensors: Mapping[str, Tensor]) -> int:
         """Add a convolution and return the number of its outputs."""
         weight, bias = (tensors.get(f"conv{name}.{part}") for part in ("weight", "bias"))
         if weight is None or bias is None:
             raise ConfigError(f"{_KEY}: conv{name}.weight or conv{name}.bias is missing")
         outputs = len(bias.flatten())
+        side = weight.shape[-1] if name == "0" and weight.shape[-1] in (1, 3, 5, 7) else 1 if name == "0" else 3
         if tuple(weight.shape) != (outputs, inputs, side, side):
             wanted = f"{outputs} x {inputs} x {side} x {side}"
             raise ConfigError(
@@ -87,20 +86,46 @@ class FeatureNetwork(nn.Module):
                 f"weights: perceptual sees pictures of {SMALLEST} pixels or more, got {tuple(images.shape[2:])}; "
                 "set its weight to 0"
             )
-        x, found = self.layers["0"](images.contiguous(memory_format=torch.channels_last)), []
+        x, found = _convolve(self.layers["0"], images.contiguous(memory_format=torch.channels_last)), []
         for depth, block in enumerate(BLOCKS):
             x = self._shrink(x) if depth else x
             for name in block:
-                x = F.relu(self.layers[name](F.pad(x, (1, 1, 1, 1), mode="reflect")))
+                x = F.relu(_convolve(self.layers[name], x))
                 found += [x] if name == block[0] else []
         return found
 
     def _shrink(self, x: Tensor) -> Tensor:
-        if self.pool == "max":
-            return F.max_pool2d(x, 2)
-        channels = x.shape[1]
-        filters = self.get_buffer("blur").expand(channels, 1, -1, -1)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), filters, stride=2, groups=channels)
+        return F.max_pool2d(x, 2) if self.pool == "max" else blur_pool(x)
+
+
+def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
+    assert isinstance(layer, nn.Conv2d)
+    reach = layer.kernel_size[0] // 2
+    return layer(F.pad(x, (reach, reach, reach, reach), mode="reflect") if reach else x)
+
+
+def blur_pool(x: Tensor) -> Tensor:
+    """Halve B C H W under a binomial filter of 4 x 4, borders reflected (https://arxiv.org/abs/1904.11486)."""
+    with full_precision(x):  # a CPU is slow at it in half precision
+        line = torch.tensor(_BINOMIAL, device=x.device) / sum(_BINOMIAL)
+        filters = (line[:, None] * line).to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        padded = F.pad(x.to(filters.dtype), (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(padded, filters.expand(x.shape[1], 1, -1, -1), stride=2, groups=x.shape[1])
+
+
+def save_features(path: Path, tensors: Mapping[str, Tensor], pool: str, about: Mapping[str, str]) -> None:
+    """Write a feature network with weights of 16 bits; the file appears whole or not at all.
+
+    Args:
+        path: A .safetensors file; its folder exists.
+        tensors: As :class:`FeatureNetwork` takes them.
+        pool: As :class:`FeatureNetwork` takes it.
+        about: How it was made, for the header.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    write_tensors(path, {name: tensor.half() for name, tensor in tensors.items()}, {**about, "pool": pool})
 
 
 def load_features(network: str) -> FeatureNetwork:
@@ -113,10 +138,7 @@ def load_features(network: str) -> FeatureNetwork:
     Raises:
         ConfigError: There is no such name or file, or it is damaged or of another network.
     """
-    if network in SHIPPED:
-        with as_file(files("sfdkit") / "weights" / SHIPPED[network]) as path:
-            return _from_file(path)
-    path = Path(network)
+    path = SHIPPED.get(network, Path(network))
     if not path.is_file():
         names = (*SHIPPED, "vgg19")
         raise ConfigError(

@@ -68,17 +68,19 @@ def draw_examples(
     supersample: int = 2,
     words: str = "rendering",
     device: torch.device | None = None,
+    side: int = SIDE,
 ) -> Examples:
     """Render identities of a seed under motions of the same seed, each picture with surroundings of its own.
 
     Args:
         identities: N.
         pictures_each: K.
-        resolution: Height and width at which they are rendered; the trunk's side is what is kept.
+        resolution: Height and width at which they are rendered.
         seed: Of the puppets.
         supersample: Samples per pixel along each axis.
         words: Text of the progress bar.
         device: Where to render; the CPU by default. What comes back is on the CPU.
+        side: Pixels of the pictures that are kept, if they are rendered larger; the trunk's by default.
     """
     parts: list[Examples] = []
     surroundings = torch.Generator().manual_seed(seed)
@@ -91,14 +93,16 @@ def draw_examples(
         who = replace(who, **{name: getattr(who, name)[order] for name in SURROUNDINGS})
         what = sample_motion(first, "train", seed, frames=len(who), fps=1 / _SECONDS_BETWEEN)
         there = who.to(device or "cpu"), what.to(device or "cpu")
-        parts.append(_render(*there, resolution, supersample, pictures_each).to(torch.device("cpu")))
+        parts.append(_render(*there, resolution, supersample, pictures_each, side).to(torch.device("cpu")))
     images, landmarks, pose, expression = (torch.cat(column) for column in list(zip(*parts, strict=True))[:4])
     return Examples(images, landmarks, pose, expression, pictures_each)
 
 
-def _render(who: IdentityFactors, what: MotionFactors, resolution: int, supersample: int, each: int) -> Examples:
+def _render(
+    who: IdentityFactors, what: MotionFactors, resolution: int, supersample: int, each: int, side: int
+) -> Examples:
     rendered = render(who, what, resolution, supersample)
-    images = resize(rendered.image, min(resolution, SIDE))
+    images = resize(rendered.image, min(resolution, side))
     return Examples(
         (images * 255).round().to(torch.uint8),
         (rendered.landmarks + 0.5) * (2 / resolution) - 1,
