@@ -78,7 +78,7 @@ def _blur(images: Tensor, where: Tensor, generator: torch.Generator) -> tuple[Te
 
 
 def disturb(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Put faint noise, specks, and checkerboards or stripes into pictures, in grey or in colours.
+    """Put faint noise, specks, checkerboards or stripes, and blotches of colour into pictures.
 
     A network that these change much can be cheated with them: a generator would draw them to come nearer to the
     features of a sharp picture.
@@ -96,7 +96,9 @@ def disturb(images: Tensor, generator: torch.Generator) -> Tensor:
     boards = torch.stack([1.0 - 2 * (parity % 2) for parity in (x + y, x + 0 * y, y + 0 * x)])
     board = boards[torch.randint(len(boards), (count,), generator=generator), None]
     colour = torch.randn(count, channels, 1, 1, generator=generator)
-    parts = ((noise, 0.05), (specks, 0.2), (board * colour, 0.06))
+    blotches = soften(torch.randn(images.shape, generator=generator))
+    blotches = 3.6 * (blotches - blotches.mean(1, keepdim=True))  # of the strength of the noise before it was softened
+    parts = ((noise, 0.05), (specks, 0.2), (board * colour, 0.06), (blotches, 0.06))
     for part, most in parts:
         images = images + part * _each(count, generator, -most, most).clamp(min=0)
     return images.clamp(0, 1)

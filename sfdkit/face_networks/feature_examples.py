@@ -46,7 +46,8 @@ def draw_windows(examples: Examples, count: int, halved: bool, generator: torch.
         generator: Draws them.
     """
     rows = torch.randint(len(examples.images), (count,), generator=generator)
-    chosen = Examples(*(column[rows] for column in examples[:4]), 1)
+    images, places, pose, expression, _ = examples
+    chosen = Examples(images[rows], places[rows], pose[rows], expression[rows], 1)
     chosen = mirror(chosen, torch.rand(count, generator=generator) < 0.5)
     images, side = chosen.images, chosen.images.shape[3]
     span = WINDOW * 2 if halved else WINDOW

@@ -54,7 +54,7 @@ def test_disturbances_are_faint_and_of_fine_patterns() -> None:
     change = disturb(images, torch.Generator().manual_seed(0)) - images
     strength = change.square().mean((1, 2, 3)).sqrt()
     assert strength.max() < 0.2 and strength.median() > 0.01
-    assert soften(change).square().mean() < 0.15 * change.square().mean()
+    assert soften(change).square().mean() < 0.4 * change.square().mean()
     assert ((change[:, 0] - change[:, 1]).abs().mean((1, 2)) > 0.01).sum() > 10, "in colours, too"
 
 
@@ -98,15 +98,14 @@ def test_heat_maps_peak_at_landmarks() -> None:
 
 
 def test_fine_patterns_of_colour_are_not_seen(faces: Tensor) -> None:
-    """The luma keeps all detail; the other two channels lose that of single pixels."""
+    """The mean of the colours keeps all detail; the other two channels lose that of single pixels."""
     signs = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2.0 - 1
     filters = feature_training.prepared_input()
-    red_and_blue = torch.tensor([0.587, 0.0, -0.299 * 0.587 / 0.114])[:, None, None] * signs * 0.1
-    assert feature_training.luma(red_and_blue[None]).abs().max() < 1e-6
-    see = F.conv2d(F.pad(faces + red_and_blue, (2, 2, 2, 2), mode="reflect"), filters)
+    red_and_blue = torch.tensor([0.1, 0.0, -0.1])[:, None, None] * signs
+    seen = F.conv2d(F.pad(faces + red_and_blue, (2, 2, 2, 2), mode="reflect"), filters)
     plain = F.conv2d(F.pad(faces, (2, 2, 2, 2), mode="reflect"), filters)
-    torch.testing.assert_close(see, plain, atol=1e-4, rtol=0)
-    torch.testing.assert_close(plain[:, :1], 4 * feature_training.luma(faces))
+    torch.testing.assert_close(seen, plain, atol=1e-4, rtol=0)
+    torch.testing.assert_close(plain[:, :1], 4 * faces.mean(1, keepdim=True))
 
 
 def test_training_learns_and_what_it_returns_is_what_it_trained(
