@@ -20,6 +20,7 @@ from sfdkit.face_networks.conventions import CanonicalConvention
 from sfdkit.face_networks.known import read_convention, remedy_of
 from sfdkit.face_networks.third_party import require_file
 from sfdkit.face_networks.third_party_measurer import rotation_to_angles
+from sfdkit.metrics.exact import exact
 
 
 class CanonicalFace:
@@ -54,11 +55,11 @@ class CanonicalFace:
             )
         weights = torch.tensor(self.convention.weights or [1.0] * len(self._points), dtype=torch.float64)
         self._weights = weights / weights.sum()
-        self._vertices = torch.from_numpy(vertices).double()[self._points]
+        self._vertices = exact(torch.from_numpy(vertices))[self._points]
 
     def rotation(self, points: Tensor) -> Tensor:
         """Return the rotations of heads with landmarks F P 3: F 3 3 float64, x to the right, y up, z to the viewer."""
-        places = points[:, self._points].double() * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
+        places = exact(points[:, self._points]) * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
         weights = self._weights[:, None]
         vertices = self._vertices - (weights * self._vertices).sum(0)
         places = places - (weights * places).sum(1, keepdim=True)

@@ -27,7 +27,6 @@ SHIPPED = {"puppets": Path(__file__).with_name("perceptual_puppets.safetensors")
 """Name to file of the networks that come with sfdkit."""
 
 _KEY = "networks: perceptual"
-_BINOMIAL = (1.0, 3.0, 3.0, 1.0)
 
 
 class FeatureNetwork(nn.Module):
@@ -107,7 +106,8 @@ def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
 def blur_pool(x: Tensor) -> Tensor:
     """Halve B C H W under a binomial filter of 4 x 4, borders reflected (https://arxiv.org/abs/1904.11486)."""
     with full_precision(x):  # a CPU is slow at it in half precision
-        line = torch.tensor(_BINOMIAL, device=x.device) / sum(_BINOMIAL)
+        place = torch.arange(4, device=x.device)
+        line = (1 + 2 * ((place > 0) & (place < 3))) / 8  # 1 3 3 1, made on the device: nothing waits for it
         filters = (line[:, None] * line).to(torch.float64 if x.dtype == torch.float64 else torch.float32)
         padded = F.pad(x.to(filters.dtype), (1, 1, 1, 1), mode="reflect")
         return F.conv2d(padded, filters.expand(x.shape[1], 1, -1, -1), stride=2, groups=x.shape[1])

@@ -160,7 +160,9 @@ def test_the_demo_can_be_made_again(tmp_path: Path) -> None:
     (run / "mine.txt").write_text("mine")
     stub = tmp_path / "bin/sfdkit"
     stub.parent.mkdir()
-    stub.write_text('#!/bin/sh\n[ "$1" != fit ] || [ ! -e runs/quickstart ] || exit 1\nmkdir -p runs/quickstart\n')
+    stub.write_text(
+        '#!/bin/sh\n[ "$1" != fit ] || [ ! -e runs/quickstart/checkpoints ] || exit 1\nmkdir -p runs/quickstart\n'
+    )
     stub.chmod(0o755)
     given = [f"SFDKIT={stub}", "STAMP=", "PROCESSES=", "PRECISION=32-true"]
     done = subprocess.run(["make", "-f", str(ROOT / "Makefile"), "demo", *given], cwd=tmp_path, capture_output=True)
