@@ -12,6 +12,7 @@ from PIL import Image
 
 from sfdkit import __version__
 from sfdkit.cli import OWN_COMMANDS, TRAINER_COMMANDS, main
+from sfdkit.points import FACE31
 from sfdkit.train.command import build
 from tests.running import EXPERIMENTS, SLOTS, config, fit, logging_to, make_data, small
 
@@ -105,7 +106,7 @@ def test_bad_values_are_one_line(override: str, words: str, tmp_path: Path, caps
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("shards"))
+    return make_data(tmp_path_factory.mktemp("shards"), points=FACE31)
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -11,6 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from sfdkit.points import FACE31
 from tests.running import ROOT, logging_to, make_data, small
 
 pytestmark = pytest.mark.slow
@@ -65,7 +66,7 @@ def test_a_training_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     site, here = tmp_path / "site", tmp_path / "here"
     here.mkdir()
     ZipFile(wheel).extractall(site)
-    data = make_data(tmp_path / "shards")
+    data = make_data(tmp_path / "shards", points=FACE31)
     words = ["fit", "--config", "quickstart.yaml", "--config", "experiments/trainer/auto.yaml"]
     words += [*small(data, here), *logging_to(here)]
     environment = {**os.environ, "PYTHONPATH": str(site)}

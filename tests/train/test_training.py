@@ -21,6 +21,7 @@ from sfdkit.checkpoint import load_animator
 from sfdkit.cli import main
 from sfdkit.config.compose import composed_files
 from sfdkit.errors import CheckpointError, ConfigError
+from sfdkit.points import FACE31
 from sfdkit.train.task import AnimationTask
 from tests.running import EXPERIMENTS, SLOTS, config, fit, logging_to, make_data, small
 from tests.shards import make_shards
@@ -48,7 +49,7 @@ def _leave_no_process_group() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("shards"))
+    return make_data(tmp_path_factory.mktemp("shards"), points=FACE31)
 
 
 @pytest.fixture(scope="module")
