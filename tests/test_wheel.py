@@ -45,6 +45,7 @@ def test_the_wheel_holds_packages_data_and_experiments_and_nothing_else(wheel: P
     packed = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     experiments = {f"sfdkit/{name}" for name in files_below(ROOT / "experiments")}
     assert "sfdkit/experiments/trainer/ddp.yaml" in experiments
+    assert "sfdkit/face_networks/perceptual_puppets.safetensors" in packed
     assert packed == files_below(ROOT / "sfdkit") | files_below(ROOT / "datamodules") | experiments
 
 

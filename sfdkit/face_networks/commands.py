@@ -81,8 +81,8 @@ def train(
 
 def train_perceptual(
     output: str,
-    steps: PositiveInt = 3000,
-    identities: PositiveInt = 1280,
+    steps: PositiveInt = 1000,
+    identities: PositiveInt = 960,
     seed: int = 90001,
     device: str = "auto",
 ) -> None:

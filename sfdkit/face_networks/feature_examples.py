@@ -46,9 +46,9 @@ def draw_windows(examples: Examples, count: int, halved: bool, generator: torch.
         generator: Draws them.
     """
     rows = torch.randint(len(examples.images), (count,), generator=generator)
-    images, places, pose, expression, _ = examples
-    chosen = Examples(images[rows], places[rows], pose[rows], expression[rows], 1)
-    chosen = mirror(chosen, torch.rand(count, generator=generator) < 0.5)
+    stored, points, pose, expression = (column[rows] for column in examples[:4])
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    chosen = mirror(Examples(stored, points, pose, expression, 1), mirrored)
     images, side = chosen.images, chosen.images.shape[3]
     span = WINDOW * 2 if halved else WINDOW
     landmarks = (chosen.landmarks + 1) * (side / 2)

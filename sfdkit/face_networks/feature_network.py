@@ -61,8 +61,9 @@ class FeatureNetwork(nn.Module):
         weight, bias = (tensors.get(f"conv{name}.{part}") for part in ("weight", "bias"))
         if weight is None or bias is None:
             raise ConfigError(f"{_KEY}: conv{name}.weight or conv{name}.bias is missing")
-        outputs = len(bias.flatten())
-        side = weight.shape[-1] if name == "0" and weight.shape[-1] in (1, 3, 5, 7) else 1 if name == "0" else 3
+        outputs, side = len(bias.flatten()), 3
+        if name == "0":
+            side = next((k for k in (1, 3, 5, 7) if tuple(weight.shape[2:]) == (k, k)), 1)
         if tuple(weight.shape) != (outputs, inputs, side, side):
             wanted = f"{outputs} x {inputs} x {side} x {side}"
             raise ConfigError(

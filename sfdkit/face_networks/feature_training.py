@@ -24,13 +24,13 @@ LR = 3e-3
 CHANNELS = (16, 16, 32, 32, 64, 64, 64, 64, 128)
 """Of the nine convolutions: a quarter of VGG-19's."""
 
-_GAINS = (4.0, 4.0, 4.0)
-"""Factors on the mean of the colours and on the blurred differences of red and of blue from it."""
+_GAIN = 4.0
+"""Factor on colours in [0, 1]."""
 _DETAIL = 15.0
 """Factor on a picture minus its blurred self, which makes most values of the order of 1."""
 _NEAR = 0.45
-"""Share of a moved window in the distances, see below, that is small enough; VGG-19's are about as large. Smaller ones
-make pictures grainy."""
+"""Share of a moved window in the distances, see below, that is small enough: with VGG-19 it is about as large, and
+below it pictures get grainy."""
 _WARM_UP = 50
 _WEIGHTS = {
     "distance": 1.0,
@@ -94,7 +94,7 @@ def prepared_input() -> Tensor:
     point[..., 2, 2] = 1
     soft = soften(F.pad(point, (4, 4, 4, 4)))[..., 4:-4, 4:-4]
     rows = torch.stack([torch.full((3,), 1 / 3), one[0] - 1 / 3, one[2] - 1 / 3])[:, :, None, None]
-    return rows * torch.cat([point, soft, soft]) * torch.tensor(_GAINS)[:, None, None, None]
+    return rows * torch.cat([point, soft, soft]) * _GAIN
 
 
 def fit_features(

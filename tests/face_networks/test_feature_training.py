@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from sfdkit.cli import main
 from sfdkit.face_networks import feature_training
+from sfdkit.face_networks.commands import train_perceptual
 from sfdkit.face_networks.distortions import DISTORTIONS, distort, disturb, soften
 from sfdkit.face_networks.feature_examples import WINDOW, draw_windows, heat_maps
 from sfdkit.face_networks.feature_network import SHIPPED, FeatureNetwork
@@ -145,8 +147,10 @@ def test_the_command_writes_a_network_that_the_term_takes(tmp_path: Path, monkey
 def test_the_shipped_network_is_small_and_says_how_it_was_made() -> None:
     path = SHIPPED["puppets"]
     assert path.stat().st_size < 1_000_000
+    default = {name: option.default for name, option in signature(train_perceptual).parameters.items()}
+    options = " ".join(f"--{name} {default[name]}" for name in ("steps", "identities", "seed"))
     with safe_open(path, "pt") as file:
-        assert file.metadata()["made_by"].startswith("sfdkit puppets train-perceptual")
+        assert file.metadata()["made_by"] == f"sfdkit puppets train-perceptual {options}"
         assert file.metadata()["pool"] == "blur"
 
 
