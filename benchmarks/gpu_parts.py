@@ -183,12 +183,12 @@ def make_task(resolution: int, device: torch.device) -> Any:
     from sfdkit.train.task import AnimationTask
 
     model = yaml.safe_load((ROOT / "experiments/puppets64.yaml").read_text())["model"]
-    weights = {name: weight for name, weight in model["weights"].items() if name != "perceptual"}
-    return AnimationTask(animator_for(resolution), weights).to(device).train()
+    return AnimationTask(animator_for(resolution), model["weights"], networks=model["networks"]).to(device).train()
 
 
 def training_step(resolution: int, sources: int, precision: str, compiled: bool, plan: Plan) -> Callable[[], None]:
     """Return a function that does what a training does with a batch: send, augment, render, judge, learn, average."""
+    from benchmarks.memory import with_points
     from sfdkit.data.augment import DriverViewAugmentation
     from sfdkit.train.callbacks import WeightEMA
     from sfdkit.train.gradients import skip_unless_finite
@@ -202,7 +202,7 @@ def training_step(resolution: int, sources: int, precision: str, compiled: bool,
     if compiled:
         task.animator.generator.compile()
     augment, seeds = DriverViewAugmentation(), itertools.count()
-    optimizer = torch.optim.Adam(task.animator.parameters(), lr=1e-4, fused=True)
+    optimizer = torch.optim.Adam(task.learners.parameters(), lr=1e-4, fused=True)
     frames = torch.randint(0, 256, (sources, 1 + DRIVING, 3, resolution, resolution), dtype=torch.uint8)
     if device.type == "cuda":
         frames = frames.pin_memory()
@@ -211,12 +211,12 @@ def training_step(resolution: int, sources: int, precision: str, compiled: bool,
     def step() -> None:
         there = frames.to(device, non_blocking=True).float() / 255
         batch = FrameBatch(source=there[:, 0], driving=there[:, 1:], key=names, identity=names)
-        batch = augment(batch, next(seeds))
+        batch = augment(with_points(batch, task.points), next(seeds))
         task.statistics.save()
         with lower(plan, precision):
             loss, _ = task.objective(task.take_step(batch))
         loss.backward()
-        _, finite = task.clipping.clip(task.animator)
+        _, finite = task.clipping.clip(task.learners)
         task.statistics.reduce(finite)
         skip_unless_finite(optimizer, finite)
         optimizer.step()

@@ -15,11 +15,19 @@ import torch
 from jsonargparse import auto_cli
 from torch import Tensor, nn
 
+from sfdkit.points import PointSet
 from sfdkit.train.command import build
 from sfdkit.train.task import AnimationTask
 from sfdkit.types import FrameBatch
 
 MIB = 2**20
+
+
+def with_points(batch: FrameBatch, of: PointSet) -> FrameBatch:
+    """Return a batch with points of the face anywhere in its pictures, for the loss terms that read some."""
+    rows, driving = batch["driving"].shape[:2]
+    places = torch.rand(rows, 1 + driving, len(of.names), 2, device=batch["driving"].device) * 2 - 1
+    return {**batch, "points": places, "point_set": of.name}
 
 
 def make_batch(size: int, driving: int, resolution: int, device: torch.device) -> FrameBatch:
@@ -94,7 +102,8 @@ def memory(
     print(f"{experiment}: {resolution} pixels, {precision}, {driving} driving frames a source; {how} on {place.type}")
     print(f"{'batch':>6}{'lasting MiB':>13}{'step MiB':>10}{'together GiB':>14}")
     for size in batch_sizes or [2, 4, 8, 16]:
-        step = step_bytes(task, make_batch(size, driving, resolution, place), place, precision)
+        batch = with_points(make_batch(size, driving, resolution, place), task.points)
+        step = step_bytes(task, batch, place, precision)
         print(f"{size:>6}{stays / MIB:>13.0f}{step / MIB:>10.0f}{(stays + step) / 2**30:>14.2f}")
 
 

@@ -46,7 +46,7 @@ def animator_for(resolution: int) -> FaceAnimator:
         TimmEncoder("test_resnet", resolution, max_stride=16),
         DescriptorLayer(),
         Generator(resolution),
-        TimmEncoder("test_byobnet", 64, max_stride=16),
+        TimmEncoder("test_resnet", 64, max_stride=16),
     )
 
 

@@ -62,3 +62,15 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     value = value / dist.get_world_size()
     dist.all_reduce(value)
     return value
+
+
+def mean_of_known(values: Tensor, known: Tensor, otherwise: Tensor) -> Tensor:
+    """Return the mean over rows, frames and all processes of what is known; all must call it.
+
+    Args:
+        values: B S C, finite also where nothing is known.
+        known: B S C booleans.
+        otherwise: C, the result where no process knows anything.
+    """
+    total, count = mean_over_ranks(torch.stack([(values * known).sum((0, 1)), known.sum((0, 1)).float()]))
+    return torch.where(count > 0, total / count.clamp(min=1e-6), otherwise)

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from sfdkit.face_networks.puppet_network import EXPRESSION, POSE, SIDE
 from sfdkit.model.blocks import resize
+from sfdkit.points import FACE31, take
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors, sample_identity, sample_motion
-from sfdkit.puppets.landmarks import LANDMARKS
 from sfdkit.puppets.render import render
 
 SURROUNDINGS = tuple(
@@ -30,14 +30,6 @@ SURROUNDINGS = tuple(
 _SECONDS_BETWEEN = 2.7
 """Of two motions drawn one after the other: long enough for them to have nothing in common."""
 _AT_ONCE = 32
-
-_MIRROR = {"left": "right", "right": "left"}
-MIRRORED = [
-    LANDMARKS.index(f"{_MIRROR[side]}_{rest}" if side in _MIRROR else name)
-    for name in LANDMARKS
-    for side, _, rest in [name.partition("_")]
-]
-"""Index of each landmark's mirror image."""
 
 
 class Examples(NamedTuple):
@@ -148,7 +140,7 @@ def mirror(examples: Examples, rows: Tensor) -> Examples:
     sign = torch.where(rows, -1.0, 1.0)[:, None]
     turns = torch.tensor([name in ("yaw", "roll") for name in POSE])
     looks = torch.tensor([name == "gaze_x" for name in EXPRESSION])
-    flipped = examples.landmarks[:, MIRRORED] * torch.tensor([-1.0, 1.0])
+    flipped = take(examples.landmarks, FACE31.mirrored) * torch.tensor([-1.0, 1.0])
     return Examples(
         torch.where(rows[:, None, None, None], examples.images.flip(3), examples.images),
         torch.where(rows[:, None, None], flipped, examples.landmarks),

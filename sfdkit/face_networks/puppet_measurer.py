@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sfdkit.errors import CheckpointError, ConfigError
-from sfdkit.face_networks.puppet_network import EXPRESSION, PuppetNetwork, landmarks_to_pixels
+from sfdkit.face_networks.puppet_network import EXPRESSION, PuppetNetwork
 from sfdkit.face_networks.types import Measured
+from sfdkit.points import to_pixels
 from sfdkit.tensor_file import write_tensors
 
 SCHEMA = 1
@@ -149,4 +150,4 @@ class PuppetMeasurer:
         network = self.network.to(images.device)
         parts = [network(chunk.float()) for chunk in images.split(_BATCH)]
         landmarks, *others = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Measured(landmarks_to_pixels(landmarks, self.resolution), *others)
+        return Measured(to_pixels(landmarks, self.resolution), *others)

@@ -202,8 +202,3 @@ def cut(images: Tensor, centre: Tensor, frame: Tensor, reach: float) -> Tensor:
 
 def _grow(x: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(x, size=(size[0], size[1]), mode="bilinear", align_corners=False)
-
-
-def landmarks_to_pixels(landmarks: Tensor, resolution: int) -> Tensor:
-    """Turn coordinates from -1 to 1 across the picture into pixels, whole numbers at the middle of pixels."""
-    return (landmarks + 1) * (resolution / 2) - 0.5

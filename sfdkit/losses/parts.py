@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sfdkit.losses.term import LossTerm
 from sfdkit.points import PointSet, part_boxes, within_parts
-from sfdkit.ranks import mean_over_ranks
+from sfdkit.ranks import mean_of_known
 
 HIDDEN = 192
 """Width of the head's hidden layer."""
@@ -115,17 +115,11 @@ class PointsLoss(LossTerm):
     def _follow(self, truth: Tensor, known: Tensor, moved: Tensor, whole: Tensor) -> None:
         """Let a batch join the running statistics."""
         first = self.variance.sum() == 0
-        mean = _mean(truth, known, self.mean)
+        mean = mean_of_known(truth, known, self.mean)
         self.mean.copy_(torch.where(first, mean, self.mean.lerp(mean, MOMENTUM)))
-        over_faces = _mean((truth - self.mean).square(), known, self.variance[0])
-        now = torch.stack([over_faces, _mean(moved.square(), whole, self.variance[1])])
+        over_faces = mean_of_known((truth - self.mean).square(), known, self.variance[0])
+        now = torch.stack([over_faces, mean_of_known(moved.square(), whole, self.variance[1])])
         self.variance.copy_(torch.where(first, now, self.variance.lerp(now, MOMENTUM)))
-
-
-def _mean(values: Tensor, known: Tensor, otherwise: Tensor) -> Tensor:
-    """Return the mean over rows, frames and processes of what is known, B S C to C; ``otherwise`` where nothing is."""
-    total, count = mean_over_ranks(torch.stack([(values * known).sum((0, 1)), known.sum((0, 1)).float()]))
-    return torch.where(count > 0, total / count.clamp(min=1e-6), otherwise)
 
 
 def _error(read: Tensor, truth: Tensor, weight: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from sfdkit.losses.term import LossTerm
 from sfdkit.points import PointSet, take
-from sfdkit.ranks import mean_over_ranks
+from sfdkit.ranks import mean_of_known, mean_over_ranks
 
 MOMENTUM = 0.1
 """Weight of a batch in the running covariance."""
+SIZE_MOMENTUM = 0.02
+"""The same in the running mean and deviation of the distances."""
 
 
 class Proportions(LossTerm):
@@ -70,9 +72,8 @@ class Proportions(LossTerm):
     def _follow(self, sizes: Tensor, known: Tensor) -> Tensor:
         """Return the standard deviation of the distances, in training updated with this batch."""
         if self.training:
-            count = known.sum((0, 1)).clamp(min=1)
             first = self.square.sum() == 0
             for kept, values in ((self.mean, sizes), (self.square, sizes.square())):
-                now = mean_over_ranks(values.sum((0, 1)) / count)
-                kept.copy_(torch.where(first, now, kept.lerp(now, 0.02)))
+                now = mean_of_known(values, known, kept)
+                kept.copy_(torch.where(first, now, kept.lerp(now, SIZE_MOMENTUM)))
         return (self.square - self.mean.square()).clamp(min=1e-6).sqrt()

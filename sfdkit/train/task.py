@@ -156,8 +156,9 @@ class AnimationTask(Reenactment):
         if states := checkpoint.get("optimizer_states"):
             states[0] = fit_state(states[0], self._groups())
 
-    def _learners(self) -> nn.ModuleList:
-        """Return what the first optimiser trains: the animator, and the heads of loss terms."""
+    @property
+    def learners(self) -> nn.ModuleList:
+        """What the first optimiser trains: the animator, and the heads of loss terms."""
         return nn.ModuleList([self.animator, self.objective])
 
     def on_fit_start(self) -> None:
@@ -286,7 +287,7 @@ class AnimationTask(Reenactment):
         if made.points is not None:
             values["without_points"] = made.points.isnan().any(2).any(1).float().mean()
         if stepping:
-            values["gradient_norm"], finite = self.clipping.clip(self._learners(), self.summed_batches)
+            values["gradient_norm"], finite = self.clipping.clip(self.learners, self.summed_batches)
             values["skipped_steps"] = (self.clipping.skipped + self.discriminator_clipping.skipped).float()
             self.statistics.reduce(finite)
             skip_unless_finite(optimizer.optimizer, finite)

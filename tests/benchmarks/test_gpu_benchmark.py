@@ -11,7 +11,8 @@ import torch
 from torch.autograd import DeviceType
 
 from benchmarks import gpu, gpu_parts
-from benchmarks.gpu_parts import PARTS, Plan, published_peak, train
+from benchmarks.gpu_parts import PARTS, Plan, make_task, published_peak, train
+from sfdkit.train.task import AnimationTask
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,24 @@ from benchmarks.gpu_parts import PARTS, Plan, published_peak, train
 )
 def test_peaks_are_found_by_name(name: str, bf16: float | None, tf32: float | None) -> None:
     assert (published_peak(name, "bf16"), published_peak(name, "tf32")) == (bf16, tf32)
+
+
+@pytest.mark.slow
+def test_a_step_that_is_timed_teaches_the_model_and_the_heads_of_terms(tmp_path: Path) -> None:
+    made: list[AnimationTask] = []
+
+    def keep(*arguments: Any) -> AnimationTask:
+        made.append(make_task(*arguments))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_parts, "make_task", keep)
+        step = gpu_parts.training_step(32, 4, "bf16", False, Plan(torch.device("cpu"), 60, tmp_path, 0))
+    (task,) = made
+    before = [parameter.detach().clone() for parameter in task.learners.parameters()]
+    step()
+    moved = [not torch.equal(old, new) for old, new in zip(before, task.learners.parameters(), strict=True)]
+    assert sum(moved) > 0.7 * len(moved) and moved[-1], "the last are those of the points head"
 
 
 def test_without_a_gpu_one_line_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

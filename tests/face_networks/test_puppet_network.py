@@ -16,12 +16,13 @@ from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.face_networks.embedder import load_embedder
 from sfdkit.face_networks.measurer import open_measurer
 from sfdkit.face_networks.puppet_accuracy import accuracy, pair_similarities, retrieval, verification
-from sfdkit.face_networks.puppet_examples import MIRRORED, SURROUNDINGS, Examples, augment, blur, draw_examples, mirror
+from sfdkit.face_networks.puppet_examples import SURROUNDINGS, Examples, augment, blur, draw_examples, mirror
 from sfdkit.face_networks.puppet_measurer import SCHEMA, PuppetMeasurer, Regressor, regressor_path, save_regressor
-from sfdkit.face_networks.puppet_network import EXPRESSION, POSE, PuppetNetwork, cut, face_frame, landmarks_to_pixels
+from sfdkit.face_networks.puppet_network import EXPRESSION, POSE, PuppetNetwork, cut, face_frame
 from sfdkit.face_networks.puppet_training import contrastive, fit
 from sfdkit.face_networks.types import MeasureSettings
 from sfdkit.losses.identity import IdentityTerm
+from sfdkit.points import to_pixels
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors, sample_identity, sample_motion
 from sfdkit.puppets.landmarks import LANDMARKS
 from sfdkit.puppets.render import render
@@ -92,9 +93,7 @@ def test_examples_tell_the_truth_and_people_keep_only_their_faces(examples: Exam
     assert torch.equal(examples.expression[:, EXPRESSION.index("blink")], motion.blink)
     who = sample_identity(4, "train", 7)
     rendered = render(who, motion[13], 32, 1)
-    torch.testing.assert_close(
-        landmarks_to_pixels(examples.landmarks[13:14], 32), rendered.landmarks, atol=1e-3, rtol=0
-    )
+    torch.testing.assert_close(to_pixels(examples.landmarks[13:14], 32), rendered.landmarks, atol=1e-3, rtol=0)
     inside = rendered.mask[0, 0] > 0.99
     shift = (examples.images[13].float() / 255 - rendered.image[0]).abs()
     assert shift[:, inside].mean() < 0.15 < shift[:, :3].mean() * 3  # another light on the face, another wall
@@ -102,9 +101,6 @@ def test_examples_tell_the_truth_and_people_keep_only_their_faces(examples: Exam
 
 
 def test_mirrored_truth_is_that_of_the_mirrored_motion(examples: Examples) -> None:
-    assert sorted(MIRRORED) == list(range(len(LANDMARKS))) and MIRRORED[LANDMARKS.index("chin")] == LANDMARKS.index(
-        "chin"
-    )
     who = sample_identity(0, "train", 7)
     values = MotionFactors.from_values(
         {name: 0.0 for name in MotionFactors.names()} | {"scale": 1.0, "yaw": 17, "roll": -8, "gaze_x": 0.5}
@@ -138,7 +134,7 @@ def test_augmentation_keeps_pictures_and_truth_together() -> None:
     weight = weight / weight.sum((1, 2), keepdim=True)
     grid = torch.arange(32.0)
     found = torch.stack([(weight.sum(1) * grid).sum(1), (weight.sum(2) * grid).sum(1)], 1)
-    assert (found - landmarks_to_pixels(truth.landmarks[:, 0], 32)).abs().max() < 0.5
+    assert (found - to_pixels(truth.landmarks[:, 0], 32)).abs().max() < 0.5
     assert (truth.landmarks - given.landmarks).abs().max() > 0.05
     assert torch.equal(truth.pose[::2], truth.pose[1::2]) and set(truth.pose[:, 0].tolist()) == {-1.0, 1.0}
 
