@@ -31,6 +31,7 @@ def test_without_ray_the_error_says_what_to_install(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)  # Ray sets itself no limit
 def test_two_nodes_share_the_work_and_the_shards_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     from ray.cluster_utils import Cluster
