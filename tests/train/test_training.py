@@ -69,7 +69,7 @@ def files_for(name: str) -> tuple[str, ...]:
     """A whole experiment around one file: the file alone if it composes others, else with the other slots' defaults."""
     if "compose" in yaml.safe_load((EXPERIMENTS / name).read_text()):
         return (name,)
-    return tuple(name if Path(slot).parent == Path(name).parent else slot for slot in SLOTS)
+    return (*(slot for slot in SLOTS if Path(slot).parent != Path(name).parent), name)
 
 
 @pytest.mark.slow
