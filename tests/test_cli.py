@@ -75,6 +75,7 @@ def test_model_summary(capsys: pytest.CaptureFixture[str]) -> None:
         ("--model.animator.init_args.generator.init_args.latent_size=64", "latent_size 128, generator has 64"),
         ("--data.init_args.resolution=48", "resolution must be 32, 64"),
         ("--model.weights.adversarial=1", "no discriminator"),
+        ("--model.weights.feature_matching=1", "without which no discriminator learns"),
         ("--data.init_args.root=/no/such/shards", "/no/such/shards"),
         ("--trainer.accumulate_grad_batches=2", "set model.accumulate_grad_batches"),
         ("--trainer.gradient_clip_val=1", "set model.gradient_clip_norm"),

@@ -96,7 +96,7 @@ RAMP = 200
 RAMP_SHARE = 0.05
 """The same as a share of the training, for a start that is one."""
 
-ADVERSARIAL = ("adversarial", "r1")
+ADVERSARIAL = ("adversarial", "feature_matching", "r1")
 """Weights that the task itself uses, with a discriminator."""
 
 

@@ -1,4 +1,4 @@
-"""Adversarial losses: non-saturating or hinge, with the R1 penalty."""
+"""Adversarial losses: non-saturating or hinge, with the R1 penalty, and matching of the discriminator's features."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfdkit.model.blocks import full_precision, in_float32
+
+LEAST_FEATURE = 1e-3
+"""Floor of the mean feature that a difference is divided by."""
 
 AdversarialKind = Literal["nonsaturating", "hinge"]
 
@@ -25,6 +28,21 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: Adversari
     if kind == "nonsaturating":
         return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
     return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+
+
+@in_float32
+def feature_matching(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """Return the mean difference of a discriminator's features, over depths (https://arxiv.org/abs/1512.09300).
+
+    Each depth is divided by the mean size of what is wanted there, so that all count alike. What the discriminator
+    looks at changes as the results do, so that no pattern deceives this term for long, as one can a fixed network.
+
+    Args:
+        found: Of the results, B C r r for each depth.
+        wanted: Of the targets, without gradients.
+    """
+    each = [(f - w).abs().mean() / w.abs().mean().clamp(min=LEAST_FEATURE) for f, w in zip(found, wanted, strict=True)]
+    return torch.stack(each).mean()
 
 
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:

@@ -60,7 +60,18 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits, B, of pictures B 3 R R in [0, 1]; higher means more real."""
-        x = self.blocks(F.leaky_relu(self.enter(image * 2 - 1), 0.2))
+        return self.judge(self.features(image))
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Return the maps of all depths, B C r r each, of pictures B 3 R R in [0, 1], finest first."""
+        maps = [F.leaky_relu(self.enter(image * 2 - 1), 0.2)]
+        for block in self.blocks:
+            maps.append(block(maps[-1]))
+        return maps
+
+    def judge(self, features: list[Tensor]) -> Tensor:
+        """Return the logits, B, of the pictures whose :meth:`features` these are."""
+        x = features[-1]
         spread = (x.float().var(0, unbiased=False) + 1e-8).sqrt().mean().to(x.dtype)
         x = torch.cat([x, spread.expand(len(x), 1, x.shape[2], x.shape[3])], 1)
         x = F.leaky_relu(self.mix(x), 0.2)

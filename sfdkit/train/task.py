@@ -21,7 +21,13 @@ from sfdkit.checkpoint import NO_NOISE, adopt_weights
 from sfdkit.device import prepare
 from sfdkit.errors import ConfigError, TrainingError
 from sfdkit.losses import TERMS, Objective, Step
-from sfdkit.losses.adversarial import AdversarialKind, discriminator_loss, generator_loss, r1_penalty
+from sfdkit.losses.adversarial import (
+    AdversarialKind,
+    discriminator_loss,
+    feature_matching,
+    generator_loss,
+    r1_penalty,
+)
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.discriminator import Discriminator
 from sfdkit.points import FACE31
@@ -47,8 +53,8 @@ class AnimationTask(Reenactment):
 
     Args:
         animator: The model.
-        weights: Loss term to weight, see :data:`sfdkit.losses.TERMS`, and adversarial and r1. A weight of 0 switches a
-            term off.
+        weights: Loss term to weight, see :data:`sfdkit.losses.TERMS`, and adversarial, feature_matching and r1. A
+            weight of 0 switches a term off.
         starts: Loss term to the step from which it counts, or below 1 to the share of the training after which it does;
             terms that are not named count from the first step.
         networks: Loss term to its network. ``identity``: the local file of a face recognition network
@@ -113,9 +119,15 @@ class AnimationTask(Reenactment):
         if "kl" not in self.objective.weights:  # unlimited information: no noise
             animator.motion_head.log_noise.data.fill_(NO_NOISE)
         self.adversarial_weight = float(weights.get("adversarial", 0.0))
+        self.matching_weight = float(weights.get("feature_matching", 0.0))
         self.r1_weight = float(weights.get("r1", 0.0))
         if self.adversarial_weight and discriminator is None:
             raise ConfigError("weights: adversarial is not 0, but there is no discriminator; give model.discriminator")
+        if self.matching_weight and not self.adversarial_weight:
+            raise ConfigError(
+                "weights: feature_matching is not 0, but adversarial is, without which no discriminator learns; give "
+                "it a small weight, such as 0.01"
+            )
         self.discriminator = discriminator if self.adversarial_weight else None
         self.adversarial = adversarial
         self.r1_every = r1_every
@@ -280,8 +292,14 @@ class AnimationTask(Reenactment):
         if self.discriminating:
             assert self.discriminator is not None
             self.discriminator.requires_grad_(False)
-            values["adversarial"] = generator_loss(self.discriminator(made.image), self.adversarial)
+            features = self.discriminator.features(made.image)
+            values["adversarial"] = generator_loss(self.discriminator.judge(features), self.adversarial)
             loss = loss + self.adversarial_weight * values["adversarial"]
+            if self.matching_weight:
+                with torch.no_grad():
+                    wanted = self.discriminator.features(made.target)
+                values["feature_matching"] = feature_matching(features, wanted)
+                loss = loss + self.matching_weight * values["feature_matching"]
         self.manual_backward(loss)
         values["mask"] = made.mask.mean()
         if made.points is not None:

@@ -8,7 +8,7 @@ import torch
 
 from sfdkit.errors import ConfigError
 from sfdkit.losses import OF_NETWORKS, RAMP, TERMS, Crossed, Objective, Step
-from sfdkit.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
+from sfdkit.losses.adversarial import discriminator_loss, feature_matching, generator_loss, r1_penalty
 from sfdkit.losses.consistency import Consistency
 from sfdkit.losses.field import Painting, Smoothness
 from sfdkit.losses.gradient import GradientLoss
@@ -237,6 +237,13 @@ def test_adversarial_losses_pull_in_opposite_directions(kind) -> None:
     good, bad = torch.full((4,), 3.0), torch.full((4,), -3.0)
     assert generator_loss(good, kind) < generator_loss(bad, kind)
     assert discriminator_loss(good, bad, kind) < 0.2 < 3 < discriminator_loss(bad, good, kind)
+
+
+def test_feature_matching_counts_depths_alike() -> None:
+    wanted = [torch.full((2, 3, 8, 8), 100.0), torch.full((2, 6, 4, 4), 0.01)]
+    assert feature_matching(wanted, wanted) == 0
+    assert feature_matching([wanted[0] * 1.5, wanted[1]], wanted) == pytest.approx(0.25)
+    assert feature_matching([wanted[0], wanted[1] * 0.5], wanted) == pytest.approx(0.25)
 
 
 def test_r1_is_half_the_squared_slope() -> None:

@@ -127,7 +127,7 @@ class Rivals(AnimationTask):
 def test_the_discriminator_learns_from_its_own_loss_and_leaves_out_bad_steps() -> None:
     good, rival = puppets(2), Discriminator(32, width=4, max_channels=8)
     before = {name: value.clone() for name, value in rival.state_dict().items()}
-    weights = {"l1": 1.0, "adversarial": 0.1, "r1": 1.0}
+    weights = {"l1": 1.0, "adversarial": 0.1, "feature_matching": 1.0, "r1": 1.0}
     task = Rivals(
         tiny_animator(), weights, discriminator=rival, optimizer=adam, discriminator_optimizer=adam, warmup_steps=1
     )

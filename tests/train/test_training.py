@@ -31,6 +31,7 @@ WITH_GAN = (
     "--model.discriminator=sfdkit.model.discriminator.Discriminator",
     "--model.discriminator.init_args.width=4",
     "--model.weights.adversarial=0.1",
+    "--model.weights.feature_matching=1.0",
     "--model.weights.r1=1.0",
     "--model.r1_every=2",
 )
