@@ -235,7 +235,8 @@ def test_a_summary_needs_no_accelerator(
 ) -> None:
     monkeypatch.setattr("sfdkit.train.command.summary_table", lambda animator: f"{type(animator).__name__} is built")
     small_parts = ["--model.animator.init_args.generator.init_args.width=4", "--model.discriminator=null"]
-    given = [*small_parts, "--model.weights.adversarial=0", f"--{ENCODER}.init_args.pretrained=false"]
+    off = ["--model.weights.adversarial=0", "--model.weights.feature_matching=0"]
+    given = [*small_parts, *off, f"--{ENCODER}.init_args.pretrained=false"]
     assert main(["model", "summary", *config(file, *above), *given]) == 0
     assert "FaceAnimator is built" in capsys.readouterr().out
 

@@ -126,7 +126,7 @@ class AnimationTask(Reenactment):
         if self.matching_weight and not self.adversarial_weight:
             raise ConfigError(
                 "weights: feature_matching is not 0, but adversarial is, without which no discriminator learns; give "
-                "it a small weight, such as 0.01"
+                "it a small weight, such as 0.01, or set feature_matching to 0"
             )
         self.discriminator = discriminator if self.adversarial_weight else None
         self.adversarial = adversarial
