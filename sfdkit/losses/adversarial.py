@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfdkit.losses.relative import relative_difference
 from sfdkit.model.blocks import full_precision, in_float32
-
-LEAST_FEATURE = 1e-3
-"""Floor of the mean feature that a difference is divided by."""
 
 AdversarialKind = Literal["nonsaturating", "hinge"]
 
@@ -30,7 +28,6 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: Adversari
     return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
 
 
-@in_float32
 def feature_matching(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
     """Return the mean difference of a discriminator's features, over depths (https://arxiv.org/abs/1512.09300).
 
@@ -41,8 +38,7 @@ def feature_matching(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
         found: Of the results, B C r r for each depth.
         wanted: Of the targets, without gradients.
     """
-    each = [(f - w).abs().mean() / w.abs().mean().clamp(min=LEAST_FEATURE) for f, w in zip(found, wanted, strict=True)]
-    return torch.stack(each).mean()
+    return torch.stack([relative_difference(f, w) for f, w in zip(found, wanted, strict=True)]).mean()
 
 
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:

@@ -10,13 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfdkit.face_networks.feature_network import load_features
+from sfdkit.losses.relative import relative_difference
 from sfdkit.losses.term import LossTerm
 from sfdkit.losses.vgg19 import Vgg19Features
 
 VGG19 = "vgg19"
 _SCALES = 4
-_LEAST = 1e-3
-"""Floor of the mean feature that a difference is divided by."""
 
 
 class PerceptualLoss(LossTerm):
@@ -58,8 +57,7 @@ class PerceptualLoss(LossTerm):
             with torch.no_grad():
                 wanted = self.network(target)
             for found, want in zip(self.network(prediction), wanted, strict=True):
-                difference = (found - want).abs().mean()
-                values.append(difference / want.abs().mean().clamp(min=_LEAST) if self.relative else difference)
+                values.append(relative_difference(found, want) if self.relative else (found - want).abs().mean())
             if min(prediction.shape[2:]) < 2 * self.smallest:
                 break
             prediction, target = F.avg_pool2d(prediction, 2), F.avg_pool2d(target, 2)

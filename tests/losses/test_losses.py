@@ -244,6 +244,9 @@ def test_feature_matching_counts_depths_alike() -> None:
     assert feature_matching(wanted, wanted) == 0
     assert feature_matching([wanted[0] * 1.5, wanted[1]], wanted) == pytest.approx(0.25)
     assert feature_matching([wanted[0], wanted[1] * 0.5], wanted) == pytest.approx(0.25)
+    halves = [w.bfloat16() for w in wanted]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert feature_matching([1.01 * h.float() for h in halves], halves) == pytest.approx(0.01, rel=1e-4)
 
 
 def test_r1_is_half_the_squared_slope() -> None:
