@@ -178,12 +178,17 @@ def lower(plan: Plan, precision: str) -> AbstractContextManager[Any]:
 
 
 def make_task(resolution: int, device: torch.device) -> Any:
-    """Return the whole training task of experiments/puppets64.yaml for another resolution, on a device."""
+    """Return the training task of experiments/puppets64.yaml for another resolution, on a device.
+
+    Without its discriminator, which joins for the end of that training.
+    """
     from benchmarks.throughput import animator_for
+    from sfdkit.losses import ADVERSARIAL
     from sfdkit.train.task import AnimationTask
 
     model = yaml.safe_load((ROOT / "experiments/puppets64.yaml").read_text())["model"]
-    return AnimationTask(animator_for(resolution), model["weights"], networks=model["networks"]).to(device).train()
+    weights = {name: weight for name, weight in model["weights"].items() if name not in ADVERSARIAL}
+    return AnimationTask(animator_for(resolution), weights, networks=model.get("networks")).to(device).train()
 
 
 def training_step(resolution: int, sources: int, precision: str, compiled: bool, plan: Plan) -> Callable[[], None]:
