@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from sfdkit.errors import ConfigError
 from sfdkit.losses import OF_NETWORKS, RAMP, TERMS, Crossed, Objective, Step
@@ -61,6 +62,14 @@ def test_objective_sums_what_has_a_weight() -> None:
     assert set(values) == {"l1", "ssim"}
     assert total == pytest.approx(2 * values["l1"].item() + values["ssim"].item(), rel=1e-5)
     assert objective(made(image, image))[0] == pytest.approx(0, abs=1e-5)
+
+
+def test_structure_is_that_of_torchmetrics() -> None:
+    image = torch.rand(2, 3, 32, 48)
+    near = (image + 0.1 * torch.randn_like(image)).clamp(0, 1)
+    wanted = structural_similarity_index_measure(near, image, data_range=1.0)
+    assert StructureLoss()(near, image) == pytest.approx(1 - float(wanted), abs=1e-5)
+    assert wanted < 0.99
 
 
 def test_warp_term_judges_the_warped_source() -> None:
