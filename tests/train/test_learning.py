@@ -114,12 +114,14 @@ def test_a_step_of_fewer_batches_than_wanted_is_their_mean() -> None:
 
 
 class Rivals(AnimationTask):
-    """Notes whether the discriminator begins its turn without the animator's gradients."""
+    """Notes whether the discriminator begins its turn without the animator's gradients, and how much it sees."""
 
     clean = True
+    seen = 0
 
     def _discriminator_phase(self, *arguments: Any) -> None:
         assert self.discriminator is not None
+        self.seen = len(arguments[0])
         self.clean &= all(parameter.grad is None for parameter in self.discriminator.parameters())
         super()._discriminator_phase(*arguments)
 
@@ -133,6 +135,7 @@ def test_the_discriminator_learns_from_its_own_loss_and_leaves_out_bad_steps() -
     )
     train(task, [good, bad(good), good], 3)
     assert task.clean and task.discriminator_clipping.skipped == 1
+    assert task.seen == len(good["source"]) < good["driving"].shape[:2].numel()
     assert all(value.isfinite().all() and not torch.equal(value, before[n]) for n, value in rival.state_dict().items())
 
 
