@@ -42,6 +42,10 @@ class CheckpointError(SfdkitError):
     """A checkpoint that is missing, damaged, or belongs to another model."""
 
 
+class ExportError(SfdkitError):
+    """A model that cannot be exported, or whose export computes something else."""
+
+
 class TrainingError(SfdkitError):
     """A training that cannot continue: says since when, what is kept, and how to resume."""
 

@@ -30,8 +30,8 @@ ROOMS = {
     "matplotlib": ("sfdkit.evaluate.report", "sfdkit.study.plot"),
     "ray": ("sfdkit.data.pack.cluster",),
     "tensorboard": ("sfdkit.study.curves",),
-    "onnxruntime": ("sfdkit.face_networks.onnx_file",),
-    "onnx": ("sfdkit.face_networks.onnx_file",),
+    "onnxruntime": ("sfdkit.face_networks.onnx_file", "sfdkit.export"),
+    "onnx": ("sfdkit.face_networks.onnx_file", "sfdkit.export.half"),
     "onnx2torch": ("sfdkit.face_networks.onnx_file",),
     "lightning": ("sfdkit.train", "sfdkit.data.module"),
 }
@@ -62,6 +62,8 @@ NEVER = [
     ("sfdkit.evaluate", "sfdkit.apply.animate"),
     ("sfdkit.evaluate", "sfdkit.apply.edit"),
     ("sfdkit.metrics", "sfdkit.evaluate"),
+    ("sfdkit.export", "sfdkit.evaluate"),
+    ("sfdkit.export.runtime", "sfdkit.model"),
 ]
 
 

@@ -195,7 +195,7 @@ class FaceAnimator(nn.Module):
 
     def generate(self, state: SourceState, motion: Tensor) -> Generated:
         """Render the sources of ``state`` (B rows) under ``motion`` (B M)."""
-        if len(state.image) != len(motion):
+        if state.image.shape[0] != motion.shape[0]:  # not len(), of which an export would make a constant
             raise ValueError(f"{len(state.image)} sources and {len(motion)} motions; use state.expand(k)")
         with self.descriptors.kept():
             latent = self.recombine(state.descriptors.identity, motion)

@@ -64,8 +64,9 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
         B C H W in the type of ``image``.
     """
     with full_precision(image):
-        # on a CPU the backward pass of grid_sample reads out of bounds where a coordinate is not a number
-        grid = identity_grid(flow.shape[2], flow.shape[3], flow) + flow.float().nan_to_num()
+        grid = identity_grid(flow.shape[2], flow.shape[3], flow) + flow.float()
+        if torch.is_grad_enabled():  # on a CPU its backward pass reads out of bounds where a coordinate is no number
+            grid = grid.nan_to_num()
         sampled = F.grid_sample(
             image.float(), grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
         )

@@ -1,0 +1,225 @@
+"""Exporting an animator to a folder, and checking what was exported against eager.
+
+Legend: ``B`` driving frames, ``R`` resolution.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sfdkit import __version__
+from sfdkit.apply.motion_track import motion_fingerprint
+from sfdkit.errors import ConfigError, ExportError
+from sfdkit.export.graphs import Traceable, graphs_of
+from sfdkit.export.manifest import GRAPHS, OPSET, Batch, Format, Graph, Manifest
+from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.encoders import Encoder
+from sfdkit.puppets.clips import make_clip
+
+SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
+MOST_LEVELS = {"float32": 2, "float16": 16}
+"""How far a pixel may be from eager's, of 255."""
+LEAST_PSNR = {"float32": 60.0, "float16": 40.0}
+"""dB of all pictures together."""
+
+
+class Checked(NamedTuple):
+    """How far an exported animator is from eager."""
+
+    images: int
+    """Largest difference of a pixel, of 255."""
+    psnr: float | None
+    """dB, of puppets and noise together; None where nothing differs."""
+    motion: float
+    """Largest difference of a motion coefficient."""
+
+
+def export_animator(
+    animator: FaceAnimator,
+    folder: Path,
+    file_format: Format = "onnx",
+    batch: Batch = "dynamic",
+    half: bool = False,
+    axes: str | None = None,
+) -> Manifest:
+    """Write an animator as three graphs and a description; the folder appears whole or not at all.
+
+    Args:
+        animator: In eval mode, on the CPU.
+        folder: A new or an empty folder.
+        file_format: ``onnx`` or ``pt2``.
+        batch: ``dynamic`` takes any number of driving frames at once, ``1`` one.
+        half: Weights and arithmetic in float16, but for coordinates and what the graphs take and give.
+        axes: The content of the model's ``axes.json``.
+
+    Raises:
+        ConfigError: Something is in the way, a package is missing, or ``half`` for pt2.
+        ExportError: The model cannot be exported, or what came out differs from eager.
+    """
+    if half and file_format == "pt2":
+        raise ConfigError("half: pt2 keeps the model's own type; use --format onnx, or --half false")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"output: {folder} exists and is no empty folder; name a new one")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        part.chmod(0o755)
+        graphs = {}
+        with torch.no_grad(), animator.descriptors.kept(), _quiet():  # the basis becomes a constant
+            for name, traceable in graphs_of(animator, 1 if batch == "1" else 2).items():
+                file = name + SUFFIXES[file_format]
+                _write(traceable, part / file, file_format, batch, half)
+                graphs[name] = Graph(file=file, inputs=traceable.inputs, outputs=traceable.outputs)
+            checked = check(animator, _runner(part, graphs, file_format), batch, "float16" if half else "float32")
+            basis = animator.descriptors.basis()
+        manifest = Manifest(
+            sfdkit=__version__,
+            format=file_format,
+            opset=OPSET if file_format == "onnx" else None,
+            batch=batch,
+            precision="float16" if half else "float32",
+            resolution=animator.resolution,
+            identity_size=animator.descriptors.identity_size,
+            motion_size=animator.descriptors.motion_size,
+            model=motion_fingerprint(animator),
+            normalisation={
+                "source": _normalisation(animator.encoder),
+                "driving": _normalisation(animator.driving_encoder or animator.encoder),
+            },
+            graphs=graphs,
+            basis=[[float(str(value)) for value in row] for row in basis.cpu().numpy()],
+            axes=None if axes is None else json.loads(axes),
+            checked=checked._asdict(),
+        )
+        manifest.write(part)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(part, folder)
+        return manifest
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _normalisation(encoder: Encoder) -> dict[str, Any]:
+    values = {name: getattr(encoder, name, None) for name in ("mean", "std")}
+    numbers = {n: [round(x, 6) for x in v.flatten().tolist()] for n, v in values.items() if isinstance(v, Tensor)}
+    return {"resolution": encoder.resolution, **numbers}
+
+
+def _write(traceable: Traceable, path: Path, file_format: Format, batch: Batch, half: bool) -> None:
+    rows = None if traceable.dynamic is None or batch == "1" else torch.export.Dim("batch", min=1, max=4096)
+    shapes = tuple(
+        [None] * len(argument)
+        if isinstance(argument, list)
+        else {0: rows}
+        if number == traceable.dynamic and rows is not None
+        else None
+        for number, argument in enumerate(traceable.arguments)
+    )
+    module: nn.Module = traceable.module.eval()
+    try:
+        if file_format == "pt2":
+            program = torch.export.export(module, traceable.arguments, dynamic_shapes=shapes)
+            torch.export.save(program, path)
+            return
+        made = torch.onnx.export(
+            module,
+            traceable.arguments,
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=shapes,
+            input_names=traceable.inputs,
+            output_names=traceable.outputs,
+            verbose=False,
+        )
+    except ImportError as error:
+        raise ConfigError(f"export: {error.name} is not installed; pip install 'sfdkit[export]'") from error
+    except Exception as error:  # torch raises many kinds of errors
+        raise ExportError(f"{path.stem}: the model cannot be exported ({_last_line(error)})") from error
+    assert made is not None
+    if not half:
+        made.save(path, include_initializers=True)
+        return
+    from sfdkit.export.half import halve
+
+    halve(made.model_proto, path)
+
+
+def _runner(folder: Path, graphs: dict[str, Graph], file_format: Format) -> dict[str, Callable[..., list[np.ndarray]]]:
+    """Return functions that run the graphs of a folder: arrays in, arrays out."""
+    if file_format == "pt2":
+        modules = {name: torch.export.load(folder / graphs[name].file).module() for name in GRAPHS}
+
+        def of_torch(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
+            tensors: list[Any] = [torch.from_numpy(array) for array in arrays]
+            out = modules[name](*tensors[:4], tensors[4:]) if name == "render" else modules[name](*tensors)
+            return [value.numpy() for value in (out if isinstance(out, tuple) else (out,))]
+
+        return {name: lambda *arrays, name=name: of_torch(name, *arrays) for name in GRAPHS}
+    from sfdkit.export.runtime import open_graph
+
+    sessions = {name: open_graph(folder / graphs[name].file) for name in GRAPHS}
+
+    def of_onnx(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
+        return sessions[name].run(graphs[name].outputs, dict(zip(graphs[name].inputs, arrays, strict=True)))
+
+    return {name: lambda *arrays, name=name: of_onnx(name, *arrays) for name in GRAPHS}
+
+
+def check(
+    animator: FaceAnimator, run: dict[str, Callable[..., list[np.ndarray]]], batch: Batch, precision: str
+) -> Checked:
+    """Compare exported graphs with eager on puppets and on noise.
+
+    Raises:
+        ExportError: They differ by more than :data:`MOST_LEVELS` or :data:`LEAST_PSNR`.
+    """
+    side, rows = animator.resolution, 1 if batch == "1" else 3
+    puppets = [make_clip(person, "test", 0, 1 + rows, side)[0].permute(0, 2, 3, 1) for person in (0, 1)]
+    noise = np.random.default_rng(0).integers(0, 256, (1 + rows, side, side, 3), np.uint8)
+    levels, moved, squares = 0, 0.0, []
+    eager = graphs_of(animator, rows)
+    for frames in (*(np.ascontiguousarray(clip.numpy()) for clip in puppets), noise):
+        source, driving = torch.from_numpy(frames[:1]), torch.from_numpy(frames[1:])
+        image, identity, own, *features = eager["source"].module(source)
+        motion = eager["motion"].module(driving)
+        wanted = eager["render"].module(motion, image, identity, own, features).numpy()
+        (read,) = run["motion"](frames[1:])
+        (made,) = run["render"](read, *run["source"](frames[:1]))
+        apart = made.astype(np.int16) - wanted
+        levels, moved = max(levels, int(abs(apart).max())), max(moved, float(abs(read - motion.numpy()).max()))
+        squares.append(float(np.square(apart, dtype=np.float64).mean()))
+    error = float(np.mean(squares))
+    psnr = float(10 * np.log10(255**2 / error)) if error else None
+    if levels > MOST_LEVELS[precision] or (psnr is not None and psnr < LEAST_PSNR[precision]):
+        raise ExportError(
+            f"the exported graphs differ from the model by {levels} of 255 at most and by {psnr:.1f} dB, on puppets "
+            f"and noise; {MOST_LEVELS[precision]} and {LEAST_PSNR[precision]:g} dB are allowed in {precision}"
+        )
+    return Checked(levels, psnr, moved)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+class _quiet(warnings.catch_warnings):
+    """Silence the exporter, which tells of its own affairs."""
+
+    def __enter__(self) -> None:  # type: ignore[override]
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
