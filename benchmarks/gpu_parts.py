@@ -178,17 +178,12 @@ def lower(plan: Plan, precision: str) -> AbstractContextManager[Any]:
 
 
 def make_task(resolution: int, device: torch.device) -> Any:
-    """Return the training task of experiments/puppets64.yaml for another resolution, on a device.
-
-    Without its discriminator, which joins for the end of that training.
-    """
+    """Return the training task of experiments/puppets64.yaml, with all its terms, for a resolution, on a device."""
     from benchmarks.throughput import animator_for
-    from sfdkit.losses import ADVERSARIAL
     from sfdkit.train.task import AnimationTask
 
     model = yaml.safe_load((ROOT / "experiments/puppets64.yaml").read_text())["model"]
-    weights = {name: weight for name, weight in model["weights"].items() if name not in ADVERSARIAL}
-    return AnimationTask(animator_for(resolution), weights, networks=model.get("networks")).to(device).train()
+    return AnimationTask(animator_for(resolution), model["weights"], networks=model["networks"]).to(device).train()
 
 
 def training_step(resolution: int, sources: int, precision: str, compiled: bool, plan: Plan) -> Callable[[], None]:

@@ -45,7 +45,7 @@ def animator_for(resolution: int) -> FaceAnimator:
     return FaceAnimator(
         TimmEncoder("test_resnet", resolution, max_stride=16),
         DescriptorLayer(),
-        Generator(resolution),
+        Generator(resolution, detail=8),
         TimmEncoder("test_resnet", 64, max_stride=16),
     )
 

@@ -16,7 +16,7 @@ def tiny_animator(resolution: int = 32, seed: int = 0, driving: bool = False, co
     return FaceAnimator(
         TimmEncoder("test_byobnet", resolution, max_stride=16),
         DescriptorLayer(identity_size=12, motion_size=4),
-        Generator(resolution, latent_size=16, width=8, max_channels=16, style_size=16),
+        Generator(resolution, latent_size=16, width=8, max_channels=16, style_size=16, detail=4),
         TimmEncoder("test_efficientnet", 32, max_stride=16) if driving else None,
         motion_points=2,
         code_share=code_share,

@@ -73,7 +73,7 @@ def _config(code_share: float) -> dict[str, Any]:
         "descriptors": ("descriptors.DescriptorLayer", {"identity_size": 12, "motion_size": 4}),
         "generator": (
             "generator.Generator",
-            {"resolution": 32, "latent_size": 16, "width": 8, "max_channels": 16, "style_size": 16},
+            {"resolution": 32, "latent_size": 16, "width": 8, "max_channels": 16, "style_size": 16, "detail": 4},
         ),
     }
     built = {name: {"class_path": f"{_MODEL}.{path}", "init_args": args} for name, (path, args) in parts.items()}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError
@@ -141,9 +141,9 @@ class Generator(nn.Module):
     that each level refines: a few soft parts move by an affine motion each, plus a residual. Positions and orientations
     of the parts are read from latent codes; the difference between the source's own code and the wanted one moves them,
     as key points do in FOMM (https://arxiv.org/abs/2003.00196). The last layers see the warped image beside the hidden
-    state, so that inpainting can correct it, and end in one sub-pixel step to R (https://arxiv.org/abs/1609.05158).
-    Flow and mask are interpolated: ``image = mask * warp(source, flow) + (1 - mask) * painted``. At initialisation
-    equal codes give no flow.
+    state, so that inpainting can correct it, and end in one sub-pixel step to R (https://arxiv.org/abs/1609.05158),
+    which two small convolutions may finish. Flow and mask are interpolated:
+    ``image = mask * warp(source, flow) + (1 - mask) * painted``. At initialisation equal codes give no flow.
 
     Args:
         resolution: ``R``: 64, 128, 256 or 512.
@@ -154,6 +154,8 @@ class Generator(nn.Module):
         parts: Soft parts of the image that move by an affine motion each, but for the last, which is static; at least
             2, and more than ``motion_points``.
         source_code: The style also gets the difference to the source's own latent code, from which the flow starts.
+        detail: Channels that the sub-pixel step gives two last convolutions at R, which see the warped image as well.
+            0: the step gives colours itself, and terms that ask for sharp pictures draw stripes two pixels wide.
 
     Raises:
         ConfigError: A resolution that is no power of two from 32 to 1024.
@@ -168,6 +170,7 @@ class Generator(nn.Module):
         style_size: PositiveInt = 128,
         parts: int = 11,
         source_code: bool = True,
+        detail: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
         if parts < 2:
@@ -200,9 +203,10 @@ class Generator(nn.Module):
             GeneratorLevel(i, c, style_size, parts) for i, c in zip(entering, self.channels, strict=True)
         )
         self.touch = nn.Conv2d(self.channels[-1] + 4 * 3, self.channels[-1], 1)
-        self.last = nn.Conv2d(self.channels[-1], 4 * 3 + 1, 3, padding=1)
+        self.last = nn.Conv2d(self.channels[-1], 4 * (detail or 3) + 1, 3, padding=1)
+        self.finish = _finish(detail) if detail else None
         with torch.no_grad():
-            self.last.weight[12:] = 0  # the mask starts even
+            self.last.weight[-1:] = 0  # the mask starts even
             self.last.bias.zero_()  # type: ignore[union-attr]
 
     def lead(self, columns: Tensor) -> None:
@@ -225,7 +229,7 @@ class Generator(nn.Module):
         affine = F.pad(torch.cat([turn, shift[..., None]], 3), (0, 0, 0, 0, 0, 1))
         offset = identity_grid(START, START, latent) - driving.centre[..., None, None]
         near = 4 * torch.exp(-offset.square().sum(2) / (2 * PART_WIDTH**2)) - 2
-        residual = affine.new_zeros(len(latent), 2, START, START)
+        residual = affine.new_zeros(latent.shape[0], 2, START, START)
         return MotionField(affine, F.pad(near, (0, 0, 0, 0, 0, 1)), residual)
 
     def forward(
@@ -245,7 +249,7 @@ class Generator(nn.Module):
         """
         code = torch.cat([latent, latent - source_latent], 1) if self.source_code else latent
         style = self.mapping(code)
-        grid = identity_grid(START, START, features[0]).expand(len(image), -1, -1, -1)
+        grid = identity_grid(START, START, features[0]).expand(image.shape[0], -1, -1, -1)
         hidden = F.leaky_relu(self.start(torch.cat([features[0], grid.to(features[0].dtype)], 1)), 0.2)
         for block in self.body:
             hidden = block(hidden, style)
@@ -255,7 +259,16 @@ class Generator(nn.Module):
         flow = resize(field.flow(), self.resolution)  # smooth: sub-pixels would leave dots
         warped = warp(image.float(), flow)
         seen = torch.cat([hidden, fold_pixels(warped).to(hidden.dtype)], 1)
-        last = self.last(F.leaky_relu(self.touch(seen), 0.2)).float()
-        painted = torch.sigmoid(F.pixel_shuffle(last[:, :12], 2))
-        mask = torch.sigmoid(resize(last[:, 12:], self.resolution))
-        return Generated(mask * warped + (1 - mask) * painted, flow, mask, warped)
+        last = self.last(F.leaky_relu(self.touch(seen), 0.2))
+        painted = F.pixel_shuffle(last[:, :-1], 2)
+        if self.finish is not None:
+            painted = self.finish(torch.cat([F.leaky_relu(painted, 0.2), (warped * 2 - 1).to(painted.dtype)], 1))
+        mask = torch.sigmoid(resize(last[:, -1:].float(), self.resolution))
+        return Generated(mask * warped + (1 - mask) * torch.sigmoid(painted.float()), flow, mask, warped)
+
+
+def _finish(channels: int) -> nn.Module:
+    """Return the convolutions at R, from ``channels`` and the warped image's 3 to the painted one's 3."""
+    return nn.Sequential(
+        nn.Conv2d(channels + 3, channels, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(channels, 3, 3, padding=1)
+    )
