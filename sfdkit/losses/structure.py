@@ -1,19 +1,43 @@
-"""Structural similarity as a loss."""
+"""Structural similarity as a loss.
+
+Legend: ``B`` results, ``H W`` pixels.
+"""
 
 from __future__ import annotations
 
-from kornia.metrics import ssim
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sfdkit.losses.term import LossTerm
 
+REACH, SPREAD = 5, 1.5
+"""Pixels of the window to each side, and the standard deviation of its Gaussian."""
+OF_MEANS, OF_VARIANCES = 0.01**2, 0.03**2
+"""The constants that keep the two quotients finite."""
+
 
 class StructureLoss(LossTerm):
-    """``1 - SSIM`` with a Gaussian window of 11 pixels (https://doi.org/10.1109/TIP.2003.819861), by kornia.
+    """``1 - SSIM`` with a Gaussian window of 11 pixels (https://doi.org/10.1109/TIP.2003.819861).
 
-    kornia blurs rows and columns in turn; torchmetrics, with the same values, takes two to three times as long.
+    The values are those of torchmetrics, whose window of 11 x 11 takes five times as long on a CPU at 64 pixels. Those
+    of kornia blur rows and columns in turn, too, and make the host wait for the GPU.
     """
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the mean over B 3 H W in [0, 1]."""
-        return 1 - ssim(prediction, target, window_size=11, padding="same").mean()
+        """Return the mean over B 3 H W in [0, 1], H and W more than 5."""
+        x, y = prediction, target
+        rows, columns = (_blur(size, x) for size in x.shape[2:])
+        moments = rows @ torch.stack([x, y, x * x, y * y, x * y]) @ columns.T
+        mean_x, mean_y, square_x, square_y, product = moments.unbind()
+        means = (2 * mean_x * mean_y + OF_MEANS) / (mean_x.square() + mean_y.square() + OF_MEANS)
+        variances = square_x - mean_x.square() + square_y - mean_y.square()
+        return 1 - (means * (2 * (product - mean_x * mean_y) + OF_VARIANCES) / (variances + OF_VARIANCES)).mean()
+
+
+def _blur(size: int, like: Tensor) -> Tensor:
+    """Return the matrix, ``size`` x ``size``, that blurs a line of pixels with reflected ends."""
+    place = torch.arange(-REACH, REACH + 1, device=like.device, dtype=like.dtype)
+    window = torch.softmax(-place.square() / (2 * SPREAD**2), 0)
+    lines = F.pad(torch.eye(size, device=like.device, dtype=like.dtype)[:, None], (REACH, REACH), mode="reflect")
+    return F.conv1d(lines, window[None, None])[:, 0].T
