@@ -11,7 +11,9 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,8 @@ from sfdkit.apply.motion_track import motion_fingerprint
 from sfdkit.errors import ConfigError, ExportError
 from sfdkit.export.graphs import Traceable, graphs_of
 from sfdkit.export.manifest import GRAPHS, OPSET, Batch, Format, Graph, Manifest
+from sfdkit.export.runtime import open_graph
+from sfdkit.files import make_folder
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.encoders import Encoder
 from sfdkit.puppets.clips import make_clip
@@ -33,6 +37,8 @@ MOST_LEVELS = {"float32": 2, "float16": 16}
 """How far a pixel may be from eager's, of 255."""
 LEAST_PSNR = {"float32": 60.0, "float16": 40.0}
 """dB of all pictures together."""
+MOST_MOTION = {"float32": 1e-3, "float16": 0.05}
+"""How far a motion coefficient may be from eager's; about 1 is their standard deviation over frames."""
 
 
 class Checked(NamedTuple):
@@ -72,7 +78,7 @@ def export_animator(
         raise ConfigError("half: pt2 keeps the model's own type; use --format onnx, or --half false")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"output: {folder} exists and is no empty folder; name a new one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         part.chmod(0o755)
@@ -147,7 +153,7 @@ def _write(traceable: Traceable, path: Path, file_format: Format, batch: Batch, 
     except ImportError as error:
         raise ConfigError(f"export: {error.name} is not installed; pip install 'sfdkit[export]'") from error
     except Exception as error:  # torch raises many kinds of errors
-        raise ExportError(f"{path.stem}: the model cannot be exported ({_last_line(error)})") from error
+        raise ExportError(f"{path.stem}: the model cannot be exported ({_first_line(error)})") from error
     assert made is not None
     if not half:
         made.save(path, include_initializers=True)
@@ -162,20 +168,18 @@ def _runner(folder: Path, graphs: dict[str, Graph], file_format: Format) -> dict
     if file_format == "pt2":
         modules = {name: torch.export.load(folder / graphs[name].file).module() for name in GRAPHS}
 
-        def of_torch(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
+        def run(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
             tensors: list[Any] = [torch.from_numpy(array) for array in arrays]
             out = modules[name](*tensors[:4], tensors[4:]) if name == "render" else modules[name](*tensors)
             return [value.numpy() for value in (out if isinstance(out, tuple) else (out,))]
 
-        return {name: lambda *arrays, name=name: of_torch(name, *arrays) for name in GRAPHS}
-    from sfdkit.export.runtime import open_graph
+    else:
+        sessions = {name: open_graph(folder / graphs[name].file) for name in GRAPHS}
 
-    sessions = {name: open_graph(folder / graphs[name].file) for name in GRAPHS}
+        def run(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
+            return sessions[name].run(graphs[name].outputs, dict(zip(graphs[name].inputs, arrays, strict=True)))
 
-    def of_onnx(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
-        return sessions[name].run(graphs[name].outputs, dict(zip(graphs[name].inputs, arrays, strict=True)))
-
-    return {name: lambda *arrays, name=name: of_onnx(name, *arrays) for name in GRAPHS}
+    return {name: partial(run, name) for name in GRAPHS}
 
 
 def check(
@@ -184,7 +188,7 @@ def check(
     """Compare exported graphs with eager on puppets and on noise.
 
     Raises:
-        ExportError: They differ by more than :data:`MOST_LEVELS` or :data:`LEAST_PSNR`.
+        ExportError: They differ by more than :data:`MOST_LEVELS`, :data:`LEAST_PSNR` or :data:`MOST_MOTION`.
     """
     side, rows = animator.resolution, 1 if batch == "1" else 3
     puppets = [make_clip(person, "test", 0, 1 + rows, side)[0].permute(0, 2, 3, 1) for person in (0, 1)]
@@ -198,28 +202,37 @@ def check(
         wanted = eager["render"].module(motion, image, identity, own, features).numpy()
         (read,) = run["motion"](frames[1:])
         (made,) = run["render"](read, *run["source"](frames[:1]))
-        apart = made.astype(np.int16) - wanted
-        levels, moved = max(levels, int(abs(apart).max())), max(moved, float(abs(read - motion.numpy()).max()))
-        squares.append(float(np.square(apart, dtype=np.float64).mean()))
+        difference = made.astype(np.int16) - wanted
+        levels = max(levels, int(abs(difference).max()))
+        moved = float(np.maximum(moved, abs(read - motion.numpy()).max()))  # unlike max, it keeps what is no number
+        squares.append(float(np.square(difference, dtype=np.float64).mean()))
     error = float(np.mean(squares))
     psnr = float(10 * np.log10(255**2 / error)) if error else None
-    if levels > MOST_LEVELS[precision] or (psnr is not None and psnr < LEAST_PSNR[precision]):
+    apart = levels > MOST_LEVELS[precision] or (psnr is not None and psnr < LEAST_PSNR[precision])
+    if apart or not moved <= MOST_MOTION[precision]:
         raise ExportError(
-            f"the exported graphs differ from the model by {levels} of 255 at most and by {psnr:.1f} dB, on puppets "
-            f"and noise; {MOST_LEVELS[precision]} and {LEAST_PSNR[precision]:g} dB are allowed in {precision}"
+            f"the exported graphs differ from the model, on puppets and noise: by {levels} of 255 at most, "
+            f"{'in no pixel' if psnr is None else f'{psnr:.1f} dB'}, motion coefficients by {moved:.2g}; "
+            f"{MOST_LEVELS[precision]}, {LEAST_PSNR[precision]:g} dB and {MOST_MOTION[precision]:g} are allowed in "
+            f"{precision}"
         )
     return Checked(levels, psnr, moved)
 
 
-def _last_line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
-class _quiet(warnings.catch_warnings):
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Silence the exporter, which tells of its own affairs."""
-
-    def __enter__(self) -> None:  # type: ignore[override]
-        super().__enter__()
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
