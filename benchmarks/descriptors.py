@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jsonargparse import auto_cli
-from torch import Tensor
 
 from sfdkit.apply.face import render
-from sfdkit.apply.motion_track import FLOAT_BITS, MotionTrack, compressed_size, motion_fingerprint
+from sfdkit.apply.motion_track import FLOAT_BITS, MotionTrack, compressed_size
 from sfdkit.apply.reenactment import animate_track, read_motion
+from sfdkit.apply.torch_runner import TorchRunner
 from sfdkit.checkpoint import load_animator
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.puppets.clips import make_clip
@@ -25,16 +26,17 @@ FPS, POSE = 25.0, 0.5
 def bits_table(animator: FaceAnimator, clips: int, frames: int) -> None:
     """Print rate and PSNR against the picture of the float track, mean over frames and the worst frame."""
     rows: dict[int, list[list[float]]] = {}
+    runner = TorchRunner(animator)
     for k in range(clips):
-        driving = make_clip(2 * k, "test", 0, frames, animator.resolution, FPS, POSE)[0]
-        source = make_clip(2 * k + 1, "test", 0, 1, animator.resolution, FPS, POSE)[0][0]
-        motion = torch.cat([part for _, part in read_motion(animator, driving, 16)])
-        exact = MotionTrack(motion, FPS, motion_fingerprint(animator), "")
-        wanted = _animate(animator, source, exact)
+        driving = make_clip(2 * k, "test", 0, frames, animator.resolution, FPS, POSE)[0].permute(0, 2, 3, 1).numpy()
+        source = make_clip(2 * k + 1, "test", 0, 1, animator.resolution, FPS, POSE)[0][0].permute(1, 2, 0).numpy()
+        motion = np.concatenate([part for _, part in read_motion(runner, driving, 16)])
+        exact = MotionTrack(motion, FPS, runner.motion_model, "")
+        wanted = _animate(runner, source, exact)
         for bits in (FLOAT_BITS, 8, 6, 4, 3, 2):
             track = exact.rounded(bits)
-            error = (_animate(animator, source, track) - wanted).square().mean((1, 2, 3))
-            psnr = -10 * error.clamp(min=1e-12).log10()
+            error = np.square(_animate(runner, source, track) - wanted).mean((1, 2, 3))
+            psnr = -10 * np.log10(error.clip(min=1e-12))
             rate = motion.shape[1] * bits * FPS / 1000
             packed = compressed_size(track) * 8 / (frames / FPS) / 1000
             rows.setdefault(bits, []).append([rate, packed, float(psnr.mean()), float(psnr.min())])
@@ -46,9 +48,9 @@ def bits_table(animator: FaceAnimator, clips: int, frames: int) -> None:
         print(f"{bits:>6}{rate:>9.2f}{packed:>9.2f}{mean:>9.2f}{float(table[:, 3].min()):>9.2f}")
 
 
-def _animate(animator: FaceAnimator, source: Tensor, track: MotionTrack) -> Tensor:
-    parts = animate_track(animator, source, track.motion, batch_size=16)
-    return torch.cat([part.image for part in parts]).clamp(0, 1)
+def _animate(runner: TorchRunner, source: np.ndarray, track: MotionTrack) -> np.ndarray:
+    parts = animate_track(runner, source, track.motion, batch_size=16)
+    return np.concatenate([part.image for part in parts]) / 255.0
 
 
 def swap_table(animator: FaceAnimator, people: int) -> None:

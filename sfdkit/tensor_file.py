@@ -1,17 +1,24 @@
-"""Tensors and a few words about them in one file (safetensors, https://github.com/huggingface/safetensors)."""
+"""Tensors and a few words about them in one file (safetensors, https://github.com/huggingface/safetensors).
+
+Arrays of numpy are written and read without torch.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import safetensors.numpy
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.files import make_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIX = ".safetensors"
 
@@ -32,12 +39,14 @@ def check_suffix(path: str | Path, option: str) -> Path:
     return path
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor] | Mapping[str, np.ndarray], about: Mapping[str, str]
+) -> None:
     """Write a file; it appears whole or not at all.
 
     Args:
         path: The file; its folder exists.
-        tensors: Name to tensor, of any device.
+        tensors: Name to tensor, of any device, or to array.
         about: What stands in the header; ``schema`` among it.
 
     Raises:
@@ -45,11 +54,26 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     """
     part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(about)))
+        part.write_bytes(_packed(tensors, dict(about)))
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise DataError(f"cannot write {path}: {error.strerror}; check permission and free space") from error
+
+
+def _packed(tensors: Mapping[str, Any], about: dict[str, str]) -> bytes:
+    if all(isinstance(value, np.ndarray) for value in tensors.values()):
+        return safetensors.numpy.save({n: np.ascontiguousarray(value) for n, value in tensors.items()}, about)
+    from safetensors.torch import save
+
+    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, about)
+
+
+def read_arrays(
+    path: Path, schema: str, names: Sequence[str] | None, keys: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read a file as :func:`read_tensors` does, without torch."""
+    return _read(path, schema, names, keys, "np")
 
 
 def read_tensors(
@@ -69,7 +93,13 @@ def read_tensors(
     Raises:
         DataError: No such file, no safetensors, of another schema, or incomplete.
     """
-    tensors, about = read_all(path, names)
+    return _read(path, schema, names, keys, "pt")
+
+
+def _read(
+    path: Path, schema: str, names: Sequence[str] | None, keys: Sequence[str], framework: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    tensors, about = _read_all(path, names, framework)
     if about.get("schema") != schema:
         raise DataError(
             f"{path} holds something else: its schema is {about.get('schema')!r}, {schema!r} is needed; "
@@ -93,10 +123,14 @@ def read_all(path: Path, names: Collection[str] | None = None) -> tuple[dict[str
     Raises:
         DataError: No such file, or no safetensors.
     """
+    return _read_all(path, names, "pt")
+
+
+def _read_all(path: Path, names: Collection[str] | None, framework: str) -> tuple[dict[str, Any], dict[str, str]]:
     if not path.is_file():
         raise DataError(f"there is no file {path}: check the path")
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, framework) as file:
             there = set(file.keys())
             wanted = there if names is None else there.intersection(names)
             return {name: file.get_tensor(name) for name in sorted(wanted)}, dict(file.metadata() or {})

@@ -6,9 +6,10 @@ Legend: ``B`` sources in a batch, ``K`` driving frames per source, ``C H W`` ima
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
-from torch import Tensor
+if TYPE_CHECKING:  # what runs exported models needs no torch
+    from torch import Tensor
 
 
 class FrameBatch(TypedDict):

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torchvision.io import encode_jpeg
 
-from sfdkit.apply.axes import Axes, BlockAxes, Direction, basis_fingerprint
+from sfdkit.apply.axes import Axes, BlockAxes, Direction
 from sfdkit.data.shards.format import SCHEMA, ClipMeta, ShardIndex, pack_frames
 from sfdkit.data.shards.index import describe_shard, save_index
 from sfdkit.media.video_writer import VideoWriter
 from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.puppets.clips import make_clip
 from tests.tiny import tiny_animator
 
@@ -45,13 +46,13 @@ def lively_animator(seed: int = 0, code_share: float = 0.0) -> FaceAnimator:
 def known_axes(seed: int = 0) -> Axes:
     """Return axes of :func:`lively_animator`."""
     directions = {
-        "yaw": Direction(torch.tensor([0.05, 0.0, 0.02, 0.0]), "degrees"),
-        "mouth_open": Direction(torch.tensor([0.0, 0.0, 0.0, 1.0]), "of its range"),
+        "yaw": Direction(np.array([0.05, 0.0, 0.02, 0.0], np.float32), "degrees"),
+        "mouth_open": Direction(np.array([0.0, 0.0, 0.0, 1.0], np.float32), "of its range"),
     }
     return Axes(
         basis_fingerprint(lively_animator(seed).descriptors),
-        BlockAxes(torch.zeros(4), torch.tensor([1.0, 0.5, 0.5, 2.0]), (), directions),
-        BlockAxes(torch.zeros(12), torch.ones(12)),
+        BlockAxes(np.zeros(4, np.float32), np.array([1.0, 0.5, 0.5, 2.0], np.float32), (), directions),
+        BlockAxes(np.zeros(12, np.float32), np.ones(12, np.float32)),
     )
 
 

@@ -8,22 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from jsonargparse.typing import PositiveInt
-from torch import Tensor
 from tqdm import tqdm
 
 from sfdkit.apply.frame_source import open_frame_source, read_source
 from sfdkit.apply.frame_writer import check_output, open_frame_writer
 from sfdkit.apply.motion_track import MotionTrack
 from sfdkit.apply.options import AnimatorOptions, Height
-from sfdkit.apply.reenactment import Animated, MotionMode, animate_frames, animate_track, as_float
+from sfdkit.apply.reenactment import Animated, MotionMode, animate_frames, animate_track
+from sfdkit.apply.runner import Runner
 from sfdkit.errors import ConfigError
-from sfdkit.files import require_apart
 from sfdkit.media.crop import CropMethod
-from sfdkit.media.draw import enlarge, to_uint8
+from sfdkit.media.draw import enlarge
 from sfdkit.media.frame_rate import Fps
-from sfdkit.model.animator import FaceAnimator
 
 
 class Written(NamedTuple):
@@ -99,12 +97,12 @@ class Animate(AnimatorOptions):
             given = "neither" if self.motion is None else "both"
             raise ConfigError(f"give either --driving (a clip) or --motion (a track); {given} is given")
         inputs = {"source": self.source, "driving": self.driving, "motion": self.motion}
-        require_apart(self.output, checkpoint=self.checkpoint_file(), **inputs)
+        self.check_apart(self.output, **inputs)
         target = check_output(self.output, self.driving or self.motion)
-        animator = self.load().animator
-        still = read_source(self.source, animator.resolution, self.crop_rule(self.source_crop))
-        motion = self._from_track(animator, still) if self.motion else self._from_clip(animator, still)
-        height, began = self.size or animator.resolution, time.perf_counter()
+        runner = self.load().runner
+        still = read_source(self.source, runner.resolution, self.crop_rule(self.source_crop))
+        motion = self._from_track(runner, still) if self.motion else self._from_clip(runner, still)
+        height, began = self.size or runner.resolution, time.perf_counter()
         written, width = 0, 0
         with (
             open_frame_writer(target, motion.fps, motion.audio) as write_frame,
@@ -112,27 +110,27 @@ class Animate(AnimatorOptions):
         ):
             for part in motion.parts:
                 for picture in self._pictures(still, part, height):
-                    write_frame(to_uint8(picture))
-                    width = picture.shape[-1]
+                    write_frame(picture)
+                    width = picture.shape[1]
                 written += len(part.image)
                 bar.update(len(part.image))
         result = Written(target, written, motion.fps, width, height, time.perf_counter() - began)
-        _report(result, animator.descriptors.weight.device)
+        _report(result, runner.device)
         return result
 
-    def _from_track(self, animator: FaceAnimator, still: Tensor) -> _Motion:
+    def _from_track(self, runner: Runner, still: np.ndarray) -> _Motion:
         assert self.motion is not None
-        track = MotionTrack.load(self.motion, animator)
+        track = MotionTrack.load(self.motion, runner)
         self._require_change(self.motion, len(track.motion))
         track = track if self.fps is None else track.at_rate(self.fps)
-        parts = animate_track(animator, still, track.motion, self.mode, self.batch_size)
+        parts = animate_track(runner, still, track.motion, self.mode, self.batch_size)
         return _Motion(parts, len(track.motion), track.fps, None)
 
-    def _from_clip(self, animator: FaceAnimator, still: Tensor) -> _Motion:
+    def _from_clip(self, runner: Runner, still: np.ndarray) -> _Motion:
         assert self.driving is not None
-        clip = open_frame_source(self.driving, animator.resolution, self.crop_rule(), self.fps)
+        clip = open_frame_source(self.driving, runner.resolution, self.crop_rule(), self.fps)
         self._require_change(self.driving, clip.frames)
-        parts = animate_frames(animator, still, clip, self.mode, self.batch_size)
+        parts = animate_frames(runner, still, clip, self.mode, self.batch_size)
         return _Motion(parts, clip.frames, clip.fps, clip.audio if self.audio else None)
 
     def _require_change(self, clip: str, frames: int) -> None:
@@ -142,16 +140,15 @@ class Animate(AnimatorOptions):
                 "use --mode absolute, or a clip"
             )
 
-    def _pictures(self, still: Tensor, part: Animated, height: int) -> Tensor:
-        """Return K 3 H W: the results, or source, driving (where there is one) and result beside each other."""
-        result = part.image.float().clamp(0.0, 1.0)
-        if self.side_by_side:
-            source = as_float(still, result.device).expand_as(result)
-            result = torch.cat([source, *([] if part.driving is None else [part.driving]), result], dim=-1)
-        return enlarge(result, height)
+    def _pictures(self, still: np.ndarray, part: Animated, height: int) -> Iterator[np.ndarray]:
+        """Yield H W 3 uint8: the results, or source, driving (where there is one) and result beside each other."""
+        for number, result in enumerate(part.image):
+            beside = [] if part.driving is None else [part.driving[number]]
+            shown = np.concatenate([still, *beside, result], axis=1) if self.side_by_side else result
+            yield enlarge(shown, height)
 
 
-def _report(result: Written, device: torch.device) -> None:
+def _report(result: Written, device: str) -> None:
     length = result.frames / result.fps
     print(
         f"wrote {result.output}: {result.frames} frames, {length:.2f} s at {result.fps:g} fps, "

@@ -1,22 +1,22 @@
 """Named directions among the descriptors: which coefficients move which factor of a face, and by how much.
 
+This module needs no torch.
+
 Legend: ``N`` identity coefficients, ``M`` motion coefficients, ``C`` coefficients of either block.
 
 Example:
     >>> axes = Axes.load("runs/mine/axes.json")                         # doctest: +SKIP
     >>> step = axes.step("yaw", 10.0)                                   # doctest: +SKIP
-    >>> motion = face.motion + step.motion                              # doctest: +SKIP
+    >>> motion = own_motion + step.motion                               # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from sfdkit.apply.axes_file import (
     BLOCKS,
@@ -30,27 +30,21 @@ from sfdkit.apply.axes_file import (
     write_axes,
 )
 from sfdkit.errors import CheckpointError, ConfigError, did_you_mean
-from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.tensor_file import SUFFIX
-from sfdkit.types import Descriptors
 
-__all__ = ["FILE_NAME", "Axes", "BlockAxes", "Direction", "VectorFactor", "basis_fingerprint", "find_axes", "raw_step"]
+__all__ = ["FILE_NAME", "Axes", "BlockAxes", "Direction", "Step", "VectorFactor", "find_axes", "raw_step"]
 
 _STILL = 1e-6
 """A coefficient whose standard deviation is below this share of the block's largest one says nothing about a factor."""
 
 
-def basis_fingerprint(descriptors: DescriptorLayer) -> str:
-    """Return 16 hexadecimal digits that identify the basis of a model.
+class Step(NamedTuple):
+    """What to add to a face's coefficients."""
 
-    Hashed are the raw matrix ``W``, as float32, and the switches that turn it into the basis. The basis itself is not:
-    its QR differs in the last bits between devices, and even rounded such bits change a hash now and then.
-    """
-    weight = descriptors.weight.detach().to("cpu", torch.float32).contiguous()
-    about = (tuple(weight.shape), descriptors.motion_size, descriptors.orthogonal, descriptors.identity_basis)
-    digest = hashlib.sha256(f"sfdkit basis {about}".encode())
-    digest.update(weight.numpy().astype("<f4").tobytes())
-    return digest.hexdigest()[:16]
+    identity: np.ndarray
+    """N float32, or rows of them."""
+    motion: np.ndarray
+    """M float32, or rows of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +52,7 @@ class Axes:
     """The named directions of one model; read and written as ``axes.json``."""
 
     basis: str
-    """:func:`basis_fingerprint` of the model."""
+    """:func:`sfdkit.model.fingerprints.basis_fingerprint` of the model."""
     motion: BlockAxes
     identity: BlockAxes
 
@@ -74,47 +68,47 @@ class Axes:
         write_axes(Path(path), self.basis, {"motion": self.motion, "identity": self.identity})
 
     @classmethod
-    def load(cls, path: str | Path, descriptors: DescriptorLayer | None = None) -> Self:
+    def load(cls, path: str | Path, basis: str | None = None) -> Self:
         """Read the file.
 
         Args:
             path: An ``axes.json``.
-            descriptors: The model's layer, to check that the file belongs to it; None skips the check.
+            basis: :func:`sfdkit.model.fingerprints.basis_fingerprint` of the model, to check that the file belongs to
+                it; None skips the check.
 
         Raises:
             DataError: No such file, no json, or not of this schema.
-            CheckpointError: The file was measured on another model than ``descriptors``.
+            CheckpointError: The file was measured on another model.
         """
-        return cls.parse(read_axes(Path(path)), path, descriptors)
+        return cls.parse(read_axes(Path(path)), path, basis)
 
     @classmethod
-    def parse(cls, text: str, source: str | Path, descriptors: DescriptorLayer | None = None) -> Self:
+    def parse(cls, text: str, source: str | Path, basis: str | None = None) -> Self:
         """Read the content of the file, which weights files hold as well; ``source`` names it in messages.
 
         Raises:
             DataError: No json, or not of this schema.
-            CheckpointError: It was measured on another model than ``descriptors``.
+            CheckpointError: It was measured on another model than that of ``basis``.
         """
-        basis, blocks = parse_axes(text, source)
-        axes = cls(basis, **blocks)
-        if descriptors is not None:
-            axes.require(descriptors, source)
+        measured, blocks = parse_axes(text, source)
+        axes = cls(measured, **blocks)
+        if basis is not None:
+            axes.require(basis, source)
         return axes
 
-    def require(self, descriptors: DescriptorLayer, path: str | Path = FILE_NAME) -> None:
-        """Check that these axes were measured on the model of ``descriptors``.
+    def require(self, basis: str, path: str | Path = FILE_NAME) -> None:
+        """Check that these axes were measured on the model of this ``basis``.
 
         Raises:
             CheckpointError: They were not.
         """
-        own = basis_fingerprint(descriptors)
-        if self.basis != own:
+        if self.basis != basis:
             raise CheckpointError(
-                f"axes {path} were measured on another model (basis {self.basis}, this checkpoint has {own}); "
-                "evaluate this checkpoint, or give the axes that belong to it"
+                f"axes {path} were measured on another model (basis {self.basis}, this one has {basis}); "
+                "evaluate this one, or give the axes that belong to it"
             )
 
-    def step(self, axis: str, amount: float, sigma: bool = False) -> Descriptors:
+    def step(self, axis: str, amount: float, sigma: bool = False) -> Step:
         """Return what to add to a face's coefficients to move it along an axis.
 
         Args:
@@ -133,14 +127,14 @@ class Axes:
         block, key = self._find(axis)
         about: BlockAxes = getattr(self, block)
         if isinstance(key, int):
-            vector = torch.zeros_like(about.std)
+            vector = np.zeros_like(about.std)
             vector[key] = about.std[key]
         else:
             vector = about.directions[key].vector
             if sigma:
                 vector = vector / _sigmas(vector, about.std, axis)
-        still = Descriptors(torch.zeros_like(self.identity.mean), torch.zeros_like(self.motion.mean))
-        return still._replace(**{block: vector * amount})
+        still = Step(np.zeros_like(self.identity.mean), np.zeros_like(self.motion.mean))
+        return still._replace(**{block: (vector * amount).astype(np.float32)})
 
     def unit(self, axis: str, sigma: bool = False) -> str:
         """Return what one unit of ``amount`` in :meth:`step` is: the factor's unit, or ``sigma``.
@@ -185,29 +179,30 @@ def find_axes(given: str | None, checkpoint: Path, stored: str | None) -> tuple[
     """Return the content of the ``axes.json`` that goes with a checkpoint, and the file that it comes from.
 
     Args:
-        given: A file; ``none`` for no axes; None: those in the weights file, or those in the folder of the run, above
-            ``checkpoints/``, if they are there.
-        checkpoint: The file of the checkpoint.
-        stored: The axes in it, if it is a weights file that has some.
+        given: A file; ``none`` for no axes; None: those in the weights file or the exported model, or those in the
+            folder of the run, above ``checkpoints/``, if they are there.
+        checkpoint: The file of the checkpoint, or the folder of the exported model.
+        stored: The axes in it, if it is a weights file or an exported model that has some.
 
     Raises:
         DataError: There is no file ``given``, or it is no text.
     """
     if given == "none":
         return None
-    if given is None and checkpoint.suffix.lower() == SUFFIX:
+    if given is None and (checkpoint.suffix.lower() == SUFFIX or checkpoint.is_dir()):
         return None if stored is None else (stored, checkpoint)
     path = Path(given) if given else checkpoint.resolve().parent.parent / FILE_NAME
     return (read_axes(path), path) if given or path.is_file() else None
 
 
-def raw_step(descriptors: DescriptorLayer, axis: str, amount: float) -> Descriptors:
+def raw_step(axis: str, amount: float, identity_size: int, motion_size: int) -> Step:
     """Return a step along one basis vector without any ``axes.json``: the amount is in raw coefficients.
 
     Args:
-        descriptors: The model's layer.
         axis: ``motion:3`` or ``identity:7``.
         amount: What is added to that coefficient.
+        identity_size: ``N``.
+        motion_size: ``M``.
 
     Returns:
         N identity and M motion coefficients; all but one are 0.
@@ -215,7 +210,7 @@ def raw_step(descriptors: DescriptorLayer, axis: str, amount: float) -> Descript
     Raises:
         ConfigError: The axis has another form, or there is no such vector.
     """
-    sizes = {"motion": descriptors.motion_size, "identity": descriptors.identity_size}
+    sizes = {"motion": motion_size, "identity": identity_size}
     block, _, key = axis.partition(":")
     if block not in sizes or not (key.isascii() and key.isdecimal()):
         raise ConfigError(
@@ -223,14 +218,14 @@ def raw_step(descriptors: DescriptorLayer, axis: str, amount: float) -> Descript
             f"or one basis vector: motion:0 to motion:{sizes['motion'] - 1}, identity:0 to "
             f"identity:{sizes['identity'] - 1}"
         )
-    blocks = {name: BlockAxes(torch.zeros(size), torch.ones(size)) for name, size in sizes.items()}
+    blocks = {name: BlockAxes(np.zeros(size, np.float32), np.ones(size, np.float32)) for name, size in sizes.items()}
     return Axes("", **blocks).step(axis, amount)
 
 
-def _sigmas(vector: Tensor, std: Tensor, axis: str) -> Tensor:
+def _sigmas(vector: np.ndarray, std: np.ndarray, axis: str) -> float:
     """Return how many standard deviations ``vector`` is long; coefficients that never move are left out."""
     moving = std > _STILL * std.max()
-    length = (vector[moving] / std[moving]).square().sum().sqrt()
+    length = float(np.sqrt(np.square(vector[moving] / std[moving]).sum()))
     if not length > 0:
         raise ConfigError(f"axis: {axis!r} moves no coefficient that varies, so it has no standard deviation")
     return length

@@ -21,8 +21,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from sfdkit.errors import DataError
 from sfdkit.files import atomic_write
@@ -52,8 +51,8 @@ class VectorFactor:
 class Direction:
     """The change of a block's coefficients with one factor."""
 
-    vector: Tensor
-    """C: per one unit of the factor (regression of the coefficients on all factors)."""
+    vector: np.ndarray
+    """C float32: per one unit of the factor (regression of the coefficients on all factors)."""
     unit: str
     """What one unit is, such as ``degrees``."""
 
@@ -62,10 +61,10 @@ class Direction:
 class BlockAxes:
     """Statistics and directions of the motion or the identity coefficients."""
 
-    mean: Tensor
-    """C: over the faces measured."""
-    std: Tensor
-    """C: over the faces measured."""
+    mean: np.ndarray
+    """C float32: over the faces measured."""
+    std: np.ndarray
+    """C float32: over the faces measured."""
     vectors: tuple[VectorFactor, ...] = ()
     """At most one per coefficient."""
     directions: Mapping[str, Direction] = field(default_factory=dict)
@@ -125,9 +124,9 @@ def parse_axes(text: str, source: str | Path) -> tuple[str, dict[Block, BlockAxe
         raise DataError(f"axes {source}: {error}; write it again with sfdkit evaluate") from error
 
 
-def _numbers(values: Tensor) -> list[float]:
+def _numbers(values: np.ndarray) -> list[float]:
     """Return the shortest decimals that give the float32 values back."""
-    return [float(str(value)) for value in values.detach().float().cpu().numpy()]
+    return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
 def _block_to_json(block: BlockAxes) -> dict[str, Any]:
@@ -202,8 +201,8 @@ def _read_block(value: dict[str, Any], name: str) -> BlockAxes:
         if not key or ":" in key or key.isdecimal():
             raise ValueError(f"{name}.directions has the name {key!r}, which no axis can have")
     directions = {
-        key: Direction(torch.tensor(entry["vector"], dtype=torch.float32), entry["unit"])
+        key: Direction(np.array(entry["vector"], np.float32), entry["unit"])
         for key, entry in value["directions"].items()
     }
-    mean, std = (torch.tensor(value[key], dtype=torch.float32) for key in ("mean", "std"))
+    mean, std = (np.array(value[key], np.float32) for key in ("mean", "std"))
     return BlockAxes(mean, std, tuple(VectorFactor(**entry) for entry in value["vectors"]), directions)

@@ -1,6 +1,6 @@
 """The commands ``sfdkit edit`` and ``sfdkit interpolate``: a face with other descriptors, as a strip or as a video.
 
-Legend: ``S`` steps.
+Legend: ``S`` steps, ``N`` identity and ``M`` motion coefficients.
 """
 
 from __future__ import annotations
@@ -8,25 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
-import torch
+import numpy as np
 from jsonargparse.typing import restricted_number_type
-from torch import Tensor
 
-from sfdkit.apply import face
-from sfdkit.apply.axes import FILE_NAME, Axes, find_axes, raw_step
+from sfdkit.apply.axes import FILE_NAME, Axes, Step, raw_step
 from sfdkit.apply.frame_source import read_source
 from sfdkit.apply.frame_writer import check_output, open_frame_writer
 from sfdkit.apply.options import AnimatorOptions, Height
-from sfdkit.apply.reenactment import as_float
+from sfdkit.apply.runner import Runner, Source
 from sfdkit.errors import ConfigError
-from sfdkit.files import require_apart, write_picture
+from sfdkit.files import write_picture
 from sfdkit.media.draw import make_sheet, stack_sheets
 from sfdkit.media.frame_rate import Fps
-from sfdkit.model.animator import FaceAnimator, SourceState
-from sfdkit.types import Descriptors
 
+What: TypeAlias = Literal["identity", "motion", "both"]
 Steps: TypeAlias = restricted_number_type("Steps", int, (">=", 2))  # type: ignore[valid-type]
 
 LEAST_CELL = 128
@@ -34,6 +31,14 @@ LEAST_CELL = 128
 STRIP_STEPS = 7
 VIDEO_STEPS = 50
 _BATCH = 16
+
+
+class _Face(NamedTuple):
+    """A face that was read."""
+
+    picture: np.ndarray
+    """R R 3 uint8."""
+    source: Source
 
 
 @dataclass(kw_only=True)
@@ -57,20 +62,21 @@ class _Strip(AnimatorOptions):
 
     def _check_output(self, **inputs: str | None) -> tuple[Path, bool, int]:
         """Return the output, whether it is a strip, and S."""
-        require_apart(self.output, checkpoint=self.checkpoint_file(), source=self.source, **inputs)
+        self.check_apart(self.output, source=self.source, **inputs)
         path = check_output(self.output, None)
         is_strip = path.suffix.lower() == ".png"
         return path, is_strip, self.steps or (STRIP_STEPS if is_strip else VIDEO_STEPS)
 
-    def _cell(self, animator: FaceAnimator) -> int:
-        return self.size or animator.resolution * -(-LEAST_CELL // animator.resolution)
+    def _cell(self, runner: Runner) -> int:
+        return self.size or runner.resolution * -(-LEAST_CELL // runner.resolution)
 
-    def _read_state(self, animator: FaceAnimator, path: str) -> SourceState:
-        picture = read_source(path, animator.resolution, self.crop_rule())
-        with torch.no_grad():
-            return animator.source_state(as_float(picture, animator.descriptors.weight.device)[None])
+    def _read_face(self, runner: Runner, path: str) -> _Face:
+        picture = read_source(path, runner.resolution, self.crop_rule())
+        return _Face(picture, runner.source(picture))
 
-    def _write_video(self, path: Path, rows: Sequence[Sequence[Tensor]], captions: list[list[str]], cell: int) -> None:
+    def _write_video(
+        self, path: Path, rows: Sequence[Sequence[np.ndarray]], captions: list[list[str]], cell: int
+    ) -> None:
         """Write rows of pictures beside each other, one row per frame, there and back again."""
         frames = [make_sheet([row], words, cell) for row, words in zip(rows, captions, strict=True)]
         with open_frame_writer(path, self.fps, None) as write_frame:
@@ -78,25 +84,27 @@ class _Strip(AnimatorOptions):
                 write_frame(frame)
 
 
-def _render(
-    animator: FaceAnimator,
-    state: SourceState,
-    faces: Descriptors,
-    other: SourceState | None = None,
-    shares: Tensor | None = None,
-) -> list[Tensor]:
-    """Render a source with S rows of descriptors: S pictures, 3 R R in [0, 1].
+def _edited(runner: Runner, face: _Face, steps: Step) -> list[np.ndarray]:
+    """Render a face with S steps added to its descriptors, S N and S M: S pictures, R R 3 uint8."""
+    own = runner.describe(face.source)
+    made: list[np.ndarray] = []
+    for start in range(0, len(steps.motion), _BATCH):
+        identity, motion = (part[start : start + _BATCH] for part in steps)
+        source = runner.change_identity(face.source, own.identity + identity) if identity.any() else face.source
+        made.extend(runner.render(source, own.motion + motion))
+    return made
 
-    With ``other`` the source first becomes that person, by S ``shares``.
-    """
-    made = []
-    with torch.no_grad():
-        for rows in torch.arange(len(faces.motion), device=faces.motion.device).split(_BATCH):
-            some, source = Descriptors(*(part[rows] for part in faces)), state
-            if other is not None and shares is not None:
-                source = face.morph(animator, state.expand(len(rows)), other.expand(len(rows)), shares[rows])
-            made.append(face.render(animator, source, some).image)
-    return list(torch.cat(made).float().clamp(0.0, 1.0))
+
+def _between(runner: Runner, face: _Face, other: _Face, shares: np.ndarray, what: What) -> list[np.ndarray]:
+    """Render a face on its way to another one, by S shares: S pictures, R R 3 uint8."""
+    start, end = runner.describe(face.source).motion, runner.describe(other.source).motion
+    made: list[np.ndarray] = []
+    for first in range(0, len(shares), _BATCH):
+        some = shares[first : first + _BATCH]
+        source = face.source if what == "motion" else runner.morph(face.source, other.source, some)
+        weight = np.zeros_like(some) if what == "identity" else some
+        made.extend(runner.render(source, start + weight[:, None] * (end - start)))
+    return made
 
 
 @dataclass(kw_only=True)
@@ -129,8 +137,8 @@ class Edit(_Strip):
 
         Raises:
             CheckpointError: The checkpoint is missing or damaged, or the axes are of another model.
-            ConfigError: There is no such axis, an identity axis of a model without code_share, or an output of an
-                unknown kind.
+            ConfigError: There is no such axis, an identity axis of a model without code_share or of an exported model,
+                or an output of an unknown kind.
             DataError: The source or the axes cannot be read, no face was found, or the output cannot be written.
         """
         target, is_strip, count = self._check_output(axes=self.axes)
@@ -138,15 +146,13 @@ class Edit(_Strip):
         if not names:
             raise ConfigError("axis: the list is empty; give a factor such as yaw, or a basis vector such as motion:0")
         loaded = self.load()
-        animator = loaded.animator
-        found = find_axes(self.axes, self.checkpoint_file(), loaded.axes)
-        known = Axes.parse(*found, animator.descriptors) if found else None
-        amounts = [round(float(a), 9) for a in torch.linspace(self.from_, self.to, count, dtype=torch.float64)]
-        moves = [self._moves(animator, known, name, amounts) for name in names]
-        state = self._read_state(animator, self.source)
-        rows = [_render(animator, state, face.edit(state.descriptors, move)) for move in moves]
+        runner, known = loaded.runner, loaded.find_axes(self.axes)
+        amounts = [round(float(a), 9) for a in np.linspace(self.from_, self.to, count)]
+        steps = [self._steps(runner, known, name, amounts) for name in names]
+        face = self._read_face(runner, self.source)
+        rows = [_edited(runner, face, each) for each in steps]
         titles = [f"{name} ({known.unit(name, self.sigma) if known else 'raw'})" for name in names]
-        cell, source = self._cell(animator), state.image[0]
+        cell, source = self._cell(runner), face.picture
         words = [f"{amount:+.3g}" for amount in amounts]
         if is_strip:
             sheets = [
@@ -161,12 +167,15 @@ class Edit(_Strip):
         print(f"wrote {target}: {', '.join(titles)} from {amounts[0]:g} to {amounts[-1]:g}")
         return target
 
-    def _moves(self, animator: FaceAnimator, axes: Axes | None, name: str, amounts: Sequence[float]) -> Descriptors:
+    def _steps(self, runner: Runner, axes: Axes | None, name: str, amounts: Sequence[float]) -> Step:
         """Return what to add to the source's descriptors: S rows along one axis."""
         if axes is None and self.sigma:
             raise ConfigError(f"sigma: standard deviations are in an {FILE_NAME}, and there is none; give --axes FILE")
-        steps = [axes.step(name, a, self.sigma) if axes else raw_step(animator.descriptors, name, a) for a in amounts]
-        return Descriptors(*(torch.stack(parts) for parts in zip(*steps, strict=True)))
+        steps = [
+            axes.step(name, a, self.sigma) if axes else raw_step(name, a, runner.identity_size, runner.motion_size)
+            for a in amounts
+        ]
+        return Step(*(np.stack(parts) for parts in zip(*steps, strict=True)))
 
 
 @dataclass(kw_only=True)
@@ -182,7 +191,7 @@ class Interpolate(_Strip):
     """
 
     target: str
-    what: face.What = "motion"
+    what: What = "motion"
 
     def run(self) -> Path:
         """Render the faces and return the file that they were written to.
@@ -193,14 +202,12 @@ class Interpolate(_Strip):
             DataError: A face cannot be read or was not found, or the output cannot be written.
         """
         path, is_strip, count = self._check_output(target=self.target)
-        animator = self.load().animator
-        state, other = (self._read_state(animator, each) for each in (self.source, self.target))
-        shares = torch.linspace(0.0, 1.0, count).to(state.image)
-        faces = face.interpolate(state.descriptors, other.descriptors, shares, self.what)
-        person = None if self.what == "motion" else other
-        row, cell = _render(animator, state, faces, person, shares), self._cell(animator)
+        runner = self.load().runner
+        face, other = (self._read_face(runner, each) for each in (self.source, self.target))
+        shares = np.linspace(0.0, 1.0, count, dtype=np.float32)
+        row, cell = _between(runner, face, other, shares, self.what), self._cell(runner)
         title = "identity and motion" if self.what == "both" else self.what
-        source, target = state.image[0], other.image[0]
+        source, target = face.picture, other.picture
         words = [f"{title} {float(share):.2f}" for share in shares]
         if is_strip:
             write_picture(path, make_sheet([[source, *row, target]], ["source", *words, "target"], cell))

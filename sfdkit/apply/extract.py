@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
+import numpy as np
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
 from sfdkit.apply.frame_source import open_frame_source
-from sfdkit.apply.motion_track import MotionTrack, motion_fingerprint, rate_line
+from sfdkit.apply.motion_track import MotionTrack, rate_line
 from sfdkit.apply.options import AnimatorOptions
 from sfdkit.apply.reenactment import read_motion
 from sfdkit.errors import DataError
-from sfdkit.files import require_apart
 from sfdkit.media.frame_rate import Fps
 from sfdkit.media.picture import list_pictures
 from sfdkit.tensor_file import check_suffix
@@ -26,7 +25,8 @@ class Extract(AnimatorOptions):
     """Read the motion of a clip into a file, from which sfdkit animate --motion moves any face.
 
     The file holds M numbers per frame; the kilobits per second that they need are printed. Frames are decoded and read
-    batch by batch: memory grows with the clip by its coefficients alone. The track is of use to this checkpoint only.
+    batch by batch: memory grows with the clip by its coefficients alone. The track is of use to
+    this checkpoint, and to what is exported from it, only.
 
     Args:
         driving: A video, a folder of pictures in the order of their names, or one picture.
@@ -51,18 +51,18 @@ class Extract(AnimatorOptions):
             ConfigError: An output with another suffix.
             DataError: The clip cannot be read, no face was found, or the output cannot be written.
         """
-        require_apart(self.output, checkpoint=self.checkpoint_file(), driving=self.driving)
+        self.check_apart(self.output, driving=self.driving)
         target = check_suffix(self.output, "output")
-        animator = self.load().animator
-        clip = open_frame_source(self.driving, animator.resolution, self.crop_rule(), self.fps)
+        runner = self.load().runner
+        clip = open_frame_source(self.driving, runner.resolution, self.crop_rule(), self.fps)
         rows = []
         with tqdm(total=clip.frames or None, desc="extract", unit="frame") as bar:
-            for _, motion in read_motion(animator, clip, self.batch_size):
-                rows.append(motion.cpu())
+            for _, motion in read_motion(runner, clip, self.batch_size):
+                rows.append(motion)
                 bar.update(len(motion))
         if not rows:
             raise DataError(f"{self.driving} holds no frame: give another clip")
-        track = MotionTrack(torch.cat(rows), clip.fps, motion_fingerprint(animator), clip.path.name).rounded(self.bits)
+        track = MotionTrack(np.concatenate(rows), clip.fps, runner.motion_model, clip.path.name).rounded(self.bits)
         track.save(target)
         print(f"wrote {target}: {len(track.motion)} frames, {len(track.motion) / track.fps:.2f} s at {track.fps:g} fps")
         print(rate_line(track, _size(clip.path)))

@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfdkit.apply.axes import basis_fingerprint
+from sfdkit.apply.axes import Step
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.model.descriptors import DescriptorLayer
+from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.tensor_file import check_suffix, read_tensors, write_tensors
 from sfdkit.types import Descriptors, Generated
 
@@ -63,7 +64,7 @@ def interpolate(a: Descriptors, b: Descriptors, t: float | Tensor, what: What = 
     return _same_rows(*mixed)
 
 
-def edit(face: Descriptors, step: Descriptors) -> Descriptors:
+def edit(face: Descriptors, step: Descriptors | Step) -> Descriptors:
     """Return a face moved by a step.
 
     Args:
@@ -74,7 +75,7 @@ def edit(face: Descriptors, step: Descriptors) -> Descriptors:
     Returns:
         B rows.
     """
-    return _same_rows(*(own + added.to(own) for own, added in zip(face, step, strict=True)))
+    return _same_rows(*(own + torch.as_tensor(added).to(own) for own, added in zip(face, step, strict=True)))
 
 
 def change_identity(animator: FaceAnimator, state: SourceState, identity: Tensor) -> SourceState:

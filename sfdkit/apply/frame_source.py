@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sfdkit.errors import DamageError, DataError, SfdkitWarning
 from sfdkit.media.container import VIDEO_SUFFIXES, is_video
@@ -46,15 +44,15 @@ class FrameSource:
     """The part that is cut out, the same in every frame."""
     resolution: int
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield 3 R R uint8 frames; a damaged clip ends with a warning after the frames that can be read.
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield R R 3 uint8 frames; a damaged clip ends with a warning after the frames that can be read.
 
         Raises:
             DataError: The clip cannot be read at all, or its pictures differ in size.
         """
         whole = _until_damage(_timed_frames(self.path, self.kind, self.fps))
         for frame in resample_frames(whole, self.fps):
-            yield _cut(frame, self.place, self.resolution)
+            yield crop_resize(frame, self.place, self.resolution)
 
 
 def open_frame_source(path: str | Path, resolution: int, rule: CropRule, fps: float | None = None) -> FrameSource:
@@ -90,7 +88,7 @@ def open_frame_source(path: str | Path, resolution: int, rule: CropRule, fps: fl
     return FrameSource(path, kind, rate, frames, audio, place, resolution)
 
 
-def read_source(path: str | Path, resolution: int, rule: CropRule) -> Tensor:
+def read_source(path: str | Path, resolution: int, rule: CropRule) -> np.ndarray:
     """Read and crop a source face: a picture, or the first frame of a video or of a folder of pictures.
 
     Args:
@@ -99,7 +97,7 @@ def read_source(path: str | Path, resolution: int, rule: CropRule) -> Tensor:
         rule: How to cut the face out.
 
     Returns:
-        3 R R uint8.
+        R R 3 uint8.
 
     Raises:
         DataError: The file is missing, damaged or no picture, or no face was found.
@@ -109,7 +107,7 @@ def read_source(path: str | Path, resolution: int, rule: CropRule) -> Tensor:
     frame = next((frame for frame, _ in _timed_frames(path, kind, FOLDER_FPS)), None)
     if frame is None:
         raise DataError(f"{path} holds no frame: give another picture or video")
-    return _cut(frame, find_place([frame], rule, path), resolution)
+    return crop_resize(frame, find_place([frame], rule, path), resolution)
 
 
 def kind_of(path: Path, otherwise: Kind = "video") -> Kind:
@@ -238,7 +236,3 @@ def _timed_frames(path: Path, kind: Kind, fps: float) -> Iterator[tuple[np.ndarr
             )
         size = frame.shape
         yield frame, number / fps
-
-
-def _cut(frame: np.ndarray, place: Place, resolution: int) -> Tensor:
-    return torch.tensor(crop_resize(frame, place, resolution)).permute(2, 0, 1).contiguous()  # frames may be read-only

@@ -1,6 +1,6 @@
 """Motion tracks: the motion of a clip as coefficients over time, a few numbers per frame instead of pictures.
 
-Legend: ``T`` frames, ``M`` motion coefficients.
+Legend: ``T`` frames, ``M`` motion coefficients. This module needs no torch.
 
 A track is stored as float32, or rounded to 2 to 8 bits per coefficient: with the smallest and the largest value of each
 coefficient in the track, ``value = offset + step * code``, ``step = (largest - smallest) / (2**bits - 1)``.
@@ -8,59 +8,39 @@ coefficient in the track, ``value = offset + step * code``, ``step = (largest - 
 
 from __future__ import annotations
 
-import hashlib
-import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
-from sfdkit.apply.axes import basis_fingerprint
+from sfdkit.apply.runner import Runner
 from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.media.frame_rate import require_fps
-from sfdkit.model.animator import FaceAnimator
-from sfdkit.tensor_file import check_suffix, read_tensors, write_tensors
+from sfdkit.tensor_file import check_suffix, read_arrays, write_tensors
 
 SCHEMA = "sfdkit.motion/1"
 FLOAT_BITS = 32
 CODE_BITS = range(2, 9)
 
 
-def motion_fingerprint(animator: FaceAnimator) -> str:
-    """Return 16 hexadecimal digits that identify the meaning of a model's motion coefficients.
-
-    Hashed are the basis, and weights and sizes of the motion branch.
-    """
-    encoder = animator.driving_encoder or animator.encoder
-    digest = hashlib.sha256(f"{basis_fingerprint(animator.descriptors)} {encoder.resolution}".encode())
-    for part in (encoder, animator.motion_head):
-        for name, value in sorted(part.state_dict().items()):
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes())
-    return digest.hexdigest()[:16]
-
-
 class Codes(NamedTuple):
     """Coefficients rounded to a few bits."""
 
-    codes: Tensor
+    codes: np.ndarray
     """T M uint8, each from 0 to ``2**bits - 1``."""
-    offset: Tensor
-    """M: the value of code 0."""
-    step: Tensor
-    """M: from one code to the next; 0 where a coefficient never changes."""
+    offset: np.ndarray
+    """M float32: the value of code 0."""
+    step: np.ndarray
+    """M float32: from one code to the next; 0 where a coefficient never changes."""
 
-    def values(self) -> Tensor:
+    def values(self) -> np.ndarray:
         """Return the coefficients, T M float32, each off by at most half a step."""
-        return self.offset + self.step * self.codes.float()
+        return self.offset + self.step * self.codes.astype(np.float32)
 
 
-def quantise(motion: Tensor, bits: int) -> Codes:
+def quantise(motion: np.ndarray, bits: int) -> Codes:
     """Round coefficients T M to ``bits`` bits.
 
     Raises:
@@ -68,23 +48,23 @@ def quantise(motion: Tensor, bits: int) -> Codes:
     """
     if bits not in CODE_BITS:
         raise ConfigError(f"bits: {bits} is not possible; give 2 to 8, or {FLOAT_BITS} for floats as they are")
-    motion = motion.detach().float().cpu()
-    offset, largest = motion.amin(0), motion.amax(0)
-    step = (largest - offset) / (2**bits - 1)
-    codes = torch.where(step > 0, (motion - offset) / step, 0.0).round().clamp(0, 2**bits - 1)
-    return Codes(codes.to(torch.uint8), offset, step)
+    motion = np.asarray(motion, np.float32)
+    offset, largest = motion.min(0), motion.max(0)
+    step = (largest - offset) / np.float32(2**bits - 1)
+    codes = ((motion - offset) / np.where(step > 0, step, 1)).round().clip(0, 2**bits - 1)
+    return Codes(codes.astype(np.uint8), offset, step)
 
 
 @dataclass(frozen=True, eq=False)
 class MotionTrack:
     """The motion of one clip."""
 
-    motion: Tensor
+    motion: np.ndarray
     """T M float32, as the file holds it: rounded where ``bits`` is below 32."""
     fps: float
     """Frames per second."""
     model: str
-    """:func:`motion_fingerprint` of the model that read the clip."""
+    """:func:`sfdkit.model.fingerprints.motion_fingerprint` of the model that read the clip."""
     clip: str
     """Name of the clip."""
     bits: int = FLOAT_BITS
@@ -107,11 +87,12 @@ class MotionTrack:
         """
         require_fps(fps)
         frames = max(1, round(len(self.motion) * fps / self.fps))
-        at = (torch.arange(frames, dtype=torch.float64) * self.fps / fps).clamp(max=len(self.motion) - 1)
-        before = at.long().clamp(max=max(0, len(self.motion) - 2))
-        after = (before + 1).clamp(max=len(self.motion) - 1)
-        weight = (at - before)[:, None].float()
-        motion = torch.lerp(self.motion[before], self.motion[after], weight)
+        last = len(self.motion) - 1
+        at = np.minimum(np.arange(frames) * self.fps / fps, last)
+        before = np.minimum(at.astype(int), max(0, last - 1))
+        start, end = self.motion[before], self.motion[np.minimum(before + 1, last)]
+        weight = (at - before)[:, None].astype(np.float32)
+        motion = (1 - weight) * start + weight * end
         return MotionTrack(motion, fps, self.model, self.clip, FLOAT_BITS)
 
     def save(self, path: str | Path) -> None:
@@ -134,54 +115,53 @@ class MotionTrack:
             "bits": str(self.bits),
         }
         if self.bits == FLOAT_BITS:
-            write_tensors(path, {"motion": self.motion.float()}, about)
+            write_tensors(path, {"motion": np.asarray(self.motion, np.float32)}, about)
         else:
             write_tensors(path, quantise(self.motion, self.bits)._asdict(), about)
 
     @classmethod
-    def load(cls, path: str | Path, animator: FaceAnimator | None = None) -> Self:
+    def load(cls, path: str | Path, runner: Runner | None = None) -> Self:
         """Read a track.
 
         Args:
             path: A file that :meth:`save` wrote.
-            animator: The model to check the track against; None skips the check.
+            runner: The model to check the track against; None skips the check.
 
         Raises:
             CheckpointError: The track was read by another model.
             DataError: No such file, damaged, or with other content.
         """
         path = Path(path)
-        _, about = read_tensors(path, SCHEMA, (), ("model", "clip", "fps", "bits"))
+        _, about = read_arrays(path, SCHEMA, (), ("model", "clip", "fps", "bits"))
         try:
             fps, bits = float(about["fps"]), int(about["bits"])
         except ValueError as error:
             raise DataError(f"{path} is damaged ({error}): extract the motion again") from error
         if bits == FLOAT_BITS:
-            motion = read_tensors(path, SCHEMA, ("motion",), ())[0]["motion"]
+            motion = read_arrays(path, SCHEMA, ("motion",), ())[0]["motion"]
         else:
-            motion = Codes(**read_tensors(path, SCHEMA, Codes._fields, ())[0]).values()
-        if motion.dim() != 2 or not len(motion) or not (math.isfinite(fps) and fps > 0 and motion.isfinite().all()):
+            motion = Codes(**read_arrays(path, SCHEMA, Codes._fields, ())[0]).values()
+        if motion.ndim != 2 or not len(motion) or not (np.isfinite(fps) and fps > 0 and np.isfinite(motion).all()):
             raise DataError(
                 f"{path} is no usable track: coefficients of shape {tuple(motion.shape)} at {fps:g} frames per second, "
                 "of which there must be at least one, all finite; extract the motion again"
             )
         track = cls(motion, fps, about["model"], about["clip"], bits)
-        if animator is not None:
-            track.require(animator, path)
+        if runner is not None:
+            track.require(runner, path)
         return track
 
-    def require(self, animator: FaceAnimator, path: str | Path) -> None:
+    def require(self, runner: Runner, path: str | Path) -> None:
         """Check that the track was read by this model.
 
         Raises:
             CheckpointError: The track was read by another model.
         """
-        own = motion_fingerprint(animator)
-        if self.model != own or self.motion.shape[1] != animator.descriptors.motion_size:
+        if self.model != runner.motion_model or self.motion.shape[1] != runner.motion_size:
             raise CheckpointError(
                 f"{path} was read from {self.clip} by another model ({self.model} with {self.motion.shape[1]} "
-                f"coefficients; this checkpoint has {own} with {animator.descriptors.motion_size}), to whose "
-                "coefficients this one gives another meaning; extract the motion again with this checkpoint"
+                f"coefficients; this one has {runner.motion_model} with {runner.motion_size}), to whose coefficients "
+                "this one gives another meaning; extract the motion again with this one"
             )
 
 
@@ -193,14 +173,13 @@ def compressed_size(track: MotionTrack) -> int:
     is compressed at once, so this is the size of a file, not that of a stream without delay.
     """
     if track.bits == FLOAT_BITS:
-        bits = track.motion.float().numpy().astype("<f4").view(np.uint32)
+        bits = np.asarray(track.motion, "<f4").view(np.uint32)
         change = bits.copy()
         change[1:] ^= bits[:-1]
         planes = np.ascontiguousarray(change.T).view(np.uint8).reshape(change.shape[1], -1, 4).transpose(2, 0, 1)
         return len(zlib.compress(np.ascontiguousarray(planes).tobytes(), 9))
     codes = quantise(track.motion, track.bits).codes
-    change = functional.pad(codes[1:].short() - codes[:-1].short(), (0, 0, 1, 0)).remainder(256).to(torch.uint8).numpy()
-    change[0] = codes[0].numpy()
+    change = np.diff(codes, axis=0, prepend=np.uint8(0))  # of bytes: modulo 256
     return len(zlib.compress(np.ascontiguousarray(change.T).tobytes(), 9))
 
 

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from jsonargparse.typing import restricted_number_type
 
-from sfdkit.checkpoint import LoadedAnimator, load_animator
+from sfdkit.apply.axes import Axes, find_axes
+from sfdkit.apply.runner import Runner
 from sfdkit.config.command import Command
-from sfdkit.device import choose_device
+from sfdkit.errors import ConfigError
+from sfdkit.files import require_apart
 from sfdkit.media.crop import CropMethod, CropRule
 from sfdkit.media.detect import OPENCV
 from sfdkit.weights.shipped import find_weights
 
 Height: TypeAlias = restricted_number_type("Height", int, [(">=", 1), ("<=", 4096)])  # type: ignore[valid-type]
+
+
+class Loaded(NamedTuple):
+    """An animator that is ready to run."""
+
+    runner: Runner
+    file: Path
+    """The checkpoint, or the folder of the exported model."""
+    axes: str | None
+    """The content of the ``axes.json`` that it holds itself, if any."""
+
+    def find_axes(self, given: str | None) -> Axes | None:
+        """Return the axes that go with it; ``given`` as in :func:`sfdkit.apply.axes.find_axes`.
+
+        Raises:
+            CheckpointError: They were measured on another model.
+            DataError: They cannot be read.
+        """
+        found = find_axes(given, self.file, self.axes)
+        return None if found is None else Axes.parse(*found, self.runner.basis)
 
 
 @dataclass(kw_only=True)
@@ -25,6 +47,7 @@ class AnimatorOptions(Command):
     Args:
         checkpoint: A checkpoint that sfdkit fit wrote, a weights file that sfdkit model pack wrote, or a name such as
             puppets64 that sfdkit model list shows.
+        model: In place of a checkpoint: a folder that sfdkit export wrote; ONNX Runtime runs it, without torch.
         crop: How to cut faces out, as in the training data: face, union or aligned (detected), centre (largest square)
             or none (the whole picture).
         margin: Share of the detected face's size to add on each side, as in the training data; by default what suits
@@ -34,29 +57,60 @@ class AnimatorOptions(Command):
         trust: Packages besides sfdkit whose classes the checkpoint may name: --trust [mypackage].
     """
 
-    checkpoint: str
+    checkpoint: str | None = None
+    model: str | None = None
     crop: CropMethod = "face"
     margin: float | None = None
     detector: str = OPENCV
     device: str = "auto"
     trust: list[str] | None = None
 
-    def checkpoint_file(self) -> Path:
-        """Return the file that the checkpoint is.
+    def animator_file(self) -> Path:
+        """Return the file that the checkpoint is, or the folder of the exported model.
 
         Raises:
             CheckpointError: There are no weights of this name.
+            ConfigError: Both a checkpoint and a model are given, or neither.
         """
-        return find_weights(self.checkpoint)
+        if (self.checkpoint is None) == (self.model is None):
+            given = "neither" if self.model is None else "both"
+            raise ConfigError(f"give either --checkpoint or --model (a folder of sfdkit export); {given} is given")
+        return find_weights(self.checkpoint) if self.checkpoint is not None else Path(str(self.model))
 
-    def load(self) -> LoadedAnimator:
-        """Load the animator in eval mode onto the device.
+    def check_apart(self, output: str, **inputs: str | None) -> None:
+        """Refuse an output that would replace the animator or one of the ``inputs``, see :func:`require_apart`.
+
+        Raises:
+            CheckpointError: There are no weights of this name.
+            ConfigError: It would, or as for :meth:`animator_file`.
+        """
+        require_apart(output, **{"model" if self.checkpoint is None else "checkpoint": self.animator_file()}, **inputs)
+
+    def load(self) -> Loaded:
+        """Load the animator; a checkpoint in eval mode onto the device.
 
         Raises:
             CheckpointError: The checkpoint is missing, damaged or of another model.
-            ConfigError: There is no such device.
+            ConfigError: There is no such device, onnxruntime is not installed, or as for :meth:`animator_file`.
+            DataError: The exported model is missing, damaged or of another version.
         """
-        return load_animator(self.checkpoint, choose_device(self.device), self.trust or ())
+        file = self.animator_file()
+        if self.model is not None:
+            return self._load_exported(file)
+        from sfdkit.apply.torch_runner import TorchRunner
+        from sfdkit.checkpoint import load_animator
+        from sfdkit.device import choose_device
+
+        loaded = load_animator(file, choose_device(self.device), self.trust or ())
+        return Loaded(TorchRunner(loaded.animator), file, loaded.axes)
+
+    def _load_exported(self, folder: Path) -> Loaded:
+        from sfdkit.export.runtime import Animator, providers_of
+
+        if self.trust:
+            raise ConfigError("trust: an exported model names no classes; leave it out, or give --checkpoint")
+        animator = Animator(folder, providers=providers_of(self.device))
+        return Loaded(animator, folder, animator.axes)
 
     def crop_rule(self, method: CropMethod | None = None) -> CropRule:
         """Return how faces are cut out; ``method`` goes before ``crop``."""

@@ -13,7 +13,8 @@ from sfdkit.evaluate.frames import Frames, load_frames, render_truth
 from sfdkit.evaluate.run import drive
 from sfdkit.evaluate.samples import Pair, Sample
 from sfdkit.evaluate.vector_effects import Effect
-from sfdkit.media.draw import flow_to_rgb, make_sheet, stack_sheets
+from sfdkit.media.draw import make_sheet, stack_sheets
+from sfdkit.media.tensors import flow_to_rgb, to_uint8
 from sfdkit.model.animator import FaceAnimator
 
 LEAST_CELL = 128
@@ -51,7 +52,7 @@ def _draw_pairs(animator: FaceAnimator, pairs: Sequence[Pair]) -> np.ndarray:
     if truth is not None:
         columns[f"error x {ERROR_GAIN:g}"] = ((made.image - truth).abs() * ERROR_GAIN).clamp(max=1.0)
     columns |= {"flow": flow_to_rgb(made.flow), "mask (white: warped)": made.mask}
-    rows = list(zip(*(pictures.unbind(0) for pictures in columns.values()), strict=True))
+    rows = list(zip(*(map(to_uint8, pictures) for pictures in columns.values()), strict=True))
     return make_sheet(rows, list(columns), animator.resolution * -(-LEAST_CELL // animator.resolution), title)
 
 
@@ -89,8 +90,8 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, effects:
         for index in order_vectors(effects, std):
             motion = state.descriptors.motion.repeat(len(STEPS), 1)
             motion[:, index] += steps * float(std[index])
-            made = animator.generate(state.expand(len(STEPS)), motion).image.float().clamp(0.0, 1.0)
-            rows.append([_label(index, effects, float(std[index])), *made])
+            made = animator.generate(state.expand(len(STEPS)), motion).image
+            rows.append([_label(index, effects, float(std[index])), *map(to_uint8, made)])
     captions = ["motion vector", *(f"{step:+d} sigma" if step else "as it is" for step in STEPS)]
     if len(rows) <= _ROWS_BESIDE:
         return make_sheet(rows, captions, _TRAVERSAL_CELL)
@@ -100,8 +101,8 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, effects:
     return np.concatenate([left, right], 1)
 
 
-def _label(index: int, effects: Sequence[Effect], std: float) -> Tensor:
-    """Return a cell with words, 3 H W in [0, 1]."""
+def _label(index: int, effects: Sequence[Effect], std: float) -> np.ndarray:
+    """Return a cell with words, H W 3 uint8."""
     lines = [f"{index}", f"sigma {std:.2g}"]
     if effects and effects[index].factor is not None:
         effect = effects[index]
@@ -113,4 +114,4 @@ def _label(index: int, effects: Sequence[Effect], std: float) -> Tensor:
         while size > 9 and ImageFont.load_default(size).getlength(line) > _TRAVERSAL_CELL - 2:
             size -= 1
         pen.text((1, 12 + 19 * number), line, fill=(20, 20, 20), font=ImageFont.load_default(size))
-    return torch.from_numpy(np.asarray(cell).copy()).permute(2, 0, 1).float() / 255.0
+    return np.asarray(cell)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sfdkit.apply.axes import Axes, BlockAxes, Direction, VectorFactor, basis_fingerprint
+from sfdkit.apply.axes import Axes, BlockAxes, Direction, VectorFactor
 from sfdkit.evaluate.frames import frame_batches
 from sfdkit.evaluate.samples import Sample
 from sfdkit.metrics.dci import Vector, dci, describe_vectors
@@ -20,6 +20,7 @@ from sfdkit.metrics.exact import exact
 from sfdkit.metrics.probes import LEAST_IDENTITIES, grouped_folds, probe, ridge, varying
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.blocks import resize
+from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.puppets.clips import factors_from_meta
 from sfdkit.puppets.factor_groups import IDENTITY_GROUPS, VISIBLE_64
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors
@@ -173,7 +174,8 @@ def make_axes(animator: FaceAnimator, codes: Codes, truth: Truth | None, finding
         code: Tensor = getattr(codes, name)
         directions = _directions(code, getattr(truth, name), folds) if truth else {}
         vectors = [VectorFactor(v.coefficient, v.factor, v.explains, v.share) for v in getattr(findings, name, ())]
-        blocks.append(BlockAxes(code.mean(0), code.std(0, correction=0), tuple(vectors), directions))
+        mean, std = (value.float().cpu().numpy() for value in (code.mean(0), code.std(0, correction=0)))
+        blocks.append(BlockAxes(mean, std, tuple(vectors), directions))
     return Axes(basis_fingerprint(animator.descriptors), *blocks)
 
 
@@ -183,7 +185,7 @@ def _directions(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor) -> d
         return {}
     weights = ridge(torch.stack(list(factors.values()), 1), code, folds).weights.float()
     units = [_UNITS.get(name, "of -1 to 1" if name in _BOTH_WAYS else "of 0 to 1") for name in factors]
-    return {name: Direction(row, unit) for name, row, unit in zip(factors, weights, units, strict=True)}
+    return {name: Direction(row.cpu().numpy(), unit) for name, row, unit in zip(factors, weights, units, strict=True)}
 
 
 def orthonormality(animator: FaceAnimator) -> float:

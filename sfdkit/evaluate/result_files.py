@@ -17,7 +17,7 @@ from torch import Tensor
 from sfdkit.evaluate.frames import Pictures
 from sfdkit.evaluate.samples import Pair
 from sfdkit.files import make_folder, write_picture
-from sfdkit.media.draw import to_uint8
+from sfdkit.media.tensors import to_uint8
 from sfdkit.media.video_writer import VideoWriter
 
 Keep = Literal["videos", "frames"]

@@ -9,6 +9,7 @@ from sfdkit.apply.axes import Axes, find_axes
 from sfdkit.export.manifest import Batch, Format, Manifest
 from sfdkit.export.write import export_animator
 from sfdkit.files import require_apart
+from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.weights.commands import Trained
 from sfdkit.weights.shipped import find_weights
 
@@ -49,7 +50,7 @@ class Export(Trained):
         loaded = self.load()
         found = find_axes(self.axes, source, loaded.axes)
         if found is not None:
-            Axes.parse(*found, loaded.animator.descriptors)
+            Axes.parse(*found, basis_fingerprint(loaded.animator.descriptors))
         made = export_animator(
             loaded.animator, Path(self.output), self.format, self.batch, self.half, found[0] if found else None
         )

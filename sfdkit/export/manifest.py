@@ -4,7 +4,8 @@ Its schema, ``sfdkit.export/1``::
 
     {"schema": "sfdkit.export/1", "sfdkit": "<version>", "format": "onnx" | "pt2", "opset": 18 | null,
      "batch": "dynamic" | "1", "precision": "float32" | "float16",
-     "resolution": R, "identity_size": N, "motion_size": M, "model": "<fingerprint of the motion coefficients>",
+     "resolution": R, "identity_size": N, "motion_size": M,
+     "fingerprints": {"basis": "<of the basis>", "motion": "<of the meaning of motion coefficients>"},
      "pictures": "<what the graphs take and give>",
      "normalisation": {"source": {"resolution": R, "mean": [3], "std": [3]}, "driving": {the same}},
      "graphs": {"source": {"file": "source.onnx", "inputs": [names], "outputs": [names]}, "motion": ..., "render": ...},
@@ -57,7 +58,7 @@ class Manifest:
     resolution: int
     identity_size: int
     motion_size: int
-    model: str
+    fingerprints: Mapping[str, str]
     normalisation: Mapping[str, Mapping[str, Any]]
     graphs: Mapping[str, Graph]
     basis: list[list[float]]

@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from sfdkit.apply.runner import Coefficients
 from sfdkit.errors import ConfigError, DataError, SfdkitWarning
 from sfdkit.export.manifest import GRAPHS, Manifest
 
-Source: TypeAlias = Mapping[str, np.ndarray]
+ExportedSource: TypeAlias = Mapping[str, np.ndarray]
 """What the graph ``source`` gave, by name."""
 
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -50,17 +52,31 @@ class Animator:
                 "export with --format onnx to run them here"
             )
         self.resolution = self.manifest.resolution
+        self.identity_size = self.manifest.identity_size
+        self.motion_size = self.manifest.motion_size
+        self.basis = self.manifest.fingerprints["basis"]
+        self.motion_model = self.manifest.fingerprints["motion"]
+        self.axes = None if self.manifest.axes is None else json.dumps(self.manifest.axes)
         self._sessions = {
             name: open_graph(Path(folder) / self.manifest.graphs[name].file, threads, providers) for name in GRAPHS
         }
 
-    def source(self, picture: np.ndarray) -> Source:
+    @property
+    def device(self) -> str:
+        """Where the graphs run, for people."""
+        return ", ".join(p.removesuffix("ExecutionProvider").lower() for p in self._sessions["render"].get_providers())
+
+    def source(self, picture: np.ndarray) -> ExportedSource:
         """Encode a source, once for any number of driving frames.
 
         Args:
             picture: R R 3 uint8; another size is resized, with a warning.
         """
         return self._run("source", {"picture": self._fit(picture[None])})
+
+    def describe(self, source: ExportedSource) -> Coefficients:
+        """Return the descriptors of an encoded source."""
+        return Coefficients(source["identity"][0], source["own"][0])
 
     def motion(self, frames: np.ndarray) -> np.ndarray:
         """Return the motion coefficients, B M float32.
@@ -71,10 +87,22 @@ class Animator:
         frames = self._fit(frames)
         return np.concatenate([self._run("motion", {"frames": rows})["motion"] for rows in self._parts(frames)])
 
-    def render(self, source: Source, motion: np.ndarray) -> np.ndarray:
+    def render(self, source: ExportedSource, motion: np.ndarray) -> np.ndarray:
         """Render a source under motion coefficients, B M float32; returns B R R 3 uint8."""
         parts = self._parts(np.asarray(motion, np.float32))
         return np.concatenate([self._run("render", {"motion": rows, **source})["frames"] for rows in parts])
+
+    def change_identity(self, source: ExportedSource, identity: np.ndarray) -> ExportedSource:
+        """Refuse: the exported graphs move a face, and draw no other person.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("identity: an exported model changes motion alone; give --checkpoint to change the person")
+
+    def morph(self, source: ExportedSource, other: ExportedSource, share: np.ndarray) -> ExportedSource:
+        """Refuse, as :meth:`change_identity`."""
+        return self.change_identity(source, other["identity"])
 
     def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return rows as many at a time as the graphs take."""
@@ -98,6 +126,20 @@ class Animator:
         )
         resized = [Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
         return np.stack([np.asarray(picture) for picture in resized])
+
+
+def providers_of(device: str) -> list[str] | None:
+    """Return the execution providers of a device's name, None for ``auto``: the best that is there.
+
+    Raises:
+        ConfigError: ONNX Runtime has no provider for it.
+    """
+    kind, _, number = device.partition(":")
+    if device == "auto":
+        return None
+    if kind not in ("cpu", "cuda") or (number and number != "0"):
+        raise ConfigError(f"device: {device!r} cannot run an exported model; use auto, cpu or cuda")
+    return list(PROVIDERS[PROVIDERS.index(f"{kind.upper()}ExecutionProvider") :])
 
 
 def open_graph(path: Path, threads: int | None = None, providers: Sequence[str] | None = None) -> Any:

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from sfdkit import __version__
-from sfdkit.apply.motion_track import motion_fingerprint
 from sfdkit.errors import ConfigError, ExportError
 from sfdkit.export.graphs import Traceable, graphs_of
 from sfdkit.export.manifest import GRAPHS, OPSET, Batch, Format, Graph, Manifest
@@ -30,6 +29,7 @@ from sfdkit.export.runtime import open_graph
 from sfdkit.files import make_folder
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.encoders import Encoder
+from sfdkit.model.fingerprints import basis_fingerprint, motion_fingerprint
 from sfdkit.puppets.clips import make_clip
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
@@ -99,7 +99,10 @@ def export_animator(
             resolution=animator.resolution,
             identity_size=animator.descriptors.identity_size,
             motion_size=animator.descriptors.motion_size,
-            model=motion_fingerprint(animator),
+            fingerprints={
+                "basis": basis_fingerprint(animator.descriptors),
+                "motion": motion_fingerprint(animator),
+            },
             normalisation={
                 "source": _normalisation(animator.encoder),
                 "driving": _normalisation(animator.driving_encoder or animator.encoder),

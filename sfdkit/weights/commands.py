@@ -13,6 +13,7 @@ from sfdkit.checkpoint import LoadedAnimator, load_animator, without_downloads
 from sfdkit.config.command import Command
 from sfdkit.errors import DataError
 from sfdkit.files import require_apart
+from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.model.summary import parameters, summary_table
 from sfdkit.tensor_file import check_suffix
 from sfdkit.weights.file import StoredAnimator, write_weights
@@ -105,7 +106,7 @@ class Pack(Trained):
         found = find_axes(self.axes, source, loaded.axes)
         axes = None
         if found is not None:
-            Axes.parse(*found, loaded.animator.descriptors)
+            Axes.parse(*found, basis_fingerprint(loaded.animator.descriptors))
             axes = json.dumps(json.loads(found[0]), separators=(",", ":"))
         weights = loaded.animator.state_dict()
         write_weights(target, StoredAnimator(without_downloads(loaded.experiment), weights, loaded.train, axes))

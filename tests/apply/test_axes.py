@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from sfdkit.apply.axes import Axes, BlockAxes, Direction, VectorFactor, basis_fingerprint, raw_step
+from sfdkit.apply.axes import Axes, BlockAxes, Direction, VectorFactor, raw_step
 from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.model.descriptors import DescriptorLayer
+from sfdkit.model.fingerprints import basis_fingerprint
 
 
 def layer(seed: int = 0, **options: Any) -> DescriptorLayer:
@@ -20,19 +22,19 @@ def layer(seed: int = 0, **options: Any) -> DescriptorLayer:
 
 def some_axes(descriptors: DescriptorLayer | None = None) -> Axes:
     motion = BlockAxes(
-        torch.tensor([0.1, -0.2, 1 / 3]),
-        torch.tensor([0.5, 0.25, 2.0]),
+        np.array([0.1, -0.2, 1 / 3], np.float32),
+        np.array([0.5, 0.25, 2.0], np.float32),
         (VectorFactor(0, "yaw", 0.93, 0.88), VectorFactor(2, None, 0.01, 0.02)),
         {
-            "yaw": Direction(torch.tensor([0.02, 0.01, 0.0]), "degrees"),
-            "smile": Direction(torch.tensor([0.0, 0.0, 0.7]), "of its range"),
+            "yaw": Direction(np.array([0.02, 0.01, 0.0], np.float32), "degrees"),
+            "smile": Direction(np.array([0.0, 0.0, 0.7], np.float32), "of its range"),
         },
     )
     identity = BlockAxes(
-        torch.zeros(5),
-        torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0]),
+        np.zeros(5, np.float32),
+        np.array([1.0, 2.0, 0.0, 1.0, 1.0], np.float32),
         (),
-        {"age": Direction(torch.arange(5.0), "of its range")},
+        {"age": Direction(np.arange(5, dtype=np.float32), "of its range")},
     )
     return Axes(basis_fingerprint(descriptors or layer()), motion, identity)
 
@@ -40,14 +42,14 @@ def some_axes(descriptors: DescriptorLayer | None = None) -> Axes:
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     written = some_axes()
     written.save(tmp_path / "axes.json")
-    read = Axes.load(tmp_path / "axes.json", layer())
+    read = Axes.load(tmp_path / "axes.json", basis_fingerprint(layer()))
     assert read.basis == written.basis
     for one, other in ((read.motion, written.motion), (read.identity, written.identity)):
-        assert one.mean.equal(other.mean) and one.std.equal(other.std)
+        assert (one.mean == other.mean).all() and (one.std == other.std).all()
         assert one.vectors == other.vectors
         assert list(one.directions) == list(other.directions)
         for name, direction in one.directions.items():
-            assert direction.vector.equal(other.directions[name].vector)
+            assert (direction.vector == other.directions[name].vector).all()
             assert direction.unit == other.directions[name].unit
     assert [p.name for p in tmp_path.iterdir()] == ["axes.json"]
 
@@ -75,21 +77,21 @@ def test_the_fingerprint_knows_weights_and_switches_and_nothing_else() -> None:
 
 def test_a_factor_moves_in_its_unit() -> None:
     step = some_axes().step("yaw", -10.0)
-    assert torch.allclose(step.motion, torch.tensor([-0.2, -0.1, 0.0]))
-    assert step.identity.equal(torch.zeros(5))
-    assert some_axes().step("motion:yaw", -10.0).motion.equal(step.motion)
+    assert np.allclose(step.motion, np.array([-0.2, -0.1, 0.0], np.float32))
+    assert not step.identity.any()
+    assert some_axes().step("motion:yaw", -10.0).motion.tolist() == step.motion.tolist()
     age = some_axes().step("age", 0.5)
-    assert age.identity.equal(torch.arange(5.0) / 2) and age.motion.equal(torch.zeros(3))
+    assert age.identity.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0] and not age.motion.any()
 
 
 def test_sigma_is_the_distance_in_standard_deviations() -> None:
     axes = some_axes()
     step = axes.step("yaw", 1.0, sigma=True).motion
-    assert float((step / axes.motion.std).square().sum()) == pytest.approx(1.0)
-    assert torch.allclose(step / step[1], torch.tensor([2.0, 1.0, 0.0]))
+    assert float(np.square(step / axes.motion.std).sum()) == pytest.approx(1.0)
+    assert np.allclose(step / step[1], np.array([2.0, 1.0, 0.0], np.float32))
     assert axes.step("smile", 1.5, sigma=True).motion.tolist() == pytest.approx([0, 0, 3.0])  # 1.5 times a std of 2
     age = axes.step("age", 1.0, sigma=True).identity  # the coefficient that never moves does not count
-    assert float((age / axes.identity.std)[[0, 1, 3, 4]].square().sum()) == pytest.approx(1.0)
+    assert float(np.square((age / np.maximum(axes.identity.std, 1e-9))[[0, 1, 3, 4]]).sum()) == pytest.approx(1.0)
 
 
 def test_a_basis_vector_moves_in_its_standard_deviation() -> None:
@@ -100,12 +102,12 @@ def test_a_basis_vector_moves_in_its_standard_deviation() -> None:
 
 
 def test_without_a_file_a_basis_vector_moves_in_raw_coefficients() -> None:
-    assert raw_step(layer(), "motion:1", 3.0).motion.tolist() == [0.0, 3.0, 0.0]
-    assert raw_step(layer(), "identity:4", 0.5).identity.tolist() == [0.0, 0.0, 0.0, 0.0, 0.5]
+    assert raw_step("motion:1", 3.0, 5, 3).motion.tolist() == [0.0, 3.0, 0.0]
+    assert raw_step("identity:4", 0.5, 5, 3).identity.tolist() == [0.0, 0.0, 0.0, 0.0, 0.5]
     with pytest.raises(ConfigError, match=r"'yaw' is a name, and names need an axes\.json; give --axes FILE"):
-        raw_step(layer(), "yaw", 1.0)
+        raw_step("yaw", 1.0, 5, 3)
     with pytest.raises(ConfigError, match=r"motion:3 does not exist: there are 3 motion vectors, motion:0 to 2"):
-        raw_step(layer(), "motion:3", 1.0)
+        raw_step("motion:3", 1.0, 5, 3)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_a_factor_of_both_blocks_needs_its_block() -> None:
     both = Axes(
         axes.basis,
         axes.motion,
-        BlockAxes(axes.identity.mean, axes.identity.std, (), {"yaw": Direction(torch.ones(5), "x")}),
+        BlockAxes(axes.identity.mean, axes.identity.std, (), {"yaw": Direction(np.ones(5, np.float32), "x")}),
     )
     with pytest.raises(ConfigError, match="write motion:yaw or identity:yaw"):
         both.step("yaw", 1.0)
@@ -138,15 +140,17 @@ def test_a_factor_of_both_blocks_needs_its_block() -> None:
 
 def test_a_direction_that_moves_nothing_has_no_sigma() -> None:
     axes = some_axes()
-    still = BlockAxes(axes.motion.mean, axes.motion.std, (), {"blink": Direction(torch.zeros(3), "x")})
+    still = BlockAxes(axes.motion.mean, axes.motion.std, (), {"blink": Direction(np.zeros(3, np.float32), "x")})
     with pytest.raises(ConfigError, match="'blink' moves no coefficient that varies"):
         Axes(axes.basis, still, axes.identity).step("blink", 1.0, sigma=True)
 
 
 def test_axes_of_another_model_are_refused(tmp_path: Path) -> None:
     some_axes().save(tmp_path / "axes.json")
-    with pytest.raises(CheckpointError, match=r"axes\.json were measured on another model \(basis [0-9a-f]{16}, this"):
-        Axes.load(tmp_path / "axes.json", layer(1))
+    with pytest.raises(
+        CheckpointError, match=r"axes\.json were measured on another model \(basis [0-9a-f]{16}, this one"
+    ):
+        Axes.load(tmp_path / "axes.json", basis_fingerprint(layer(1)))
 
 
 def broken(content: dict[str, Any], where: str, value: Any) -> dict[str, Any]:
@@ -202,7 +206,9 @@ def test_files_that_are_no_axes(tmp_path: Path) -> None:
 
 def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     axes = some_axes()
-    wrong = Axes(axes.basis, BlockAxes(torch.zeros(3), torch.tensor([1.0, float("inf"), 1.0])), axes.identity)
+    wrong = Axes(
+        axes.basis, BlockAxes(np.zeros(3, np.float32), np.array([1.0, float("inf"), 1.0], np.float32)), axes.identity
+    )
     with pytest.raises(ValueError, match=r"motion\.std must be a finite number"):
         wrong.save(tmp_path / "axes.json")
     assert not list(tmp_path.iterdir())

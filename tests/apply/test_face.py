@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sfdkit.apply.axes import basis_fingerprint, raw_step
+from sfdkit.apply.axes import raw_step
 from sfdkit.apply.face import change_identity, edit, interpolate, load_face, morph, recombine, render, save_face
 from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.model.descriptors import DescriptorLayer
+from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.types import Descriptors
 from tests.written import lively_animator
 
@@ -54,8 +55,8 @@ def test_interpolation_changes_what_was_asked_and_takes_a_share_per_row() -> Non
 
 
 def test_an_edit_adds_a_step() -> None:
-    a, descriptors = face(2, 1), layer()
-    moved = edit(a, raw_step(descriptors, "motion:2", 0.7))
+    a = face(2, 1)
+    moved = edit(a, raw_step("motion:2", 0.7, 12, 4))
     assert torch.allclose(moved.motion - a.motion, torch.tensor([0.0, 0.0, 0.7, 0.0]).expand(2, 4), atol=1e-6)
     assert moved.identity.equal(a.identity)
     steps = Descriptors(torch.zeros(3, 12), torch.eye(3, 4))

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from sfdkit.cli import main
 from sfdkit.errors import ConfigError, DataError, ExportError, SfdkitWarning
 from sfdkit.export.graphs import graphs_of
 from sfdkit.export.manifest import FILE_NAME, Manifest
@@ -20,24 +19,7 @@ from sfdkit.export.runtime import Animator
 from sfdkit.export.write import check, export_animator
 from sfdkit.model.animator import FaceAnimator
 from tests.running import ROOT
-from tests.written import known_axes, lively_animator, puppet_frames, write_checkpoint
-
-
-@pytest.fixture(scope="module")
-def animator() -> FaceAnimator:
-    return lively_animator().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def exported(animator: FaceAnimator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes, with axes."""
-    folder = tmp_path_factory.mktemp("export")
-    checkpoint = write_checkpoint(folder / "last.ckpt", animator)
-    known_axes().save(folder / "axes.json")
-    out = folder / "model"
-    arguments = ["--checkpoint", str(checkpoint), "--axes", str(folder / "axes.json"), "--output", str(out)]
-    assert main(["export", *arguments]) == 0
-    return out
+from tests.written import lively_animator, puppet_frames
 
 
 def pictures(count: int, person: int = 0) -> np.ndarray:

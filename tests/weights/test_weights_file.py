@@ -14,12 +14,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sfdkit.apply.animate import Animate
-from sfdkit.apply.axes import basis_fingerprint
 from sfdkit.apply.edit import Edit
 from sfdkit.checkpoint import adopt_weights, load_animator
 from sfdkit.cli import main
 from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.model.descriptors import orthonormalise
+from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.weights.commands import Pack
 from tests.tiny import tiny_animator
 from tests.written import TRAIN, known_axes, lively_animator, puppet_frames, write_checkpoint, write_video

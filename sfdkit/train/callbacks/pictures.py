@@ -10,7 +10,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from sfdkit.media.draw import flow_to_rgb, image_grid
+from sfdkit.media.tensors import flow_to_rgb, image_grid
 from sfdkit.train.task import AnimationTask
 
 
