@@ -27,6 +27,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from sfdkit.device import wait_for
+
 ROOT = Path(__file__).parent.parent
 Row = dict[str, Any]
 
@@ -93,12 +95,6 @@ def published_peak(name: str, precision: str) -> float | None:
     words = set(re.split(r"[\s-]+", name.upper()))
     fitting = [known for known in PEAKS if set(known.split()) <= words]
     return PEAKS[max(fitting, key=len)][precision == "tf32"] if fitting else None
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def seconds_each(run: Callable[[], object], device: torch.device, seconds: float, least: int = 3) -> float:

@@ -38,6 +38,7 @@ OWN_COMMANDS = {
     "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
     "measure": "train the network that measures puppets:  sfdkit measure train --resolution 64",
     "puppets": "draw the synthetic faces, train on them:  sfdkit puppets sheet|render|train-perceptual",
+    "bench": "measure speed:  sfdkit bench inference|training|pipeline",
     "export": "graphs for ONNX Runtime and others:  sfdkit export --checkpoint C --output FOLDER",
     "model": "weights that come along, small files of weights, parameters:  sfdkit model list|card|pack|summary",
 }
@@ -153,6 +154,12 @@ def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., A
         from sfdkit.export.command import Export
 
         return Export
+    if command == "bench":
+        from sfdkit.bench.inference import BenchInference
+        from sfdkit.bench.pipeline import BenchPipeline
+        from sfdkit.bench.training import BenchTraining
+
+        return {"inference": BenchInference, "training": BenchTraining, "pipeline": BenchPipeline}
     if command == "motion":
         from sfdkit.apply.extract import Extract
 

@@ -69,6 +69,12 @@ def training_processes() -> str:
     return "--config experiments/trainer/cpu2.yaml --data.init_args.batch_size 8"
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def prepare(device: torch.device) -> None:
     """Set up a GPU for a training, whose images all have one size: cuDNN benchmarking, and TF32 in convolutions.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,16 +15,20 @@ from sfdkit.apply.runner import Coefficients
 from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.model.fingerprints import basis_fingerprint, motion_fingerprint
 
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
 
 class TorchRunner:
     """Arrays in, arrays out, see :class:`sfdkit.apply.runner.Runner`.
 
     Args:
         animator: In eval mode, on the device to compute on.
+        precision: bfloat16 and float16 compute in it what can be, and keep coordinates and the basis in float32.
     """
 
-    def __init__(self, animator: FaceAnimator) -> None:
+    def __init__(self, animator: FaceAnimator, precision: Precision = "float32") -> None:
         self.animator = animator
+        self.precision = precision
         self.resolution = animator.resolution
         self.identity_size = animator.descriptors.identity_size
         self.motion_size = animator.descriptors.motion_size
@@ -33,38 +41,44 @@ class TorchRunner:
         """Where it computes."""
         return str(self._place)
 
-    @torch.no_grad()
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        lower = self.precision != "float32"
+        dtype = getattr(torch, self.precision) if lower else None
+        with torch.no_grad(), torch.autocast(self._place.type, dtype, enabled=lower):
+            yield
+
     def source(self, picture: np.ndarray) -> SourceState:
         """Encode a source, R R 3 uint8."""
-        return self.animator.source_state(self._pictures(picture[None]))
+        with self._computing():
+            return self.animator.source_state(self._pictures(picture[None]))
 
     def describe(self, source: SourceState) -> Coefficients:
         """Return the descriptors of an encoded source."""
         return Coefficients(*(value[0].float().cpu().numpy() for value in source.descriptors))
 
-    @torch.no_grad()
     def motion(self, frames: np.ndarray) -> np.ndarray:
         """Read the motion coefficients, B M float32, of frames B R R 3 uint8."""
-        return self.animator.motion(self._pictures(frames)).float().cpu().numpy()
+        with self._computing():
+            return self.animator.motion(self._pictures(frames)).float().cpu().numpy()
 
-    @torch.no_grad()
     def render(self, source: SourceState, motion: np.ndarray) -> np.ndarray:
         """Render one source, or B, under motion coefficients B M: B R R 3 uint8."""
         state = source if len(source.image) == len(motion) else source.expand(len(motion))
-        image = self.animator.generate(state, self._numbers(motion)).image.float()
-        pixels = (image.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        with self._computing():
+            image = self.animator.generate(state, self._numbers(motion)).image.float()
+            pixels = (image.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+            return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
-    @torch.no_grad()
     def change_identity(self, source: SourceState, identity: np.ndarray) -> SourceState:
         """Return B sources that look as identity coefficients B N say, see :func:`sfdkit.apply.face.change_identity`.
 
         Raises:
             ConfigError: The model was trained without ``code_share``.
         """
-        return face.change_identity(self.animator, source.expand(len(identity)), self._numbers(identity))
+        with self._computing():
+            return face.change_identity(self.animator, source.expand(len(identity)), self._numbers(identity))
 
-    @torch.no_grad()
     def morph(self, source: SourceState, other: SourceState, share: np.ndarray) -> SourceState:
         """Return B sources on the way from one person to another, see :func:`sfdkit.apply.face.morph`.
 
@@ -72,7 +86,8 @@ class TorchRunner:
             ConfigError: The model was trained without ``code_share``.
         """
         rows = len(share)
-        return face.morph(self.animator, source.expand(rows), other.expand(rows), self._numbers(share))
+        with self._computing():
+            return face.morph(self.animator, source.expand(rows), other.expand(rows), self._numbers(share))
 
     def _numbers(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self._place)

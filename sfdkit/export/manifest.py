@@ -7,6 +7,7 @@ Its schema, ``sfdkit.export/1``::
      "resolution": R, "identity_size": N, "motion_size": M,
      "fingerprints": {"basis": "<of the basis>", "motion": "<of the meaning of motion coefficients>"},
      "pictures": "<what the graphs take and give>",
+     "cost": {"gmac": billions of multiply-accumulates of a driven frame, "moved": bytes that it reads and writes},
      "normalisation": {"source": {"resolution": R, "mean": [3], "std": [3]}, "driving": {the same}},
      "graphs": {"source": {"file": "source.onnx", "inputs": [names], "outputs": [names]}, "motion": ..., "render": ...},
      "basis": [D rows of N + M numbers], "axes": the content of axes.json | null,
@@ -59,6 +60,7 @@ class Manifest:
     identity_size: int
     motion_size: int
     fingerprints: Mapping[str, str]
+    cost: Mapping[str, float]
     normalisation: Mapping[str, Mapping[str, Any]]
     graphs: Mapping[str, Graph]
     basis: list[list[float]]

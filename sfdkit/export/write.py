@@ -30,6 +30,7 @@ from sfdkit.files import make_folder
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.encoders import Encoder
 from sfdkit.model.fingerprints import basis_fingerprint, motion_fingerprint
+from sfdkit.model.summary import cost_per_driven_frame
 from sfdkit.puppets.clips import make_clip
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
@@ -103,6 +104,7 @@ def export_animator(
                 "basis": basis_fingerprint(animator.descriptors),
                 "motion": motion_fingerprint(animator),
             },
+            cost=cost_per_driven_frame(animator)._asdict(),
             normalisation={
                 "source": _normalisation(animator.encoder),
                 "driving": _normalisation(animator.driving_encoder or animator.encoder),

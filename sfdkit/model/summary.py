@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from sfdkit.model.animator import FaceAnimator
@@ -26,17 +29,54 @@ def gmac(function: Callable[[], object]) -> float:
     return counter.get_total_flops() / 2e9
 
 
-def gmac_per_driven_frame(animator: FaceAnimator) -> float:
+class _MovedBytes(TorchDispatchMode):
+    """Counts the bytes that operations read and write; views move nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            tensors = [value for value in tree_leaves((args, kwargs, out)) if isinstance(value, Tensor)]
+            self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return out
+
+
+class Cost(NamedTuple):
+    """What a call computes and moves."""
+
+    gmac: float
+    """Billions of multiply-accumulates, see :func:`gmac`."""
+    moved: float
+    """Bytes that its operations, one by one, read and write."""
+
+
+def cost_per_driven_frame(animator: FaceAnimator) -> Cost:
     """Return the cost of one driven frame with the source cached: motion encoder, descriptor layer and generator."""
     was_training = animator.training
     animator.eval()
     device = next(animator.parameters()).device
     picture = torch.zeros(1, 3, animator.resolution, animator.resolution, device=device)
-    with torch.no_grad():
+    with torch.no_grad(), animator.descriptors.kept():
         state = animator.source_state(picture)
-    cost = gmac(lambda: animator.generate(state, animator.motion(picture)))
+
+        def drive() -> object:
+            return animator.generate(state, animator.motion(picture))
+
+        with _MovedBytes() as moved:
+            drive()
+        cost = Cost(gmac(drive), moved.total)
     animator.train(was_training)
     return cost
+
+
+def gmac_per_driven_frame(animator: FaceAnimator) -> float:
+    """Return the GMAC of :func:`cost_per_driven_frame`."""
+    return cost_per_driven_frame(animator).gmac
 
 
 def summary_table(animator: FaceAnimator) -> str:

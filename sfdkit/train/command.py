@@ -255,18 +255,26 @@ def build(args: Sequence[str], prog: str = "sfdkit fit") -> AnimationCLI:
     return _launch(expand_arguments(args), run=False, prog=prog)
 
 
+def untrained_animator(args: Sequence[str], prog: str) -> FaceAnimator:
+    """Return the animator that ``--config`` files and overrides describe, with random weights, on the CPU.
+
+    Raises:
+        SfdkitError: A part of the experiment cannot be built or run.
+    """
+    _want_config(prog, args)
+    trainer = dict(accelerator="cpu", devices=1, num_nodes=1, strategy="auto", precision="32-true", logger="false")
+    cli = build([*args, *(f"--trainer.{key}={value}" for key, value in trainer.items())], prog)
+    assert isinstance(cli.model, AnimationTask)
+    return cli.model.animator
+
+
 def summary(args: Sequence[str]) -> None:
     """Print parameters and multiply-accumulates of the model that ``--config`` files and overrides describe.
 
     Raises:
         SfdkitError: A part of the experiment cannot be built or run.
     """
-    prog = "sfdkit model summary"
-    _want_config(prog, args)
-    trainer = dict(accelerator="cpu", devices=1, num_nodes=1, strategy="auto", precision="32-true", logger="false")
-    cli = build([*args, *(f"--trainer.{key}={value}" for key, value in trainer.items())], prog)
-    assert isinstance(cli.model, AnimationTask)
-    print(summary_table(cli.model.animator))
+    print(summary_table(untrained_animator(args, "sfdkit model summary")))
 
 
 def _leave_out_downloads(config: Namespace) -> None:

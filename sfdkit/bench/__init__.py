@@ -1,0 +1,1 @@
+"""Measuring speed: inference, training, and the whole way from file to file."""
