@@ -6,6 +6,8 @@ import platform
 import re
 import resource
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,8 @@ import torch
 from sfdkit.bench.timing import Spread, time_in_turn
 from sfdkit.device import wait_for
 
+_LONG = 0.02
+"""Seconds of a product of matrices that need not be larger: some processors emulate bfloat16 slowly."""
 _LIBRARIES = ("torch", "onnxruntime", "numpy", "lightning")
 
 
@@ -33,23 +37,25 @@ class Roofline(NamedTuple):
 
 def measure_roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
     """Measure a large product of matrices and a large copy on a device, in a type."""
-    side, count = (4096, 1 << 28) if device.type == "cuda" else (1024, 1 << 25)
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    product, start = torch.empty_like(a), torch.randn(count // 4, device=device)
-    end = torch.empty_like(start)
+    side, largest, count = 256, *((8192, 1 << 28) if device.type == "cuda" else (1024, 1 << 25))
+    while True:
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        product = _seconds(partial(torch.matmul, a, b, out=torch.empty_like(a)), device)
+        if side == largest or product > _LONG:
+            break
+        side *= 2
+    start = torch.randn(count // 4, device=device)
+    copy = _seconds(partial(torch.empty_like(start).copy_, start), device)
+    return Roofline(2 * side**3 / product, 2 * count / copy)
 
-    def multiply() -> None:
-        torch.matmul(a, b, out=product)
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    def whole() -> None:
+        run()
         wait_for(device)
 
-    def copy() -> None:
-        end.copy_(start)
-        wait_for(device)
-
-    stages = {"product": multiply, "copy": copy}
-    (taken,) = time_in_turn([stages], repeats=10, warm_up=2)
-    seconds = {name: Spread.of(taken[name]).median for name in stages}
-    return Roofline(2 * side**3 / seconds["product"], 2 * count / seconds["copy"])
+    (taken,) = time_in_turn([{"run": whole}], repeats=8, warm_up=2)
+    return Spread.of(taken["run"]).median
 
 
 def peak_memory(device: torch.device) -> float:
