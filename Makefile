@@ -63,8 +63,9 @@ lint: $(STAMP)  ## ruff (style, docstrings) and mypy (types)
 docs: $(STAMP)  ## write docs/cli.md from the command line's parsers
 	$(VENV)/bin/python -m sfdkit.cli_docs docs/cli.md
 
-bench: $(STAMP)  ## images per second of loading, training and driving on this machine
-	$(VENV)/bin/python -m benchmarks.throughput
+bench: $(STAMP)  ## how fast this machine animates: each part of a driven frame, and from file to file
+	$(SFDKIT) bench inference --animator puppets64
+	$(SFDKIT) bench pipeline --animator puppets64
 
 clean:  ## remove what the demo made (the environment stays)
 	rm -rf $(RUN) $(SHARDS)

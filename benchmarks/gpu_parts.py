@@ -173,9 +173,23 @@ def lower(plan: Plan, precision: str) -> AbstractContextManager[Any]:
     return torch.autocast(plan.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def animator_for(resolution: int) -> Any:
+    """Return the animator of experiments/base.yaml with experiments/encoder/tiny.yaml at a resolution."""
+    from sfdkit.model.animator import FaceAnimator
+    from sfdkit.model.descriptors import DescriptorLayer
+    from sfdkit.model.encoders import TimmEncoder
+    from sfdkit.model.generator import Generator
+
+    return FaceAnimator(
+        TimmEncoder("test_resnet", resolution, max_stride=16),
+        DescriptorLayer(),
+        Generator(resolution, detail=8),
+        TimmEncoder("test_resnet", 64, max_stride=16),
+    )
+
+
 def make_task(resolution: int, device: torch.device) -> Any:
     """Return the training task of experiments/puppets64.yaml, with all its terms, for a resolution, on a device."""
-    from benchmarks.throughput import animator_for
     from sfdkit.train.task import AnimationTask
 
     model = yaml.safe_load((ROOT / "experiments/puppets64.yaml").read_text())["model"]
@@ -300,8 +314,6 @@ def _utilisation(name: str, operations: float, precision: str, measured: Row) ->
 
 def drive(plan: Plan) -> Iterator[Row]:
     """Measure what a driven frame takes once the source is encoded: reading its motion and rendering."""
-    from benchmarks.throughput import animator_for
-
     for resolution, precision in itertools.product(plan.resolutions, ("tf32", "bf16")):
         animator = animator_for(resolution).to(plan.device).eval()
         row: Row = {"resolution": resolution, "precision": precision}
