@@ -27,6 +27,7 @@ TRAINER_COMMANDS = {
 OWN_COMMANDS = {
     "animate": "move the face of a picture as a video's:  "
     "sfdkit animate --checkpoint C --source S --driving D --output O",
+    "live": "move a face by a camera:  sfdkit live --model EXPORTED --source S",
     "edit": "move a face along named axes:  "
     "sfdkit edit --checkpoint C --source S --axis yaw --from -20 --to 20 --output O",
     "interpolate": "go from one face to another:  sfdkit interpolate --checkpoint C --source A --target B --output O",
@@ -142,6 +143,10 @@ def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., A
         from sfdkit.apply.animate import Animate
 
         return Animate
+    if command == "live":
+        from sfdkit.live.command import Live
+
+        return Live
     if command == "edit":
         from sfdkit.apply.edit import Edit
 

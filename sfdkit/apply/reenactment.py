@@ -56,7 +56,7 @@ def animate_frames(
     Yields:
         One batch at a time.
     """
-    render = _Renderer(runner, source, mode)
+    render = SourceRenderer(runner, source, mode)
     for driving, motion in read_motion(runner, frames, batch_size):
         yield Animated(driving, render(motion))
 
@@ -76,7 +76,7 @@ def animate_track(
     Yields:
         One batch at a time.
     """
-    render = _Renderer(runner, source, mode)
+    render = SourceRenderer(runner, source, mode)
     for start in range(0, len(motion), batch_size):
         yield Animated(None, render(motion[start : start + batch_size]))
 
@@ -100,8 +100,14 @@ def read_motion(
         yield driving, runner.motion(driving)
 
 
-class _Renderer:
-    """Renders one source under one batch of motion after the other."""
+class SourceRenderer:
+    """Renders one source under one batch of motion after the other.
+
+    Args:
+        runner: What runs the animator.
+        source: R R 3 uint8.
+        mode: ``absolute`` or ``relative``.
+    """
 
     def __init__(self, runner: Runner, source: np.ndarray, mode: MotionMode) -> None:
         self.runner = runner
