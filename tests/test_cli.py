@@ -167,7 +167,7 @@ def test_what_the_parser_refuses_is_one_line(words: list[str], said: str, capsys
         (["shards", "pack", "puppets"], "sfdkit shards pack puppets needs --output"),
         (["shards", "pack", "puppets", "--output=o", "--resolutoin=64"], "Did you mean --resolution?"),
         (["shards", "pack", "puppets", "--output=o", "--resolution=big"], "resolution: 'big' is no whole number"),
-        (["animate"], "sfdkit animate needs --checkpoint, --source and --output"),
+        (["animate"], "sfdkit animate needs --source and --output"),
         (["animate", "--chekpoint", "x"], "Did you mean --checkpoint?"),
         (["animate", "--checkpoint"], "--checkpoint needs a value"),
         (["animate", "x"], "can do nothing with 'x'"),

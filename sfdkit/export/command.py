@@ -16,7 +16,7 @@ from sfdkit.weights.shipped import find_weights
 
 @dataclass(kw_only=True)
 class Export(Trained):
-    """Write an animator as three graphs that run without sfdkit's code: source, motion, render, and a model.json.
+    """Write an animator as graphs that run without sfdkit's code: source, motion, render, and a model.json.
 
     The graphs take and give pictures of 8 bits. What was written is run and compared with the model on puppets and on
     noise before the folder appears; the differences are printed.

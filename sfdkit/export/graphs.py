@@ -1,10 +1,13 @@
-"""The three graphs that an animator is exported as.
+"""The graphs that an animator is exported as.
 
 Legend: ``B`` driving frames, ``R`` resolution, ``N`` identity and ``M`` motion coefficients, ``C r r`` feature maps.
 
     source   picture 1 R R 3 uint8 -> image 1 3 R R, identity 1 N, own 1 M, features_0 ... 1 C r r      once per source
     motion   frames B R R 3 uint8 -> motion B M                                                         per frame
     render   motion B M and all that ``source`` gave -> frames B R R 3 uint8                            per frame
+    person   image, identity, own, wanted 1 N -> what ``source`` gives, of another person               per person
+
+``person`` is there for models that can draw faces from their code alone.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sfdkit.apply.face import change_identity
 from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.types import Descriptors
 
@@ -61,6 +65,15 @@ class RenderGraph(_Part):
         return (image.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
+class PersonGraph(_Part):
+    """Makes another person of a source, see :func:`sfdkit.apply.face.change_identity`."""
+
+    def forward(self, image: Tensor, identity: Tensor, own: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
+        """Map what :class:`SourceGraph` gave, and identity coefficients 1 N, to what it would give of that person."""
+        state = change_identity(self.animator, SourceState(image, [], Descriptors(identity, own)), wanted)
+        return state.image, *state.descriptors, *state.features
+
+
 def _as_float(pictures: Tensor) -> Tensor:
     """Map B R R 3 uint8 to B 3 R R in [0, 1]."""
     return pictures.permute(0, 3, 1, 2).float() / 255.0
@@ -94,10 +107,15 @@ def graphs_of(animator: FaceAnimator, rows: int) -> dict[str, Traceable]:
         image, identity, own, *features = source(picture)
         read = motion(frames)
     given = ["image", "identity", "own", *(f"features_{number}" for number in range(len(features)))]
-    return {
+    graphs = {
         "source": Traceable(source, (picture,), None, ["picture"], given),
         "motion": Traceable(motion, (frames,), 0, ["frames"], ["motion"]),
         "render": Traceable(
             RenderGraph(animator), (read, image, identity, own, features), 0, ["motion", *given], ["frames"]
         ),
     }
+    if animator.template is not None:
+        names = ["image", "identity", "own", "wanted"]
+        changed = [f"changed_{name}" for name in given]
+        graphs["person"] = Traceable(PersonGraph(animator), (image, identity, own, identity), None, names, changed)
+    return graphs

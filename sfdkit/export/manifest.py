@@ -9,7 +9,8 @@ Its schema, ``sfdkit.export/1``::
      "pictures": "<what the graphs take and give>",
      "cost": {"gmac": billions of multiply-accumulates of a driven frame, "moved": bytes that it reads and writes},
      "normalisation": {"source": {"resolution": R, "mean": [3], "std": [3]}, "driving": {the same}},
-     "graphs": {"source": {"file": "source.onnx", "inputs": [names], "outputs": [names]}, "motion": ..., "render": ...},
+     "graphs": {"source": {"file": "source.onnx", "inputs": [names], "outputs": [names]},
+                "motion": ..., "render": ..., "person": ...},
      "basis": [D rows of N + M numbers], "axes": the content of axes.json | null,
      "checked": {"images": largest difference to eager, of 255, "psnr": dB | null, "motion": largest difference}}
 """
@@ -31,6 +32,8 @@ OPSET = 18
 """From 20 on GridSample's modes are renamed: TensorRT then samples the nearest pixel without a word, and ONNX Runtime's
 WebGPU provider has GridSample for 16 to 19 alone."""
 GRAPHS = ("source", "motion", "render")
+PERSON = "person"
+"""A graph of models that can change who is seen."""
 PICTURES = "uint8 RGB, rows x height x width x 3; scaling and normalisation are inside the graphs"
 
 Format: TypeAlias = Literal["onnx", "pt2"]
@@ -39,7 +42,7 @@ Batch: TypeAlias = Literal["dynamic", "1"]
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One of the three graphs."""
+    """One of the graphs."""
 
     file: str
     """Name of its file in the folder."""
@@ -99,7 +102,7 @@ class Manifest:
         content.pop("pictures", None)
         try:
             stored = content.pop("graphs")
-            manifest = cls(graphs={name: Graph(**stored[name]) for name in GRAPHS}, **content)
+            manifest = cls(graphs={n: Graph(**stored[n]) for n in (*GRAPHS, *({PERSON} & set(stored)))}, **content)
         except (TypeError, KeyError) as error:
             raise DataError(f"model: {path} is incomplete ({error}); export the checkpoint again") from error
         if manifest.format == "onnx" and manifest.opset != OPSET:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from sfdkit.apply.runner import Coefficients
 from sfdkit.errors import ConfigError, DataError, SfdkitWarning
-from sfdkit.export.manifest import GRAPHS, Manifest
+from sfdkit.export.manifest import PERSON, Manifest
 
 ExportedSource: TypeAlias = Mapping[str, np.ndarray]
 """What the graph ``source`` gave, by name."""
@@ -58,7 +58,8 @@ class Animator:
         self.motion_model = self.manifest.fingerprints["motion"]
         self.axes = None if self.manifest.axes is None else json.dumps(self.manifest.axes)
         self._sessions = {
-            name: open_graph(Path(folder) / self.manifest.graphs[name].file, threads, providers) for name in GRAPHS
+            name: open_graph(Path(folder) / graph.file, threads, providers)
+            for name, graph in self.manifest.graphs.items()
         }
 
     @property
@@ -88,21 +89,37 @@ class Animator:
         return np.concatenate([self._run("motion", {"frames": rows})["motion"] for rows in self._parts(frames)])
 
     def render(self, source: ExportedSource, motion: np.ndarray) -> np.ndarray:
-        """Render a source under motion coefficients, B M float32; returns B R R 3 uint8."""
-        parts = self._parts(np.asarray(motion, np.float32))
+        """Render one source, or B, under motion coefficients, B M float32; returns B R R 3 uint8."""
+        motion, faces = np.asarray(motion, np.float32), len(source["image"])
+        if faces > 1:
+            each = ({name: value[row : row + 1] for name, value in source.items()} for row in range(faces))
+            return np.concatenate([self.render(one, motion[r : r + 1]) for r, one in enumerate(each)])
+        parts = self._parts(motion)
         return np.concatenate([self._run("render", {"motion": rows, **source})["frames"] for rows in parts])
 
     def change_identity(self, source: ExportedSource, identity: np.ndarray) -> ExportedSource:
-        """Refuse: the exported graphs move a face, and draw no other person.
+        """Return B sources that look as identity coefficients B N say.
+
+        Raises:
+            ConfigError: The model was trained without ``code_share``.
+        """
+        if PERSON not in self.manifest.graphs:
+            raise ConfigError(
+                "identity: this model was not trained to draw faces from their code alone (code_share), so it cannot "
+                "change who is seen"
+            )
+        given = {name: source[name] for name in ("image", "identity", "own")}
+        names = self.manifest.graphs["source"].outputs
+        rows = [self._run(PERSON, {**given, "wanted": row[None].astype(np.float32)}).values() for row in identity]
+        return {name: np.concatenate(parts) for name, parts in zip(names, zip(*rows, strict=True), strict=True)}
+
+    def morph(self, source: ExportedSource, other: ExportedSource, share: np.ndarray) -> ExportedSource:
+        """Refuse: no graph mixes two people's detail.
 
         Raises:
             ConfigError: Always.
         """
-        raise ConfigError("identity: an exported model changes motion alone; give --checkpoint to change the person")
-
-    def morph(self, source: ExportedSource, other: ExportedSource, share: np.ndarray) -> ExportedSource:
-        """Refuse, as :meth:`change_identity`."""
-        return self.change_identity(source, other["identity"])
+        raise ConfigError("what: an exported model interpolates motion alone; give --checkpoint for the identity")
 
     def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return rows as many at a time as the graphs take."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sfdkit import __version__
 from sfdkit.errors import ConfigError, ExportError
 from sfdkit.export.graphs import Traceable, graphs_of
-from sfdkit.export.manifest import GRAPHS, OPSET, Batch, Format, Graph, Manifest
+from sfdkit.export.manifest import OPSET, PERSON, Batch, Format, Graph, Manifest
 from sfdkit.export.runtime import open_graph
 from sfdkit.files import make_folder
 from sfdkit.model.animator import FaceAnimator
@@ -61,7 +61,7 @@ def export_animator(
     half: bool = False,
     axes: str | None = None,
 ) -> Manifest:
-    """Write an animator as three graphs and a description; the folder appears whole or not at all.
+    """Write an animator as graphs and a description; the folder appears whole or not at all.
 
     Args:
         animator: In eval mode, on the CPU.
@@ -171,7 +171,7 @@ def _write(traceable: Traceable, path: Path, file_format: Format, batch: Batch, 
 def _runner(folder: Path, graphs: dict[str, Graph], file_format: Format) -> dict[str, Callable[..., list[np.ndarray]]]:
     """Return functions that run the graphs of a folder: arrays in, arrays out."""
     if file_format == "pt2":
-        modules = {name: torch.export.load(folder / graphs[name].file).module() for name in GRAPHS}
+        modules = {name: torch.export.load(folder / graphs[name].file).module() for name in graphs}
 
         def run(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
             tensors: list[Any] = [torch.from_numpy(array) for array in arrays]
@@ -179,12 +179,12 @@ def _runner(folder: Path, graphs: dict[str, Graph], file_format: Format) -> dict
             return [value.numpy() for value in (out if isinstance(out, tuple) else (out,))]
 
     else:
-        sessions = {name: open_graph(folder / graphs[name].file) for name in GRAPHS}
+        sessions = {name: open_graph(folder / graph.file) for name, graph in graphs.items()}
 
         def run(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
             return sessions[name].run(graphs[name].outputs, dict(zip(graphs[name].inputs, arrays, strict=True)))
 
-    return {name: partial(run, name) for name in GRAPHS}
+    return {name: partial(run, name) for name in graphs}
 
 
 def check(
@@ -200,17 +200,25 @@ def check(
     noise = np.random.default_rng(0).integers(0, 256, (1 + rows, side, side, 3), np.uint8)
     levels, moved, squares = 0, 0.0, []
     eager = graphs_of(animator, rows)
+    other = torch.from_numpy(np.ascontiguousarray(puppets[1][:1].numpy()))
+    wanted = eager["source"].module(other)[1]
+
+    def compare(made: np.ndarray, right: Tensor) -> None:
+        nonlocal levels
+        difference = made.astype(np.int16) - right.numpy()
+        levels = max(levels, int(abs(difference).max()))
+        squares.append(float(np.square(difference, dtype=np.float64).mean()))
+
     for frames in (*(np.ascontiguousarray(clip.numpy()) for clip in puppets), noise):
         source, driving = torch.from_numpy(frames[:1]), torch.from_numpy(frames[1:])
-        image, identity, own, *features = eager["source"].module(source)
-        motion = eager["motion"].module(driving)
-        wanted = eager["render"].module(motion, image, identity, own, features).numpy()
-        (read,) = run["motion"](frames[1:])
-        (made,) = run["render"](read, *run["source"](frames[:1]))
-        difference = made.astype(np.int16) - wanted
-        levels = max(levels, int(abs(difference).max()))
+        face, motion = eager["source"].module(source), eager["motion"].module(driving)
+        encoded, (read,) = run["source"](frames[:1]), run["motion"](frames[1:])
         moved = float(np.maximum(moved, abs(read - motion.numpy()).max()))  # unlike max, it keeps what is no number
-        squares.append(float(np.square(difference, dtype=np.float64).mean()))
+        compare(run["render"](read, *encoded)[0], eager["render"].module(motion, *face[:3], list(face[3:])))
+        if PERSON in eager:
+            face = eager[PERSON].module(*face[:3], wanted)
+            encoded = run[PERSON](*encoded[:3], wanted.numpy())
+            compare(run["render"](read, *encoded)[0], eager["render"].module(motion, *face[:3], list(face[3:])))
     error = float(np.mean(squares))
     psnr = float(10 * np.log10(255**2 / error)) if error else None
     apart = levels > MOST_LEVELS[precision] or (psnr is not None and psnr < LEAST_PSNR[precision])

@@ -11,7 +11,7 @@ from tests.written import known_axes, lively_animator, write_checkpoint
 
 @pytest.fixture(scope="module")
 def animator() -> FaceAnimator:
-    return lively_animator().requires_grad_(False)
+    return lively_animator(code_share=0.5).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from sfdkit.apply.edit import Edit, Interpolate
 from sfdkit.apply.extract import Extract
 from sfdkit.apply.motion_track import MotionTrack
 from sfdkit.errors import CheckpointError, ConfigError, DataError
+from sfdkit.export.write import export_animator
 from tests.running import ROOT
-from tests.written import known_axes, puppet_frames, write_video
+from tests.written import known_axes, lively_animator, puppet_frames, write_video
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def calls(files: Path, out: Path, **which: str) -> list[tuple[type, dict[str, An
     """Each command with its options, on an animator by ``which`` option."""
     face = {"source": str(files / "source.png"), "crop": "none", "device": "cpu", **which}
     driving = str(files / "driving.mp4")
-    edit = {"axis": ["yaw", "motion:1"], "from_": -2.0, "to": 2.0, "steps": 3}
+    edit = {"axis": ["yaw", "motion:1", "identity:2"], "from_": -2.0, "to": 2.0, "steps": 3}
     return [
         (Animate, {**face, "driving": driving, "output": str(out / "frames"), "mode": "relative"}),
         (Extract, {"driving": driving, "output": str(out / "t.safetensors"), "crop": "none", **which}),
@@ -76,9 +77,7 @@ def test_every_command_does_the_same_without_torch(exported: Path, files: Path, 
 
 def test_what_an_exported_model_cannot_do(exported: Path, files: Path, tmp_path: Path) -> None:
     face = {"source": str(files / "source.png"), "crop": "none", "output": str(tmp_path / "o.png")}
-    with pytest.raises(ConfigError, match="an exported model changes motion alone; give --checkpoint"):
-        Edit(**face, model=str(exported), axis="identity:0", from_=-1, to=1).run()
-    with pytest.raises(ConfigError, match="an exported model changes motion alone"):
+    with pytest.raises(ConfigError, match="an exported model interpolates motion alone; give --checkpoint"):
         Interpolate(**face, model=str(exported), target=str(files / "target.png"), what="both").run()
     with pytest.raises(ConfigError, match="device: 'mps' cannot run an exported model; use auto, cpu or cuda"):
         Edit(**face, model=str(exported), axis="yaw", from_=-1, to=1, device="mps").run()
@@ -103,3 +102,11 @@ def test_axes_and_tracks_of_another_model_are_refused(exported: Path, files: Pat
     MotionTrack(np.zeros((3, 4), np.float32), 25.0, "0" * 16, "c.mp4").save(tmp_path / "t.safetensors")
     with pytest.raises(CheckpointError, match=r"t\.safetensors was read from c\.mp4 by another model"):
         Animate(**face, model=str(exported), motion=str(tmp_path / "t.safetensors")).run()
+
+
+def test_a_model_without_code_share_draws_no_other_person(files: Path, tmp_path: Path) -> None:
+    export_animator(lively_animator().requires_grad_(False), tmp_path / "model")
+    assert not (tmp_path / "model" / "person.onnx").exists()
+    face = {"source": str(files / "source.png"), "crop": "none", "output": str(tmp_path / "o.png")}
+    with pytest.raises(ConfigError, match=r"identity: this model was not trained to draw faces .* \(code_share\)"):
+        Edit(**face, model=str(tmp_path / "model"), axis="identity:0", from_=-1, to=1).run()
