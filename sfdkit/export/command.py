@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfdkit.apply.axes import Axes, find_axes
-from sfdkit.export.manifest import Batch, Format, Manifest
+from sfdkit.export.manifest import Batch, Format, Manifest, Target
 from sfdkit.export.write import export_animator
 from sfdkit.files import require_apart
 from sfdkit.model.fingerprints import basis_fingerprint
@@ -26,6 +26,8 @@ class Export(Trained):
         format: onnx (opset 18, for ONNX Runtime and others) or pt2 (for torch.export.load).
         batch: dynamic takes any number of driving frames at once, 1 one frame.
         half: Weights and arithmetic in float16, but for coordinates and what the graphs take and give: for GPUs.
+        target: any keeps to operations that GPUs and browsers have; cpu takes others in their place, which ONNX Runtime
+            computes faster on a processor.
         axes: The axes.json that sfdkit evaluate wrote for this checkpoint. By default those in the weights file, or the
             one in the folder of the run, above checkpoints/, if there are some. none: without.
     """
@@ -34,6 +36,7 @@ class Export(Trained):
     format: Format = "onnx"
     batch: Batch = "dynamic"
     half: bool = False
+    target: Target = "any"
     axes: str | None = None
 
     def run(self) -> Manifest:
@@ -52,7 +55,13 @@ class Export(Trained):
         if found is not None:
             Axes.parse(*found, basis_fingerprint(loaded.animator.descriptors))
         made = export_animator(
-            loaded.animator, Path(self.output), self.format, self.batch, self.half, found[0] if found else None
+            loaded.animator,
+            Path(self.output),
+            self.format,
+            self.batch,
+            self.half,
+            found[0] if found else None,
+            self.target,
         )
         size = sum(file.stat().st_size for file in Path(self.output).iterdir()) / 1e6
         psnr = made.checked["psnr"]

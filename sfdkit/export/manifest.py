@@ -3,7 +3,7 @@
 Its schema, ``sfdkit.export/1``::
 
     {"schema": "sfdkit.export/1", "sfdkit": "<version>", "format": "onnx" | "pt2", "opset": 18 | null,
-     "batch": "dynamic" | "1", "precision": "float32" | "float16",
+     "batch": "dynamic" | "1", "precision": "float32" | "float16", "target": "any" | "cpu",
      "resolution": R, "identity_size": N, "motion_size": M,
      "fingerprints": {"basis": "<of the basis>", "motion": "<of the meaning of motion coefficients>"},
      "pictures": "<what the graphs take and give>",
@@ -38,6 +38,7 @@ PICTURES = "uint8 RGB, rows x height x width x 3; scaling and normalisation are 
 
 Format: TypeAlias = Literal["onnx", "pt2"]
 Batch: TypeAlias = Literal["dynamic", "1"]
+Target: TypeAlias = Literal["any", "cpu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Manifest:
     opset: int | None
     batch: Batch
     precision: Literal["float32", "float16"]
+    target: Target
     resolution: int
     identity_size: int
     motion_size: int

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from sfdkit import __version__
 from sfdkit.errors import ConfigError, ExportError
 from sfdkit.export.graphs import Traceable, graphs_of
-from sfdkit.export.manifest import OPSET, PERSON, Batch, Format, Graph, Manifest
+from sfdkit.export.manifest import OPSET, PERSON, Batch, Format, Graph, Manifest, Target
 from sfdkit.export.runtime import open_graph
 from sfdkit.files import make_folder
 from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.blocks import for_cpu
 from sfdkit.model.encoders import Encoder
 from sfdkit.model.fingerprints import basis_fingerprint, motion_fingerprint
 from sfdkit.model.summary import cost_per_driven_frame
@@ -60,6 +61,7 @@ def export_animator(
     batch: Batch = "dynamic",
     half: bool = False,
     axes: str | None = None,
+    target: Target = "any",
 ) -> Manifest:
     """Write an animator as graphs and a description; the folder appears whole or not at all.
 
@@ -70,13 +72,16 @@ def export_animator(
         batch: ``dynamic`` takes any number of driving frames at once, ``1`` one.
         half: Weights and arithmetic in float16, but for coordinates and what the graphs take and give.
         axes: The content of the model's ``axes.json``.
+        target: ``cpu`` for graphs that ONNX Runtime computes faster on a CPU, see :func:`sfdkit.model.blocks.for_cpu`.
 
     Raises:
-        ConfigError: Something is in the way, a package is missing, or ``half`` for pt2.
+        ConfigError: Something is in the way, a package is missing, or ``half`` or ``target`` for pt2.
         ExportError: The model cannot be exported, or what came out differs from eager.
     """
     if half and file_format == "pt2":
         raise ConfigError("half: pt2 keeps the model's own type; use --format onnx, or --half false")
+    if target == "cpu" and file_format == "pt2":
+        raise ConfigError("target: cpu is for ONNX Runtime; use --format onnx, or --target any")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"output: {folder} exists and is no empty folder; name a new one")
     make_folder(folder.parent)
@@ -87,7 +92,8 @@ def export_animator(
         with torch.no_grad(), animator.descriptors.kept(), _quiet():  # the basis becomes a constant
             for name, traceable in graphs_of(animator, 1 if batch == "1" else 2).items():
                 file = name + SUFFIXES[file_format]
-                _write(traceable, part / file, file_format, batch, half)
+                with for_cpu(target == "cpu"):
+                    _write(traceable, part / file, file_format, batch, half)
                 graphs[name] = Graph(file=file, inputs=traceable.inputs, outputs=traceable.outputs)
             checked = check(animator, _runner(part, graphs, file_format), batch, "float16" if half else "float32")
             basis = animator.descriptors.basis()
@@ -97,6 +103,7 @@ def export_animator(
             opset=OPSET if file_format == "onnx" else None,
             batch=batch,
             precision="float16" if half else "float32",
+            target=target,
             resolution=animator.resolution,
             identity_size=animator.descriptors.identity_size,
             motion_size=animator.descriptors.motion_size,

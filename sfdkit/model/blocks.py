@@ -5,8 +5,9 @@ Legend: ``B`` batch, ``C H W`` feature map, ``S`` style dimensions, ``P`` points
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -53,6 +54,32 @@ def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])[None]
 
 
+LEAST_GATHERED = 8
+"""Channels from which looking up rows is faster than GridSample."""
+_FOR_CPU = ContextVar("for_cpu", default=False)
+
+
+@contextmanager
+def for_cpu(on: bool = True) -> Iterator[None]:
+    """Trace what is exported inside so that ONNX Runtime computes it fast on a CPU.
+
+    Its GridSample goes pixel by pixel and channel by channel, and its Softmax over channels transposes.
+    """
+    token = _FOR_CPU.set(on)
+    try:
+        yield
+    finally:
+        _FOR_CPU.reset(token)
+
+
+def shares(logits: Tensor) -> Tensor:
+    """Return the softmax of B P H W over P."""
+    if not _FOR_CPU.get():
+        return logits.softmax(1)
+    raised = (logits - logits.amax(1, keepdim=True)).exp()
+    return raised / raised.sum(1, keepdim=True)
+
+
 def warp(image: Tensor, flow: Tensor) -> Tensor:
     """Sample ``image`` at the identity grid plus ``flow``; outside, the border is repeated. Zero flow changes nothing.
 
@@ -67,10 +94,30 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
         grid = identity_grid(flow.shape[2], flow.shape[3], flow) + flow.float()
         if torch.is_grad_enabled():  # on a CPU its backward pass reads out of bounds where a coordinate is no number
             grid = grid.nan_to_num()
-        sampled = F.grid_sample(
-            image.float(), grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
-        )
+        if _FOR_CPU.get() and image.shape[1] >= LEAST_GATHERED:
+            sampled = _gather(image.float(), grid)
+        else:
+            sampled = F.grid_sample(
+                image.float(), grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
+            )
     return sampled.to(image.dtype)
+
+
+def _gather(image: Tensor, grid: Tensor) -> Tensor:
+    """Sample B C H W at B 2 h w as ``grid_sample`` does there, by rows of C numbers that are looked up."""
+    batch, channels, height, width = image.shape
+    rows = image.permute(0, 2, 3, 1).reshape(-1, channels)
+    x = ((grid[:, 0] + 1) * (width / 2) - 0.5).clamp(0, width - 1)
+    y = ((grid[:, 1] + 1) * (height / 2) - 0.5).clamp(0, height - 1)
+    left, top = x.floor(), y.floor()
+    start = torch.arange(batch, device=image.device)[:, None, None] * (height * width)
+    x0, y0 = left.long(), top.long()
+    x1, y1 = (x0 + 1).clamp(max=width - 1), start + (y0 + 1).clamp(max=height - 1) * width
+    y0 = start + y0 * width
+    across, down = (x - left).reshape(-1, 1), (y - top).reshape(-1, 1)
+    a, b, c, d = (rows.index_select(0, place.reshape(-1)) for place in (y0 + x0, y0 + x1, y1 + x0, y1 + x1))
+    upper, lower = a + across * (b - a), c + across * (d - c)
+    return (upper + down * (lower - upper)).view(batch, *grid.shape[2:], channels).permute(0, 3, 1, 2)
 
 
 def resize(image: Tensor, height: int, width: int | None = None) -> Tensor:

@@ -20,6 +20,7 @@ from sfdkit.model.blocks import (
     full_precision,
     identity_grid,
     resize,
+    shares,
     warp,
 )
 from sfdkit.types import Generated
@@ -98,7 +99,7 @@ class MotionField(NamedTuple):
     def flow(self) -> Tensor:
         """Return the flow, B 2 r r, in units of half the picture."""
         grid = identity_grid(self.logits.shape[2], self.logits.shape[3], self.logits)[0]
-        matrix = torch.einsum("bphw,bpij->bijhw", self.logits.softmax(1), self.affine)
+        matrix = torch.einsum("bphw,bpij->bijhw", shares(self.logits), self.affine)
         return (matrix[:, :, :2] * grid).sum(2) + matrix[:, :, 2] + self.residual
 
 

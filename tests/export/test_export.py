@@ -86,6 +86,19 @@ def test_one_frame_at_a_time_in_half_precision(animator: FaceAnimator, exported:
     assert most_apart(made, eager(animator, driving[0], driving)) <= 16
 
 
+def test_graphs_for_a_processor_compute_the_same_by_other_operations(animator: FaceAnimator, tmp_path: Path) -> None:
+    manifest = export_animator(animator, tmp_path / "cpu", target="cpu")
+    assert manifest.target == "cpu" and manifest.checked["images"] <= 1
+    onnx = pytest.importorskip("onnx")
+    kinds = [node.op_type for node in onnx.load(tmp_path / "cpu" / "render.onnx").graph.node]
+    assert kinds.count("GridSample") == 1 and "Softmax" not in kinds, "the picture alone is sampled by GridSample"
+    running, driving = Animator(tmp_path / "cpu"), pictures(3)
+    made = running.render(running.source(driving[0]), running.motion(driving))
+    assert most_apart(made, eager(animator, driving[0], driving)) <= 1
+    with pytest.raises(ConfigError, match="target: cpu is for ONNX Runtime"):
+        export_animator(animator, tmp_path / "other", file_format="pt2", target="cpu")
+
+
 def test_pt2_is_read_by_torch_and_refused_by_the_runtime(animator: FaceAnimator, tmp_path: Path) -> None:
     export_animator(animator, tmp_path / "model", file_format="pt2")
     motion = torch.export.load(tmp_path / "model" / "motion.pt2").module()
