@@ -171,6 +171,9 @@ def open_graph(path: Path, threads: int | None = None, providers: Sequence[str] 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # each graph's threads would hold up the next
     try:
         chosen = list(providers or (name for name in PROVIDERS if name in there))
         return onnxruntime.InferenceSession(str(path), options, chosen)
