@@ -67,7 +67,7 @@ def test_a_package_that_holds_experiments_reads_those(elsewhere: Path, monkeypat
         ("experiments/quikstart.yaml", "Did you mean quickstart.yaml?"),
         ("ddp.yaml", "Did you mean trainer/ddp.yaml?"),
         ("data/puppet.yaml", "Did you mean data/puppets.yaml"),
-        ("no/such.yaml", "sfdkit ships base.yaml, clips128.yaml, "),
+        ("no/such.yaml", "sfdkit ships base.yaml, base256.yaml, "),
         ("../quickstart.yaml", "Did you mean quickstart.yaml?"),
         ("/quickstart.yaml", "Did you mean quickstart.yaml?"),
     ],

@@ -189,7 +189,7 @@ def test_animated_pictures_are_videos(tmp_path: Path, name: str) -> None:
     frames[0].save(tmp_path / name, kind, save_all=True, append_images=frames[1:], duration=100, loop=0, **extra)
     driver = open_frame_source(tmp_path / name, 16, WHOLE)
     assert (driver.kind, driver.fps, driver.frames) == ("video", 10.0, 4) and is_video(tmp_path / name)
-    assert [round(float(f.float().mean()) / 60) for f in driver] == [0, 1, 2, 3]
+    assert [round(float(f.mean()) / 60) for f in driver] == [0, 1, 2, 3]
     assert [round(time, 3) for _, time in read_frames(tmp_path / name)] == [0.0, 0.1, 0.2, 0.3]
 
 
