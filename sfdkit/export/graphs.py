@@ -117,5 +117,6 @@ def graphs_of(animator: FaceAnimator, rows: int) -> dict[str, Traceable]:
     if animator.template is not None:
         names = ["image", "identity", "own", "wanted"]
         changed = [f"changed_{name}" for name in given]
-        graphs["person"] = Traceable(PersonGraph(animator), (image, identity, own, identity), None, names, changed)
+        wanted = identity.clone()  # the exporter takes one tensor given twice for one input
+        graphs["person"] = Traceable(PersonGraph(animator), (image, identity, own, wanted), None, names, changed)
     return graphs

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from sfdkit.apply.face import change_identity
 from sfdkit.errors import ConfigError, DataError, ExportError, SfdkitWarning
 from sfdkit.export.graphs import graphs_of
 from sfdkit.export.manifest import FILE_NAME, GRAPHS, PERSON, Manifest
@@ -174,3 +175,13 @@ def test_files_that_are_missing_or_damaged_are_named(exported: Path, tmp_path: P
 def test_a_folder_in_the_way_is_refused(animator: FaceAnimator, exported: Path) -> None:
     with pytest.raises(ConfigError, match="is no empty folder"):
         export_animator(animator, exported)
+
+
+def test_another_person_is_the_one_that_the_model_makes(animator: FaceAnimator, exported: Path) -> None:
+    running, source, wanted = Animator(exported), pictures(1, 1)[0], np.full((1, 12), 2.0, np.float32)
+    changed = running.change_identity(running.source(source), wanted)
+    with torch.no_grad():
+        state = animator.source_state(torch.from_numpy(source[None]).permute(0, 3, 1, 2) / 255)
+        right = change_identity(animator, state, torch.from_numpy(wanted))
+    assert np.abs(changed["image"] - right.image.numpy()).max() < 1e-5 and (changed["identity"] == wanted).all()
+    assert (right.image - state.image).abs().max() > 1e-3, "it is another picture"
