@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
@@ -29,22 +29,14 @@ from sfdkit.apply.axes_file import (
     read_axes,
     write_axes,
 )
+from sfdkit.apply.runner import Coefficients
 from sfdkit.errors import CheckpointError, ConfigError, did_you_mean
 from sfdkit.tensor_file import SUFFIX
 
-__all__ = ["FILE_NAME", "Axes", "BlockAxes", "Direction", "Step", "VectorFactor", "find_axes", "raw_step"]
+__all__ = ["FILE_NAME", "Axes", "BlockAxes", "Direction", "VectorFactor", "find_axes", "raw_step"]
 
 _STILL = 1e-6
 """A coefficient whose standard deviation is below this share of the block's largest one says nothing about a factor."""
-
-
-class Step(NamedTuple):
-    """What to add to a face's coefficients."""
-
-    identity: np.ndarray
-    """N float32, or rows of them."""
-    motion: np.ndarray
-    """M float32, or rows of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +100,7 @@ class Axes:
                 "evaluate this one, or give the axes that belong to it"
             )
 
-    def step(self, axis: str, amount: float, sigma: bool = False) -> Step:
+    def step(self, axis: str, amount: float, sigma: bool = False) -> Coefficients:
         """Return what to add to a face's coefficients to move it along an axis.
 
         Args:
@@ -133,7 +125,7 @@ class Axes:
             vector = about.directions[key].vector
             if sigma:
                 vector = vector / _sigmas(vector, about.std, axis)
-        still = Step(np.zeros_like(self.identity.mean), np.zeros_like(self.motion.mean))
+        still = Coefficients(np.zeros_like(self.identity.mean), np.zeros_like(self.motion.mean))
         return still._replace(**{block: (vector * amount).astype(np.float32)})
 
     def unit(self, axis: str, sigma: bool = False) -> str:
@@ -195,7 +187,7 @@ def find_axes(given: str | None, checkpoint: Path, stored: str | None) -> tuple[
     return (read_axes(path), path) if given or path.is_file() else None
 
 
-def raw_step(axis: str, amount: float, identity_size: int, motion_size: int) -> Step:
+def raw_step(axis: str, amount: float, identity_size: int, motion_size: int) -> Coefficients:
     """Return a step along one basis vector without any ``axes.json``: the amount is in raw coefficients.
 
     Args:

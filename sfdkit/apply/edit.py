@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jsonargparse.typing import restricted_number_type
 
-from sfdkit.apply.axes import FILE_NAME, Axes, Step, raw_step
+from sfdkit.apply.axes import FILE_NAME, Axes, raw_step
 from sfdkit.apply.frame_source import read_source
 from sfdkit.apply.frame_writer import check_output, open_frame_writer
 from sfdkit.apply.options import AnimatorOptions, Height
-from sfdkit.apply.runner import Runner, Source
+from sfdkit.apply.runner import Coefficients, Runner, Source, What
 from sfdkit.errors import ConfigError
 from sfdkit.files import write_picture
 from sfdkit.media.draw import make_sheet, stack_sheets
 from sfdkit.media.frame_rate import Fps
 
-What: TypeAlias = Literal["identity", "motion", "both"]
 Steps: TypeAlias = restricted_number_type("Steps", int, (">=", 2))  # type: ignore[valid-type]
 
 LEAST_CELL = 128
@@ -84,7 +83,7 @@ class _Strip(AnimatorOptions):
                 write_frame(frame)
 
 
-def _edited(runner: Runner, face: _Face, steps: Step) -> list[np.ndarray]:
+def _edited(runner: Runner, face: _Face, steps: Coefficients) -> list[np.ndarray]:
     """Render a face with S steps added to its descriptors, S N and S M: S pictures, R R 3 uint8."""
     own = runner.describe(face.source)
     made: list[np.ndarray] = []
@@ -167,7 +166,7 @@ class Edit(_Strip):
         print(f"wrote {target}: {', '.join(titles)} from {amounts[0]:g} to {amounts[-1]:g}")
         return target
 
-    def _steps(self, runner: Runner, axes: Axes | None, name: str, amounts: Sequence[float]) -> Step:
+    def _steps(self, runner: Runner, axes: Axes | None, name: str, amounts: Sequence[float]) -> Coefficients:
         """Return what to add to the source's descriptors: S rows along one axis."""
         if axes is None and self.sigma:
             raise ConfigError(f"sigma: standard deviations are in an {FILE_NAME}, and there is none; give --axes FILE")
@@ -175,7 +174,7 @@ class Edit(_Strip):
             axes.step(name, a, self.sigma) if axes else raw_step(name, a, runner.identity_size, runner.motion_size)
             for a in amounts
         ]
-        return Step(*(np.stack(parts) for parts in zip(*steps, strict=True)))
+        return Coefficients(*(np.stack(parts) for parts in zip(*steps, strict=True)))
 
 
 @dataclass(kw_only=True)

@@ -15,13 +15,12 @@ The way back, from a latent code to coefficients, is ``animator.project(latent)`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfdkit.apply.axes import Step
+from sfdkit.apply.runner import Coefficients, What
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.model.descriptors import DescriptorLayer
@@ -33,8 +32,6 @@ SCHEMA = "sfdkit.descriptors/1"
 
 CHANGE = 0.1
 """Change of a drawing against its surroundings, of 1, at which a picture's detail has faded to a third."""
-
-What: TypeAlias = Literal["identity", "motion", "both"]
 
 
 def recombine(identity_of: Descriptors, motion_of: Descriptors) -> Descriptors:
@@ -64,7 +61,7 @@ def interpolate(a: Descriptors, b: Descriptors, t: float | Tensor, what: What = 
     return _same_rows(*mixed)
 
 
-def edit(face: Descriptors, step: Descriptors | Step) -> Descriptors:
+def edit(face: Descriptors, step: Descriptors | Coefficients) -> Descriptors:
     """Return a face moved by a step.
 
     Args:

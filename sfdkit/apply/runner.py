@@ -7,7 +7,7 @@ Legend: ``B`` frames, ``R`` resolution, ``N`` identity and ``M`` motion coeffici
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -15,13 +15,17 @@ Source: TypeAlias = Any
 """An encoded source, as the runner that made it keeps it; one face, or B of them."""
 
 
+What: TypeAlias = Literal["identity", "motion", "both"]
+"""Which coefficients change."""
+
+
 class Coefficients(NamedTuple):
-    """The descriptors of one face."""
+    """The descriptors of a face, or what to add to them."""
 
     identity: np.ndarray
-    """N float32."""
+    """N float32, or rows of them."""
     motion: np.ndarray
-    """M float32."""
+    """M float32, or rows of them."""
 
 
 class Runner(Protocol):

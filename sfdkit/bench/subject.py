@@ -47,7 +47,7 @@ def open_subject(name: str, device: torch.device, precision: Precision, threads:
     if (Path(name) / FILE_NAME).is_file():
         if precision != "float32":
             raise ConfigError(f"precision: {name} has its own; export with --half true for float16")
-        exported = Animator(name, threads, providers_of(device.type))
+        exported = Animator(name, threads, providers_of(str(device)))
         about = exported.manifest
         return Subject(name, exported, Cost(**about.cost), about.precision, about.checked["psnr"])
     if name.endswith((".yaml", ".yml")):

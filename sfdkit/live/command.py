@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from sfdkit.apply.frame_source import read_source
 from sfdkit.apply.frame_writer import check_output
 from sfdkit.apply.options import AnimatorOptions, Height
 from sfdkit.apply.reenactment import MotionMode, SourceRenderer
-from sfdkit.errors import ConfigError
+from sfdkit.errors import ConfigError, DataError, SfdkitWarning
 from sfdkit.live.camera import Camera, Shot
 from sfdkit.live.page import Page
 from sfdkit.live.square import FollowingSquare
@@ -94,6 +95,10 @@ class Live(AnimatorOptions):
                     show(enlarge(shown, height), record)
             except KeyboardInterrupt:
                 print()
+            except DataError as error:
+                if not record.frames:
+                    raise
+                warnings.warn(f"{error}; what came before it stays", SfdkitWarning, stacklevel=2)
         if not record.frames:
             print("no face was found in front of the camera")
         print(record.line())

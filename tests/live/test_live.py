@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from sfdkit.apply.animate import Animate
-from sfdkit.errors import ConfigError, DataError
+from sfdkit.errors import ConfigError, DataError, SfdkitWarning
 from sfdkit.live.camera import Camera
 from sfdkit.live.command import Live
 from sfdkit.live.page import Page
@@ -208,3 +208,12 @@ def test_no_face_is_told(files: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     told = live(files, camera=str(tmp_path / "grey.mp4"), crop="face", source_crop="none")
     assert told["frames"] == 0 and told["without_face"] > 0
     assert "no face was found in front of the camera" in capsys.readouterr().out
+
+
+def test_what_came_before_a_damaged_place_stays(files: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (30, 64, 64, 3), np.uint8)
+    path = write_video(tmp_path / "cut.mp4", list(noise), fps=30)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(SfdkitWarning, match=r"cut\.mp4 is damaged .*; what came before it stays"):
+        told = live(files, camera=str(path), output=str(tmp_path / "out.mp4"))
+    assert told["frames"] > 0 and probe(tmp_path / "out.mp4").frames == told["frames"] + told["dropped"]
