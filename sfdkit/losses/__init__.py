@@ -18,6 +18,7 @@ from sfdkit.losses.kl import KLDivergence
 from sfdkit.losses.leakage import Leakage
 from sfdkit.losses.parts import PartsLoss, PointsLoss
 from sfdkit.losses.perceptual import VGG19, PerceptualLoss
+from sfdkit.losses.portrait import PortraitLoss
 from sfdkit.losses.proportions import Proportions
 from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.reencode import Reencode
@@ -72,6 +73,11 @@ TERMS: dict[str, Term] = {
     "parts": Term(PartsLoss, lambda step: (step.image, step.target, step.points), "points", ("points",)),
     "points": Term(
         PointsLoss, lambda step: (step.source_identity, step.motion, step.row_points), "points", ("points", "code_size")
+    ),
+    "portrait": Term(
+        PortraitLoss,
+        lambda step: (step.source_identity, step.motion, step.target, step.points),
+        takes=("points", "code_size"),
     ),
     "warp": Term(MultiScaleL1, lambda step: (step.warped, step.target)),
     "smoothness": Term(Smoothness, lambda step: (step.flow,)),

@@ -80,7 +80,7 @@ def run(
         print(f"all {len(chosen)} done; sfdkit study report {folder}{'' if output is None else f' --runs {output}'}")
 
 
-def report(folder: str, runs: str | None = None, output: str | None = None) -> None:
+def report(folder: str, runs: str | None = None, output: str | None = None, earlier: str | None = None) -> None:
     """Compare the runs of a study: tables, curves, and whether a difference is significant.
 
     Writes report.md, report.html, report.csv (a row for each run and seed), summary.csv and the plots as SVG. Of an
@@ -90,17 +90,19 @@ def report(folder: str, runs: str | None = None, output: str | None = None) -> N
         folder: Folder with study.yaml, or the name of a shipped study such as disentanglement.
         runs: Folder of the results; runs/studies/NAME by default.
         output: Folder for the report; the results' folder by default.
+        earlier: The report.csv of a report of the same study, from another machine or day: its rows stand in for runs
+            that are not finished here.
 
     Raises:
         ConfigError: The study's file cannot work.
-        DataError: No run has been finished, or the report cannot be written.
+        DataError: No run has been finished, the report cannot be written, or earlier is no report of the study.
     """
     from sfdkit.study.report import write_report
 
     study = load_study(folder)
     place = Path(runs or f"{_ROOT}/{study.name}").resolve()
     target = make_folder(Path(output) if output else place) if output or place.is_dir() else place
-    print(write_report(study, plan(study, place), target))
+    print(write_report(study, plan(study, place), target, Path(earlier) if earlier else None))
 
 
 def _one(study: Study, jobs: Sequence[Job], run: str | None, seed: int | None) -> Job:

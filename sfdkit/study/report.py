@@ -17,7 +17,7 @@ from sfdkit.errors import DataError
 from sfdkit.files import atomic_write
 from sfdkit.study.jobs import Job
 from sfdkit.study.plot import dot_plot, line_plot
-from sfdkit.study.results import LEVEL, Results
+from sfdkit.study.results import LEVEL, Results, read_earlier
 from sfdkit.study.spec import Column, Study
 
 _ABSENT = "\N{EN DASH}"
@@ -29,21 +29,22 @@ Table = list[list[str]]
 """A head, then a row for each run."""
 
 
-def write_report(study: Study, jobs: Sequence[Job], folder: Path) -> str:
+def write_report(study: Study, jobs: Sequence[Job], folder: Path, earlier: Path | None = None) -> str:
     """Write the report's files.
 
     Args:
         study: The study.
         jobs: Its jobs.
         folder: Where to; it exists.
+        earlier: The ``report.csv`` of a report of the same study, which stands in for jobs that are not finished.
 
     Returns:
         What to print: the table, what is missing, and where the report is.
 
     Raises:
-        DataError: There is nothing to report, or it cannot be written.
+        DataError: There is nothing to report, it cannot be written, or ``earlier`` is no report of the study.
     """
-    results = Results(study, jobs)
+    results = Results(study, jobs, read_earlier(earlier, study) if earlier else None)
     means, plots = _means(results), _plots(results)
     files = {"report.csv": _rows_csv(results), "summary.csv": _summary_csv(results)}
     files |= _pages(results, means, plots) | {name: svg for name, (_, svg) in plots.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from sfdkit.errors import DataError
 from sfdkit.files import Value
@@ -21,12 +23,16 @@ class Results:
     Args:
         study: The study.
         jobs: Its jobs.
+        earlier: Metrics by run and seed, of :func:`read_earlier`, for jobs that are not finished here; they bring no
+            curves.
 
     Raises:
         DataError: There are neither metrics nor curves yet.
     """
 
-    def __init__(self, study: Study, jobs: Sequence[Job]) -> None:
+    def __init__(
+        self, study: Study, jobs: Sequence[Job], earlier: Mapping[tuple[str, int], dict[str, Value]] | None = None
+    ) -> None:
         self.study = study
         self.rows: list[tuple[Job, dict[str, Value]]] = []
         """Finished jobs with their metrics."""
@@ -37,6 +43,9 @@ class Results:
             state, metrics = job.state(), read_json(job.folder / "metrics.json")
             if state in ("done", "changed") and metrics:
                 self.rows.append((job, metrics))
+            elif found := (earlier or {}).get((job.run, job.seed)):
+                self.rows.append((job, found))
+                self.notes.append(f"{job.name} is from an earlier report, which holds no curves")
             else:
                 self.missing.append(f"{job.name}: {_missing(job, state)}")
             if state == "changed":
@@ -99,6 +108,38 @@ class Results:
         """The columns that are compared with the reference: those with a direction that some run has."""
         columns = [column for column in self.study.metrics if column.direction]
         return [c for c in columns if any(self.numbers(run, c.key) for run in self.study.runs)]
+
+
+def read_earlier(path: Path, study: Study) -> dict[tuple[str, int], dict[str, Value]]:
+    """Read the ``report.csv`` of an earlier report: the metrics of each run and seed.
+
+    Args:
+        path: The file.
+        study: The study of which it must be.
+
+    Raises:
+        DataError: It cannot be read, or is no report of this study.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"--earlier {path}: it cannot be read ({error}); give the report.csv of a report") from error
+    found = {}
+    for row in rows:
+        run, seed = row.pop("run", None), row.pop("seed_given", "")
+        if run not in study.runs or not str(seed).isdigit():
+            raise DataError(f"--earlier {path}: it is no report.csv of {study.path}, which has no run {run!r} {seed!r}")
+        found[run, int(seed)] = {key: _value(text) for key, text in row.items() if text}
+    return found
+
+
+def _value(text: str) -> Value:
+    """Return what a cell of a table holds: a number where it reads as one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _missing(job: Job, state: str) -> str:

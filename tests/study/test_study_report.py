@@ -146,6 +146,27 @@ def test_report_of_an_unfinished_study(tmp_path: Path, capsys: pytest.CaptureFix
     assert sum("fill-opacity" in use.attrib["style"] for use in uses) == 5  # a dot for each seed
 
 
+def test_an_earlier_report_stands_in_for_runs_that_are_not_finished_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    jobs_with_results(first, {place: value for place, value in PSNR.items() if place[1] == 1})
+    assert main(["study", "report", str(first), "--runs", str(first / "out"), "--output", str(first / "report")]) == 0
+    here = {place: value for place, value in PSNR.items() if place[1] == 2} | {("full", 1): 23.0}
+    jobs_with_results(second, here)
+    arguments = ["study", "report", str(second), "--runs", str(second / "out"), "--output", str(second / "report")]
+    capsys.readouterr()
+    assert main([*arguments, "--earlier", str(first / "report/report.csv")]) == 0
+    assert "other seed 1 is from an earlier report" in capsys.readouterr().out
+    rows = list(csv.DictReader((second / "report/report.csv").open()))
+    found = {(row["run"], int(row["seed_given"])): (float(row["psnr"]), row["device"]) for row in rows}
+    assert found == {place: (value, "cpu") for place, value in {**here, ("other", 1): PSNR["other", 1]}.items()}
+    assert main([*arguments, "--earlier", str(second / "report/summary.csv")]) == 1
+    assert "summary.csv: it is no report.csv of" in capsys.readouterr().err
+
+
 def test_html_and_markdown_escape_what_a_study_says(tmp_path: Path) -> None:
     metrics = [{"key": "psnr", "label": "a|b<i>", "direction": "higher"}]
     jobs = jobs_with_results(tmp_path, PSNR, title="one & <two>", metrics=metrics)
