@@ -26,7 +26,7 @@ ROOMS = {
     "timm": ("sfdkit.model.encoders",),
     "safetensors": ("sfdkit.tensor_file", "sfdkit.face_networks.puppet_measurer"),
     "scipy": ("sfdkit.study.compare",),
-    "jinja2": ("sfdkit.evaluate.report", "sfdkit.study.report"),
+    "jinja2": ("sfdkit.evaluate.report", "sfdkit.export.web", "sfdkit.study.report"),
     "matplotlib": ("sfdkit.evaluate.report", "sfdkit.study.plot"),
     "ray": ("sfdkit.data.pack.cluster",),
     "tensorboard": ("sfdkit.study.curves",),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sfdkit.apply.axes import Axes, find_axes
+from sfdkit.errors import ConfigError
 from sfdkit.export.manifest import Batch, Format, Manifest, Target
+from sfdkit.export.web import REMEDY, WebPage
 from sfdkit.export.write import export_animator
 from sfdkit.files import require_apart
 from sfdkit.model.fingerprints import basis_fingerprint
-from sfdkit.weights.commands import Trained
+from sfdkit.weights.commands import Trained, describe
 from sfdkit.weights.shipped import find_weights
 
 
@@ -23,21 +26,25 @@ class Export(Trained):
 
     Args:
         output: The folder, a new or an empty one.
-        format: onnx (opset 18, for ONNX Runtime and others) or pt2 (for torch.export.load).
+        format: onnx (opset 18, for ONNX Runtime and others), pt2 (for torch.export.load), or web: the graphs of onnx
+            with a page that animates faces in the browser, for any web server.
         batch: dynamic takes any number of driving frames at once, 1 one frame.
         half: Weights and arithmetic in float16, but for coordinates and what the graphs take and give: for GPUs.
         target: any keeps to operations that GPUs and browsers have; cpu takes others in their place, which ONNX Runtime
             computes faster on a processor.
         axes: The axes.json that sfdkit evaluate wrote for this checkpoint. By default those in the weights file, or the
             one in the folder of the run, above checkpoints/, if there are some. none: without.
+        runtime: For web: the folder of the npm package onnxruntime-web, whose files are copied, or an https address
+            from which the page loads them.
     """
 
     output: str
-    format: Format = "onnx"
+    format: Format | Literal["web"] = "onnx"
     batch: Batch = "dynamic"
     half: bool = False
     target: Target = "any"
     axes: str | None = None
+    runtime: str | None = None
 
     def run(self) -> Manifest:
         """Export and return the description of what was written.
@@ -50,23 +57,27 @@ class Export(Trained):
         """
         source = find_weights(self.checkpoint)
         require_apart(self.output, checkpoint=source, axes=self.axes)
+        self._check_runtime()
         loaded = self.load()
+        page = WebPage(self.runtime, describe(loaded, source)) if self.runtime else None
         found = find_axes(self.axes, source, loaded.axes)
         if found is not None:
             Axes.parse(*found, basis_fingerprint(loaded.animator.descriptors))
         made = export_animator(
             loaded.animator,
             Path(self.output),
-            self.format,
+            "onnx" if self.format == "web" else self.format,
             self.batch,
             self.half,
             found[0] if found else None,
             self.target,
+            page.write if page else None,
         )
-        size = sum(file.stat().st_size for file in Path(self.output).iterdir()) / 1e6
+        size = sum(file.stat().st_size for file in Path(self.output).rglob("*") if file.is_file()) / 1e6
         psnr = made.checked["psnr"]
         print(
-            f"wrote {self.output}: {', '.join(graph.file for graph in made.graphs.values())} and model.json, "
+            f"wrote {self.output}: {'index.html, ' if page else ''}"
+            f"{', '.join(graph.file for graph in made.graphs.values())} and model.json, "
             f"{size:.1f} MB, {made.precision}, {'with' if made.axes else 'without'} axes"
         )
         print(
@@ -75,3 +86,20 @@ class Export(Trained):
             f"at most {made.checked['motion']:.1g}"
         )
         return made
+
+    def _check_runtime(self) -> None:
+        """Check that the page has a runtime, and that nothing else is given one.
+
+        Raises:
+            ConfigError: It has none, or there is no page.
+        """
+        if self.format == "web":
+            if self.target != "any":
+                raise ConfigError(f"target: browsers take graphs for any; leave --target {self.target} out")
+            if self.half:
+                raise ConfigError("half: not every browser computes in float16; leave --half out")
+            if self.runtime is None:
+                raise ConfigError(f"runtime: is missing, and the page needs one; {REMEDY}")
+            WebPage(self.runtime, "")
+        elif self.runtime is not None:
+            raise ConfigError(f"runtime: --format {self.format} has no page that would load it; use --format web")

@@ -62,6 +62,7 @@ def export_animator(
     half: bool = False,
     axes: str | None = None,
     target: Target = "any",
+    beside: Callable[[Path, Manifest], None] | None = None,
 ) -> Manifest:
     """Write an animator as graphs and a description; the folder appears whole or not at all.
 
@@ -73,6 +74,7 @@ def export_animator(
         half: Weights and arithmetic in float16, but for coordinates and what the graphs take and give.
         axes: The content of the model's ``axes.json``.
         target: ``cpu`` for graphs that ONNX Runtime computes faster on a CPU, see :func:`sfdkit.model.blocks.for_cpu`.
+        beside: Writes further files into the folder.
 
     Raises:
         ConfigError: Something is in the way, a package is missing, or ``half`` or ``target`` for pt2.
@@ -122,6 +124,8 @@ def export_animator(
             checked=checked._asdict(),
         )
         manifest.write(part)
+        if beside is not None:
+            beside(part, manifest)
         if folder.exists():
             folder.rmdir()
         os.replace(part, folder)

@@ -61,17 +61,30 @@ class Card(Trained):
             DataError: The card cannot be read.
         """
         loaded, path = self.load(), find_weights(self.checkpoint)
-        layer, train = loaded.animator.descriptors, loaded.train
-        about = {
-            "file": f"{path}, {_megabytes(path)}",
-            "pixels": loaded.animator.resolution,
-            "parameters": f"{parameters(loaded.animator):,}",
-            "descriptors": f"{layer.identity_size} of identity, {layer.motion_size} of motion",
-            "training": f"{train['steps']:,} steps in {train['seconds'] / 60:.1f} minutes, seed {train['seed']}",
-        }
-        print("\n".join(f"{name + ':':13}{value}" for name, value in about.items()))
-        card = card_of(path)
-        print(f"\n{_read_card(card)}" if card.is_file() else f"card:        none; it would be {card}", end="\n")
+        print(f"{'file:':13}{path}, {_megabytes(path)}")
+        print(describe(loaded, path))
+
+
+def describe(loaded: LoadedAnimator, path: Path) -> str:
+    """Return what a trained animator says of itself, and the card beside its weights file.
+
+    Args:
+        loaded: The animator.
+        path: Its file.
+
+    Raises:
+        DataError: The card cannot be read.
+    """
+    layer, train = loaded.animator.descriptors, loaded.train
+    about = {
+        "pixels": loaded.animator.resolution,
+        "parameters": f"{parameters(loaded.animator):,}",
+        "descriptors": f"{layer.identity_size} of identity, {layer.motion_size} of motion",
+        "training": f"{train['steps']:,} steps in {train['seconds'] / 60:.1f} minutes, seed {train['seed']}",
+    }
+    card = card_of(path)
+    words = f"\n{_read_card(card)}" if card.is_file() else f"{'card:':13}none; it would be {card.name} beside the file"
+    return "\n".join([*(f"{name + ':':13}{value}" for name, value in about.items()), words])
 
 
 @dataclass(kw_only=True)

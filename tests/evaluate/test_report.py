@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -19,24 +18,9 @@ from sfdkit.evaluate.command import evaluate
 from sfdkit.evaluate.networks import Networks
 from sfdkit.evaluate.report.images import TALLEST, WIDEST, Bar, jpeg_uri, plot_follow
 from sfdkit.evaluate.report.page import About, write_page
+from tests.browser import CHROMIUM, FLAGS
 from tests.measuring import BrightnessMeasurer
 from tests.written import lively_animator, write_checkpoint, write_puppets
-
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--allow-file-access-from-files",
-]
-
 
 PICTURES = (np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8))
 
@@ -216,7 +200,7 @@ def test_a_browser_shows_every_picture(page: str, files: Path, tmp_path: Path) -
         </script>"""
     )
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000"]
-    command += ["--dump-dom", (tmp_path / "look.html").as_uri()]
+    command += ["--allow-file-access-from-files", "--dump-dom", (tmp_path / "look.html").as_uri()]
     seen = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     found = re.search(r'<pre id="seen">(.*)</pre>', seen)
     assert found, seen[:500]

@@ -99,7 +99,7 @@ def test_weights_of_ones_own_have_a_card_if_it_lies_beside_them(
     assert main(["model", "pack", "--checkpoint", str(path), "--output", words[-1]]) == 0
     assert "without axes" in capsys.readouterr().out
     assert main(words) == 0
-    assert f"none; it would be {tmp_path / 'mine.yaml'}" in capsys.readouterr().out
+    assert "none; it would be mine.yaml beside the file" in capsys.readouterr().out
     (tmp_path / "mine.yaml").write_text("summary: größer", encoding="utf-8")
     assert main(words) == 0 and "summary: größer" in capsys.readouterr().out
     (tmp_path / "mine.yaml").write_text("summary: größer", encoding="latin-1")
