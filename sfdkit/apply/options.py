@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from jsonargparse.typing import restricted_number_type
 
 from sfdkit.apply.axes import Axes, find_axes
-from sfdkit.apply.runner import Runner
+from sfdkit.apply.runner import Precision, Runner
 from sfdkit.config.command import Command
 from sfdkit.errors import ConfigError
 from sfdkit.files import require_apart
@@ -54,6 +54,8 @@ class AnimatorOptions(Command):
             --crop.
         detector: What finds faces, as in the training data: opencv, or the ONNX file of YuNet.
         device: auto, cpu, cuda, cuda:1, mps.
+        precision: float32, bfloat16 or float16: what a checkpoint's networks compute in. An exported model has its own.
+        compile: Compile a checkpoint's networks (torch.compile): faster, after a minute or more.
         trust: Packages besides sfdkit whose classes the checkpoint may name: --trust [mypackage].
     """
 
@@ -63,6 +65,8 @@ class AnimatorOptions(Command):
     margin: float | None = None
     detector: str = OPENCV
     device: str = "auto"
+    precision: Precision = "float32"
+    compile: bool = False
     trust: list[str] | None = None
 
     def animator_file(self) -> Path:
@@ -102,13 +106,16 @@ class AnimatorOptions(Command):
         from sfdkit.device import choose_device
 
         loaded = load_animator(file, choose_device(self.device), self.trust or ())
-        return Loaded(TorchRunner(loaded.animator), file, loaded.axes)
+        return Loaded(TorchRunner(loaded.animator, self.precision, self.compile), file, loaded.axes)
 
     def _load_exported(self, folder: Path) -> Loaded:
         from sfdkit.export.runtime import Animator, providers_of
 
         if self.trust:
             raise ConfigError("trust: an exported model names no classes; leave it out, or give --checkpoint")
+        if self.precision != "float32" or self.compile:
+            option = "compile: true" if self.compile else f"precision: {self.precision}"
+            raise ConfigError(f"{option} is for --checkpoint; an exported model is as sfdkit export made it (--half)")
         animator = Animator(folder, providers=providers_of(self.device))
         return Loaded(animator, folder, animator.axes)
 

@@ -14,6 +14,8 @@ import numpy as np
 Source: TypeAlias = Any
 """An encoded source, as the runner that made it keeps it; one face, or B of them."""
 
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+"""What networks compute in."""
 
 What: TypeAlias = Literal["identity", "motion", "both"]
 """Which coefficients change."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sfdkit.apply import face
-from sfdkit.apply.runner import Coefficients
+from sfdkit.apply.runner import Coefficients, Precision
 from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.model.fingerprints import basis_fingerprint, motion_fingerprint
-
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 class TorchRunner:
@@ -24,9 +21,11 @@ class TorchRunner:
     Args:
         animator: In eval mode, on the device to compute on.
         precision: bfloat16 and float16 compute in it what can be, and keep coordinates and the basis in float32.
+        compiled: Compile the generator and the motion encoder, on CUDA into graphs that are started at once: the first
+            frames take a minute or more. For each other number of frames at a time it is compiled again.
     """
 
-    def __init__(self, animator: FaceAnimator, precision: Precision = "float32") -> None:
+    def __init__(self, animator: FaceAnimator, precision: Precision = "float32", compiled: bool = False) -> None:
         self.animator = animator
         self.precision = precision
         self.resolution = animator.resolution
@@ -35,6 +34,10 @@ class TorchRunner:
         self.basis = basis_fingerprint(animator.descriptors)
         self.motion_model = motion_fingerprint(animator)
         self._place = animator.descriptors.weight.device
+        if compiled:
+            mode = "reduce-overhead" if self._place.type == "cuda" else "default"
+            for part in (animator.generator, animator.driving_encoder or animator.encoder):
+                part.compile(mode=mode, dynamic=False)
 
     @property
     def device(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from sfdkit.apply.torch_runner import Precision
+from sfdkit.apply.runner import Precision
 from sfdkit.bench.machine import Roofline, describe_machine, measure_roofline, peak_memory
 from sfdkit.bench.report import PEERS, Figures, check_json, print_figures, print_ratios, write_report
 from sfdkit.bench.subject import Subject, large_picture, open_subject, puppet_frames
@@ -41,6 +41,8 @@ class BenchInference(Command):
         batch_size: Driving frames at once; times are for all of them.
         precision: float32, bfloat16 or float16, of checkpoints and configurations; an exported folder has its own.
         compare_precision: That of --compare; as precision by default.
+        compile: Compile the networks of a checkpoint or a configuration (torch.compile).
+        compare_compile: The same for --compare; not by default.
         threads: Threads of one operation; all cores by default.
         repeats: Rounds that count.
         warm_up: Rounds before them.
@@ -53,6 +55,8 @@ class BenchInference(Command):
     batch_size: PositiveInt = 1
     precision: Precision = "float32"
     compare_precision: Precision | None = None
+    compile: bool = False
+    compare_compile: bool = False
     threads: PositiveInt | None = None
     repeats: PositiveInt = 30
     warm_up: NonNegativeInt = 5
@@ -70,10 +74,10 @@ class BenchInference(Command):
         device = choose_device(self.device)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        named = [(self.animator, self.precision)]
+        named = [(self.animator, self.precision, self.compile)]
         if self.compare is not None:
-            named.append((self.compare, self.compare_precision or self.precision))
-        subjects = [open_subject(name, device, precision, self.threads) for name, precision in named]
+            named.append((self.compare, self.compare_precision or self.precision, self.compare_compile))
+        subjects = [open_subject(name, device, kind, self.threads, compiled) for name, kind, compiled in named]
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             stages = [self._stages(subject, stack, folder / f"{n}.mp4") for n, subject in enumerate(subjects)]
@@ -87,7 +91,7 @@ class BenchInference(Command):
         report: dict[str, Any] = {"kind": "inference", "machine": machine, "animators": figures, "peers": PEERS}
         if len(taken) == 2:
             report["ratios"] = {name: spread._asdict() for name, spread in ratios(*taken).items()}
-            print_ratios(report["ratios"], *(name for name, _ in named))
+            print_ratios(report["ratios"], *(subject.name for subject in subjects))
         print(f"peak memory {peak_memory(device):.0f} MB, all together")
         report["peak_memory_mb"] = peak_memory(device)
         write_report(self.output, report)

@@ -16,8 +16,7 @@ from jsonargparse.typing import PositiveInt
 
 from sfdkit.apply.frame_source import open_frame_source, read_source
 from sfdkit.apply.frame_writer import open_frame_writer
-from sfdkit.apply.runner import Runner
-from sfdkit.apply.torch_runner import Precision
+from sfdkit.apply.runner import Precision, Runner
 from sfdkit.bench.machine import describe_machine, peak_memory
 from sfdkit.bench.report import Figures, check_json, print_stages, write_report
 from sfdkit.bench.subject import large_picture, open_subject, puppet_frames

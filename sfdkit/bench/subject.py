@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sfdkit.apply.runner import Runner
-from sfdkit.apply.torch_runner import Precision, TorchRunner
+from sfdkit.apply.runner import Precision, Runner
+from sfdkit.apply.torch_runner import TorchRunner
 from sfdkit.checkpoint import load_animator
 from sfdkit.errors import ConfigError
 from sfdkit.export.manifest import FILE_NAME
@@ -31,7 +31,9 @@ class Subject(NamedTuple):
     """dB against the model in float32 by torch, on a puppet; None where nothing differs."""
 
 
-def open_subject(name: str, device: torch.device, precision: Precision, threads: int | None) -> Subject:
+def open_subject(
+    name: str, device: torch.device, precision: Precision, threads: int | None, compiled: bool = False
+) -> Subject:
     """Return what a name means.
 
     Args:
@@ -40,6 +42,7 @@ def open_subject(name: str, device: torch.device, precision: Precision, threads:
         device: Where to compute.
         precision: Of torch; an exported model has its own.
         threads: Of one operation; all cores by default.
+        compiled: Compile the networks, see :class:`sfdkit.apply.torch_runner.TorchRunner`.
 
     Raises:
         CheckpointError, ConfigError, DataError: It cannot be opened or run there.
@@ -47,6 +50,8 @@ def open_subject(name: str, device: torch.device, precision: Precision, threads:
     if (Path(name) / FILE_NAME).is_file():
         if precision != "float32":
             raise ConfigError(f"precision: {name} has its own; export with --half true for float16")
+        if compiled:
+            raise ConfigError(f"compile: ONNX Runtime runs {name}; leave it out, or give a checkpoint")
         exported = Animator(name, threads, providers_of(str(device)))
         about = exported.manifest
         return Subject(name, exported, Cost(**about.cost), about.precision, about.checked["psnr"])
@@ -57,10 +62,11 @@ def open_subject(name: str, device: torch.device, precision: Precision, threads:
     else:
         animator = load_animator(name).animator
     animator = animator.eval().requires_grad_(False).to(device)
-    runner, cost = TorchRunner(animator, precision), cost_per_driven_frame(animator)
     frames = puppet_frames(3, animator.resolution)
-    exact = TorchRunner(animator)
-    error = float(np.square(_animate(runner, frames).astype(float) - _animate(exact, frames)).mean())
+    exact, cost = _animate(TorchRunner(animator), frames), cost_per_driven_frame(animator)
+    runner = TorchRunner(animator, precision, compiled)
+    error = float(np.square(_animate(runner, frames).astype(float) - exact).mean())
+    name += ", compiled" if compiled else ""
     return Subject(name, runner, cost, precision, float(10 * np.log10(255**2 / error)) if error else None)
 
 

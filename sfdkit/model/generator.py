@@ -5,12 +5,14 @@ Legend: ``B`` batch, ``D`` latent dimensions, ``R`` resolution, ``C`` channels, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sfdkit.errors import ConfigError
 from sfdkit.model.blocks import (
@@ -162,6 +164,9 @@ class Generator(nn.Module):
         ConfigError: A resolution that is no power of two from 32 to 1024.
     """
 
+    activation_checkpointing = False
+    """Compute levels once more in the backward pass in place of keeping their maps: less memory, more time."""
+
     def __init__(
         self,
         resolution: int = 256,
@@ -256,7 +261,17 @@ class Generator(nn.Module):
             hidden = block(hidden, style)
         field = self._parts(latent, source_latent)
         for level, feature in zip(self.levels, features, strict=True):
-            hidden, field = level(hidden, feature, field, style)
+            hidden, field = self._do(level, hidden, feature, field, style)
+        return self._do(self._picture, hidden, field, image)
+
+    def _do(self, part: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a part."""
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(part, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return part(*arguments)
+
+    def _picture(self, hidden: Tensor, field: MotionField, image: Tensor) -> Generated:
+        """Paint at R, from the hidden state at R/2 and its motion field, and mix with the warped source."""
         flow = resize(field.flow(), self.resolution)  # smooth: sub-pixels would leave dots
         warped = warp(image.float(), flow)
         seen = torch.cat([hidden, fold_pixels(warped).to(hidden.dtype)], 1)

@@ -80,6 +80,10 @@ class AnimationTask(Reenactment):
         max_skipped_steps: Steps whose gradient is not finite are skipped, counted and logged; this many in a row end
             the training with an error. The count is read every so many steps.
         accumulate_grad_batches: Batches per step.
+        activation_checkpointing: Compute the generator's maps once more in the backward pass in place of keeping them:
+            much less memory, for large pictures or batches, and more time.
+        compile: Compile the generator (``torch.compile``): its small operations become few. The first step takes a
+            minute or more. The discriminator is not compiled, as r1 differentiates its gradient.
         start_from: A checkpoint, a weights file or a name such as puppets64, whose weights a new training begins with,
             where this model has weights of the same name and shape, for example one of half the resolution and twice
             the width; the others stay random.
@@ -107,6 +111,8 @@ class AnimationTask(Reenactment):
         gradient_clip_factor: NonNegativeFloat = 2.0,
         max_skipped_steps: PositiveInt = 20,
         accumulate_grad_batches: PositiveInt = 1,
+        activation_checkpointing: bool = False,
+        compile: bool = False,
         start_from: str | None = None,
     ) -> None:
         super().__init__(animator)
@@ -140,6 +146,8 @@ class AnimationTask(Reenactment):
         self.statistics = BatchStatistics(self.animator)
         self.max_skipped_steps = max_skipped_steps
         self.accumulate_grad_batches = accumulate_grad_batches
+        self.animator.generator.activation_checkpointing = activation_checkpointing
+        self.compiles = compile
         self.summed_batches = 0
         self.start_from = start_from
         self.experiment: dict[str, Any] = {}
@@ -187,6 +195,8 @@ class AnimationTask(Reenactment):
                 f"{len(adopted.taken)} weights from {self.start_from}, {len(adopted.left)} begin at random"
                 + (f", the first of them {adopted.left[0]}" if adopted.left else "")
             )
+        if self.compiles:
+            self.animator.generator.compile()
 
     def on_train_start(self) -> None:
         """Count the steps of the training, which the schedule needs."""

@@ -127,6 +127,24 @@ def test_a_folder_of_pictures_holds_what_the_animator_makes(files: Path, tmp_pat
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_lower_precision_and_compiled_networks_make_the_same_animation(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled, compiler = [], torch.compile
+
+    def to_the_same(function: Any, **options: Any) -> Any:
+        compiled.append(options)
+        return compiler(function, backend="eager", **{k: v for k, v in options.items() if k != "mode"})
+
+    monkeypatch.setattr(torch, "compile", to_the_same)
+    made = {}
+    for name, options in {"plain": {}, "compiled": {"compile": True}, "lower": {"precision": "bfloat16"}}.items():
+        run(files, tmp_path / name, driving="driving", **options)
+        made[name] = np.stack([np.asarray(Image.open(p)).astype(int) for p in sorted((tmp_path / name).iterdir())])
+    assert len(compiled) == 2 and np.abs(made["compiled"] - made["plain"]).max() <= 1
+    assert 0 < np.abs(made["lower"] - made["plain"]).max() < 20
+
+
 def test_a_video_keeps_length_rate_and_sound(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = run(files, tmp_path / "new" / "out.mp4", size=64, side_by_side=True)
     info = probe(tmp_path / "new" / "out.mp4")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,9 +128,10 @@ def test_training_is_split_into_its_parts(tmp_path: Path) -> None:
     [
         ({"output": "b.csv"}, r"output: b\.csv has the suffix '\.csv'; use \.json"),
         ({"animator": "exported", "precision": "bfloat16"}, r"precision: .*exported has its own; export with --half"),
+        ({"animator": "exported", "compile": True}, r"compile: ONNX Runtime runs .*exported; leave it out"),
     ],
 )
-def test_what_cannot_be_measured_is_said_at_once(models: Path, options: dict[str, str], words: str) -> None:
+def test_what_cannot_be_measured_is_said_at_once(models: Path, options: dict[str, Any], words: str) -> None:
     given = {"animator": "last.ckpt", **options}
     with pytest.raises(ConfigError, match=words):
         BenchInference(**(given | {"animator": str(models / given["animator"])}), device="cpu").run()

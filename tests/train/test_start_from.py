@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,3 +74,24 @@ def test_training_begins_there(first: Path, tmp_path: Path) -> None:
     assert all(torch.equal(weights[n], value) for n, value in load_animator(second).animator.named_parameters())
     priced = fit(data, tmp_path / "priced", f"--model.start_from={first}", "--model.weights.kl=1e-4", steps=1)
     assert load_animator(priced).animator.motion_head.log_noise.exp().min() > 0.15
+
+
+def test_a_compiled_generator_learns_what_the_plain_one_does(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled to the same operations: what a compiler makes of them is torch's affair, and takes a minute."""
+    compiled, compiler = [], torch.compile
+
+    def to_the_same(function: Any, **options: Any) -> Any:
+        compiled.append(function)
+        return compiler(function, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", to_the_same)
+    data = first.parent.parent.parent / "data"
+    plain, other = (
+        load_animator(fit(data, tmp_path / word, f"--model.compile={word}", steps=2)).animator.state_dict()
+        for word in ("false", "true")
+    )
+    assert len(compiled) == 1 and list(plain) == list(other)
+    for name, value in plain.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-5)

@@ -98,6 +98,33 @@ def test_a_step_orthogonalises_once_and_warps_each_picture_once(monkeypatch: pyt
     assert count["qr"] == 2
 
 
+def test_activation_checkpointing_keeps_less_for_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    made, kept = task(), []
+    at_step(made, 0)
+    start = {name: value.clone() for name, value in made.state_dict().items()}
+    for on in (False, True):
+        made.load_state_dict(start)
+        made.animator.generator.activation_checkpointing = on
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        made.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss, _ = made.objective(made.take_step(BATCH), 0)  # type: ignore[arg-type]
+        bytes_kept = sum(sizes.values())
+        loss.backward()
+        kept.append((bytes_kept, [p.grad for p in made.animator.parameters() if p.grad is not None]))
+    (all_bytes, wanted), (fewer_bytes, gradients) = kept
+    assert fewer_bytes < 0.7 * all_bytes and len(gradients) == len(wanted) > 20
+    for one, other in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+    assert task(activation_checkpointing=True).animator.generator.activation_checkpointing
+
+
 def test_noise_of_a_term_that_starts_late_grows_with_its_weight() -> None:
     made = task(weights={"kl": 1e-4}, starts={"kl": 1000}).eval()  # no statistics move
     sent = []
