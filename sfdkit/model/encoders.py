@@ -216,8 +216,8 @@ class FeatureAdapter(nn.Module):
     """Adapts an encoder's maps to the sizes and channels of a generator.
 
     For each wanted map it takes the coarsest encoder map that is at least as fine (or else the finest), resizes it and
-    applies a 1x1 convolution. Most backbones begin with a stride of 4 and lose single pixels: the finest wanted map,
-    half the image's size, also gets the image itself.
+    applies a 1x1 convolution. Most backbones begin with a stride of 4 and lose single pixels: the finest wanted map
+    also gets the image itself, at twice its size.
 
     Args:
         encoder_sizes: Sizes of the encoder's maps.
@@ -250,11 +250,11 @@ class FeatureAdapter(nn.Module):
 
         Args:
             features: The encoder's maps of ``image``.
-            image: B 3 H W in [0, 1], H and W twice the finest wanted size.
+            image: B 3 H W in [0, 1].
 
         Returns:
             A list of B channels[i] sizes[i] sizes[i].
         """
         mixed = [conv(features[level]) for conv, level in zip(self.mix, self.levels, strict=True)]
         maps = [resize(m.float(), size) for m, size in zip(mixed, self.sizes, strict=True)]
-        return [*maps[:-1], maps[-1] + self.picture(fold_pixels(image)).float()]
+        return [*maps[:-1], maps[-1] + self.picture(fold_pixels(resize(image, 2 * self.sizes[-1]))).float()]

@@ -159,9 +159,11 @@ class Generator(nn.Module):
         source_code: The style also gets the difference to the source's own latent code, from which the flow starts.
         detail: Channels that the sub-pixel step gives two last convolutions at R, which see the warped image as well.
             0: the step gives colours itself, and terms that ask for sharp pictures draw stripes two pixels wide.
+        flow_size: Size of the finest level that refines the flow and takes the source's features, R/2 by default. Finer
+            levels then are one convolution each, which is faster. FOMM's flow has 64 for pictures of 256.
 
     Raises:
-        ConfigError: A resolution that is no power of two from 32 to 1024.
+        ConfigError: A resolution that is no power of two from 32 to 1024, or a flow size that no level has.
     """
 
     activation_checkpointing = False
@@ -177,6 +179,7 @@ class Generator(nn.Module):
         parts: int = 11,
         source_code: bool = True,
         detail: NonNegativeInt = 0,
+        flow_size: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         if parts < 2:
@@ -190,8 +193,12 @@ class Generator(nn.Module):
         sizes = [START]
         while sizes[-1] < resolution // 2:
             sizes.append(sizes[-1] * 2)
-        self.sizes = tuple(sizes)
-        self.channels = tuple(min(max_channels, width * (resolution // 2) // r) for r in sizes)
+        if flow_size is not None and flow_size not in sizes:
+            raise ConfigError(f"generator: flow_size must be one of {', '.join(map(str, sizes))}, got {flow_size}")
+        channels = [min(max_channels, width * (resolution // 2) // r) for r in sizes]
+        full = sizes.index(flow_size or sizes[-1]) + 1
+        self.sizes = tuple(sizes[:full])
+        self.channels = tuple(channels[:full])
         inputs = latent_size * (2 if source_code else 1)
         self.mapping = nn.Sequential(
             nn.Linear(inputs, style_size), nn.LeakyReLU(0.2), nn.Linear(style_size, style_size)
@@ -204,12 +211,15 @@ class Generator(nn.Module):
         first = self.channels[0]
         self.start = nn.Conv2d(first + 2, first, 3, padding=1)
         self.body = nn.ModuleList([ModulatedBlock(first, style_size) for _ in range(2)])
-        entering = (first, *self.channels[:-1])
+        entering = (first, *channels[:-1])
         self.levels = nn.ModuleList(
-            GeneratorLevel(i, c, style_size, parts) for i, c in zip(entering, self.channels, strict=True)
+            GeneratorLevel(i, c, style_size, parts) for i, c in zip(entering[:full], self.channels, strict=True)
         )
-        self.touch = nn.Conv2d(self.channels[-1] + 4 * 3, self.channels[-1], 1)
-        self.last = nn.Conv2d(self.channels[-1], 4 * (detail or 3) + 1, 3, padding=1)
+        self.finer = nn.ModuleList(
+            ModulatedConv(i, c, style_size) for i, c in zip(entering[full:], channels[full:], strict=True)
+        )
+        self.touch = nn.Conv2d(channels[-1] + 4 * 3, channels[-1], 1)
+        self.last = nn.Conv2d(channels[-1], 4 * (detail or 3) + 1, 3, padding=1)
         self.finish = _finish(detail) if detail else None
         with torch.no_grad():
             self.last.weight[-1:] = 0  # the mask starts even
@@ -262,6 +272,9 @@ class Generator(nn.Module):
         field = self._parts(latent, source_latent)
         for level, feature in zip(self.levels, features, strict=True):
             hidden, field = self._do(level, hidden, feature, field, style)
+        for finer in self.finer:
+            hidden = F.interpolate(hidden, scale_factor=2, mode="nearest")
+            hidden = F.leaky_relu(self._do(finer, hidden, style), 0.2)
         return self._do(self._picture, hidden, field, image)
 
     def _do(self, part: Callable[..., Any], *arguments: Any) -> Any:

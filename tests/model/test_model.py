@@ -192,11 +192,12 @@ def test_local_weights_are_loaded_and_others_refused(tmp_path) -> None:
         TimmEncoder("test_resnet", 64, weights=str(path))
 
 
-@pytest.mark.parametrize("detail", [0, 8])
+@pytest.mark.parametrize(("detail", "flow_size"), [(0, None), (8, None), (8, 16)])
 @pytest.mark.parametrize("resolution", [64, 128, 256, 512])
-def test_generator_renders_every_resolution(resolution: int, detail: int) -> None:
+def test_generator_renders_every_resolution(resolution: int, detail: int, flow_size: int | None) -> None:
     with torch.device("meta"):
-        generator = Generator(resolution, latent_size=16, width=8, detail=detail)
+        generator = Generator(resolution, latent_size=16, width=8, detail=detail, flow_size=flow_size)
+        assert generator.sizes[-1] == (flow_size or resolution // 2)
         features = [torch.rand(2, c, s, s) for c, s in zip(generator.channels, generator.sizes, strict=True)]
         result = generator(torch.rand(2, 16), torch.rand(2, 16), features, torch.rand(2, 3, resolution, resolution))
     assert tuple(result.image.shape) == (2, 3, resolution, resolution)
@@ -204,8 +205,9 @@ def test_generator_renders_every_resolution(resolution: int, detail: int) -> Non
     assert tuple(result.mask.shape) == (2, 1, resolution, resolution)
 
 
-def test_untrained_generator_follows_its_points_and_stays_in_range() -> None:
-    animator = tiny_animator().eval()
+@pytest.mark.parametrize("flow_size", [None, 8])
+def test_untrained_generator_follows_its_points_and_stays_in_range(flow_size: int | None) -> None:
+    animator = tiny_animator(flow_size=flow_size).eval()
     source = torch.rand(3, 3, 32, 32)
     assert animator(source, source).flow.abs().max() < 1e-6
     state = animator.source_state(source)
@@ -230,8 +232,9 @@ def test_cached_source_gives_the_same_picture(driving: bool) -> None:
     torch.testing.assert_close(described.motion, animator.motion(source))
 
 
-def test_every_parameter_but_the_closed_paths_learns() -> None:
-    animator = tiny_animator(driving=True)
+@pytest.mark.parametrize("flow_size", [None, 8])
+def test_every_parameter_but_the_closed_paths_learns(flow_size: int | None) -> None:
+    animator = tiny_animator(driving=True, flow_size=flow_size)
     optimizer = torch.optim.SGD(animator.parameters(), lr=0.1)
     for _ in range(2):  # at the first step flow and mask still block what lies behind them
         optimizer.zero_grad()
@@ -256,6 +259,8 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         FaceAnimator(encoder, DescriptorLayer(12, 4), Generator(64, latent_size=16))
     with pytest.raises(ConfigError, match="got 100"):
         Generator(100)
+    with pytest.raises(ConfigError, match="flow_size must be one of 8, 16, 32, got 48"):
+        Generator(64, flow_size=48)
     with pytest.raises(ConfigError, match="power of two"):
         Discriminator(48)
 
