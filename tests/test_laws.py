@@ -31,7 +31,7 @@ ROOMS = {
     "ray": ("sfdkit.data.pack.cluster",),
     "tensorboard": ("sfdkit.study.curves",),
     "onnxruntime": ("sfdkit.face_networks.onnx_file", "sfdkit.export"),
-    "onnx": ("sfdkit.face_networks.onnx_file", "sfdkit.export.half"),
+    "onnx": ("sfdkit.face_networks.onnx_file", "sfdkit.export.half", "sfdkit.export.int8"),
     "onnx2torch": ("sfdkit.face_networks.onnx_file",),
     "lightning": ("sfdkit.train", "sfdkit.data.module"),
 }

@@ -8,6 +8,7 @@ from typing import Literal
 
 from sfdkit.apply.axes import Axes, find_axes
 from sfdkit.errors import ConfigError
+from sfdkit.export.int8 import read_clips
 from sfdkit.export.manifest import Batch, Format, Manifest, Target
 from sfdkit.export.web import REMEDY, WebPage
 from sfdkit.export.write import export_animator
@@ -30,6 +31,8 @@ class Export(Trained):
             with a page that animates faces in the browser, for any web server.
         batch: dynamic takes any number of driving frames at once, 1 one frame.
         half: Weights and arithmetic in float16, but for coordinates and what the graphs take and give: for GPUs.
+        int8: puppets, or a clip of a face: convolutions of the render graph are in int8, with scales from its frames,
+            for processors. What that loses is printed.
         target: any keeps to operations that GPUs and browsers have; cpu takes others in their place, which ONNX Runtime
             computes faster on a processor.
         axes: The axes.json that sfdkit evaluate wrote for this checkpoint. By default those in the weights file, or the
@@ -42,6 +45,7 @@ class Export(Trained):
     format: Format | Literal["web"] = "onnx"
     batch: Batch = "dynamic"
     half: bool = False
+    int8: str | None = None
     target: Target = "any"
     axes: str | None = None
     runtime: str | None = None
@@ -72,6 +76,7 @@ class Export(Trained):
             found[0] if found else None,
             self.target,
             page.write if page else None,
+            None if self.int8 is None else read_clips(self.int8, loaded.animator.resolution),
         )
         size = sum(file.stat().st_size for file in Path(self.output).rglob("*") if file.is_file()) / 1e6
         psnr = made.checked["psnr"]
@@ -85,6 +90,8 @@ class Export(Trained):
             f"{made.checked['images']} of 255 ({f'{psnr:.0f} dB' if psnr else 'in nothing'}), motion coefficients by "
             f"at most {made.checked['motion']:.1g}"
         )
+        if (lost := made.checked.get("lost")) is not None:
+            print(f"int8: frames of {self.int8} lose {lost:.3f} dB against what they should show")
         return made
 
     def _check_runtime(self) -> None:
@@ -96,8 +103,9 @@ class Export(Trained):
         if self.format == "web":
             if self.target != "any":
                 raise ConfigError(f"target: browsers take graphs for any; leave --target {self.target} out")
-            if self.half:
-                raise ConfigError("half: not every browser computes in float16; leave --half out")
+            if self.half or self.int8:
+                name = "half" if self.half else "int8"
+                raise ConfigError(f"{name}: not every browser computes in it; leave --{name} out")
             if self.runtime is None:
                 raise ConfigError(f"runtime: is missing, and the page needs one; {REMEDY}")
             WebPage(self.runtime, "")

@@ -3,7 +3,7 @@
 Its schema, ``sfdkit.export/1``::
 
     {"schema": "sfdkit.export/1", "sfdkit": "<version>", "format": "onnx" | "pt2", "opset": 18 | null,
-     "batch": "dynamic" | "1", "precision": "float32" | "float16", "target": "any" | "cpu",
+     "batch": "dynamic" | "1", "precision": "float32" | "float16" | "int8", "target": "any" | "cpu",
      "resolution": R, "identity_size": N, "motion_size": M,
      "fingerprints": {"basis": "<of the basis>", "motion": "<of the meaning of motion coefficients>"},
      "pictures": "<what the graphs take and give>",
@@ -12,7 +12,8 @@ Its schema, ``sfdkit.export/1``::
      "graphs": {"source": {"file": "source.onnx", "inputs": [names], "outputs": [names]},
                 "motion": ..., "render": ..., "person": ...},
      "basis": [D rows of N + M numbers], "axes": the content of axes.json | null,
-     "checked": {"images": largest difference to eager, of 255, "psnr": dB | null, "motion": largest difference}}
+     "checked": {"images": largest difference to eager, of 255, "psnr": dB | null, "motion": largest difference,
+                 "lost": dB by int8 | null}}
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Manifest:
     format: Format
     opset: int | None
     batch: Batch
-    precision: Literal["float32", "float16"]
+    precision: Literal["float32", "float16", "int8"]
     target: Target
     resolution: int
     identity_size: int

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,11 +35,11 @@ from sfdkit.model.summary import cost_per_driven_frame
 from sfdkit.puppets.clips import make_clip
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
-MOST_LEVELS = {"float32": 2, "float16": 16}
+MOST_LEVELS = {"float32": 2, "float16": 16, "int8": 255}
 """How far a pixel may be from eager's, of 255."""
-LEAST_PSNR = {"float32": 60.0, "float16": 40.0}
+LEAST_PSNR = {"float32": 60.0, "float16": 40.0, "int8": 25.0}
 """dB of all pictures together."""
-MOST_MOTION = {"float32": 1e-3, "float16": 0.05}
+MOST_MOTION = {"float32": 1e-3, "float16": 0.05, "int8": 1e-3}
 """How far a motion coefficient may be from eager's; about 1 is their standard deviation over frames."""
 
 
@@ -52,6 +52,8 @@ class Checked(NamedTuple):
     """dB, of puppets and noise together; None where nothing differs."""
     motion: float
     """Largest difference of a motion coefficient."""
+    lost: float | None = None
+    """dB that frames of clips lose by int8, against what they should show."""
 
 
 def export_animator(
@@ -63,6 +65,7 @@ def export_animator(
     axes: str | None = None,
     target: Target = "any",
     beside: Callable[[Path, Manifest], None] | None = None,
+    int8: Sequence[np.ndarray] | None = None,
 ) -> Manifest:
     """Write an animator as graphs and a description; the folder appears whole or not at all.
 
@@ -75,15 +78,19 @@ def export_animator(
         axes: The content of the model's ``axes.json``.
         target: ``cpu`` for graphs that ONNX Runtime computes faster on a CPU, see :func:`sfdkit.model.blocks.for_cpu`.
         beside: Writes further files into the folder.
+        int8: Clips, each T R R 3 uint8, to find scales on: convolutions of the graph ``render`` are in int8.
 
     Raises:
-        ConfigError: Something is in the way, a package is missing, or ``half`` or ``target`` for pt2.
+        ConfigError: Something is in the way, a package is missing, ``half``, ``target`` or ``int8`` for pt2, or both
+            ``half`` and ``int8``.
         ExportError: The model cannot be exported, or what came out differs from eager.
     """
     if half and file_format == "pt2":
         raise ConfigError("half: pt2 keeps the model's own type; use --format onnx, or --half false")
     if target == "cpu" and file_format == "pt2":
         raise ConfigError("target: cpu is for ONNX Runtime; use --format onnx, or --target any")
+    if int8 is not None and (half or file_format == "pt2"):
+        raise ConfigError("int8: it is for --format onnx without --half")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"output: {folder} exists and is no empty folder; name a new one")
     make_folder(folder.parent)
@@ -98,13 +105,15 @@ def export_animator(
                     _write(traceable, part / file, file_format, batch, half)
                 graphs[name] = Graph(file=file, inputs=traceable.inputs, outputs=traceable.outputs)
             checked = check(animator, _runner(part, graphs, file_format), batch, "float16" if half else "float32")
+            if int8 is not None:
+                checked = _to_int8(animator, part, graphs, batch, int8)
             basis = animator.descriptors.basis()
         manifest = Manifest(
             sfdkit=__version__,
             format=file_format,
             opset=OPSET if file_format == "onnx" else None,
             batch=batch,
-            precision="float16" if half else "float32",
+            precision="float16" if half else "float32" if int8 is None else "int8",
             target=target,
             resolution=animator.resolution,
             identity_size=animator.descriptors.identity_size,
@@ -132,6 +141,16 @@ def export_animator(
         return manifest
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _to_int8(
+    animator: FaceAnimator, folder: Path, graphs: dict[str, Graph], batch: Batch, clips: Sequence[np.ndarray]
+) -> Checked:
+    from sfdkit.export.int8 import quantise
+
+    lost = quantise(folder / graphs["render"].file, _runner(folder, graphs, "onnx"), clips)
+    run = _runner(folder, graphs, "onnx")
+    return check(animator, run, batch, "int8")._replace(lost=lost(run))
 
 
 def _normalisation(encoder: Encoder) -> dict[str, Any]:

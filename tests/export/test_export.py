@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sfdkit.apply.face import change_identity
 from sfdkit.errors import ConfigError, DataError, ExportError, SfdkitWarning
 from sfdkit.export.graphs import graphs_of
+from sfdkit.export.int8 import read_clips
 from sfdkit.export.manifest import FILE_NAME, GRAPHS, PERSON, Manifest
 from sfdkit.export.runtime import Animator
 from sfdkit.export.write import check, export_animator
@@ -75,6 +77,27 @@ def test_it_runs_without_torch(exported: Path, tmp_path: Path) -> None:
     subprocess.run(command, check=True, cwd=ROOT, timeout=120)
 
 
+def test_int8_is_smaller_and_tells_what_it_loses(animator: FaceAnimator, exported: Path, tmp_path: Path) -> None:
+    clips = read_clips("puppets", 32)
+    assert len(clips) == 8 and clips[0].shape == (7, 32, 32, 3)
+    manifest = export_animator(animator, tmp_path / "int8", int8=clips)
+    assert manifest.precision == "int8" and abs(manifest.checked["lost"] or 0) < 1
+    sizes = {folder.name: (folder / "render.onnx").stat().st_size for folder in (tmp_path / "int8", exported)}
+    assert sizes["int8"] < sizes[exported.name]
+    made, wanted = (
+        (model := Animator(folder)).render(model.source(clips[0][0]), model.motion(clips[0][1:]))
+        for folder in (tmp_path / "int8", exported)
+    )
+    assert 0 < np.abs(made.astype(int) - wanted).mean() < 4
+
+
+def test_a_clip_that_is_too_short_for_int8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "short").mkdir()
+    Image.fromarray(puppet_frames(0, 1, 128)[0]).save(tmp_path / "short/0.png")
+    with pytest.raises(DataError, match=r"int8: .*short has 1 frames, and 3 are wanted|no face"):
+        read_clips(str(tmp_path / "short"), 32)
+
+
 def test_one_frame_at_a_time_in_half_precision(animator: FaceAnimator, exported: Path, tmp_path: Path) -> None:
     manifest = export_animator(animator, tmp_path / "half", batch="1", half=True)
     assert manifest.precision == "float16" and 0 < manifest.checked["images"] <= 16
@@ -109,6 +132,8 @@ def test_pt2_is_read_by_torch_and_refused_by_the_runtime(animator: FaceAnimator,
         Animator(tmp_path / "model")
     with pytest.raises(ConfigError, match="half: pt2"):
         export_animator(animator, tmp_path / "other", file_format="pt2", half=True)
+    with pytest.raises(ConfigError, match="int8: it is for --format onnx without --half"):
+        export_animator(animator, tmp_path / "other", half=True, int8=[])
 
 
 def test_graphs_of_another_model_fail_the_check(exported: Path) -> None:

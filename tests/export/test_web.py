@@ -69,6 +69,7 @@ def test_a_public_address_is_named_in_what_the_page_may_load(exported: Path, tmp
         (["--format", "onnx", "--runtime", "https://example.org/dist"], "--format onnx has no page"),
         (["--format", "web", "--runtime", "https://example.org", "--target", "cpu"], "target: browsers take"),
         (["--format", "web", "--runtime", "https://example.org", "--half", "true"], "half: not every browser"),
+        (["--format", "web", "--runtime", "https://example.org", "--int8", "puppets"], "int8: not every browser"),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_exported(
