@@ -18,7 +18,7 @@ from sfdkit.weights.shipped import card_of, find_weights, shipped_weights
 from tests.written import lively_animator, puppet_frames, write_checkpoint, write_video
 
 NAMES = list(shipped_weights())
-MOST_BYTES = 4_300_000
+MOST_BYTES = 4_000_000
 
 
 @pytest.fixture(scope="module")
