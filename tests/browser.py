@@ -106,9 +106,9 @@ class Tab:
         return made["result"].get("value")
 
     def wait(self, condition: str, seconds: float = 120.0) -> None:
-        """Wait until an expression of the page is true."""
+        """Wait until an expression of the page is true; while the page loads it may fail."""
         until = time.monotonic() + seconds
-        while not self.run(f"!!({condition})"):
+        while not self.run(f"(() => {{ try {{ return !!({condition}) }} catch {{ return false }} }})()"):
             assert time.monotonic() < until, (condition, self.run("document.body.innerText"), self.errors)
             time.sleep(0.1)
 

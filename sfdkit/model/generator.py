@@ -159,11 +159,11 @@ class Generator(nn.Module):
         source_code: The style also gets the difference to the source's own latent code, from which the flow starts.
         detail: Channels that the sub-pixel step gives two last convolutions at R, which see the warped image as well.
             0: the step gives colours itself, and terms that ask for sharp pictures draw stripes two pixels wide.
-        flow_size: Size of the finest level that refines the flow and takes the source's features, R/2 by default. Finer
+        flow_size: The most size of levels that refine the flow and take the source's features, R/2 by default. Finer
             levels then are one convolution each, which is faster. FOMM's flow has 64 for pictures of 256.
 
     Raises:
-        ConfigError: A resolution that is no power of two from 32 to 1024, or a flow size that no level has.
+        ConfigError: A resolution that is no power of two from 32 to 1024, or a flow size below that of all levels.
     """
 
     activation_checkpointing = False
@@ -193,10 +193,10 @@ class Generator(nn.Module):
         sizes = [START]
         while sizes[-1] < resolution // 2:
             sizes.append(sizes[-1] * 2)
-        if flow_size is not None and flow_size not in sizes:
-            raise ConfigError(f"generator: flow_size must be one of {', '.join(map(str, sizes))}, got {flow_size}")
+        if flow_size is not None and flow_size < START:
+            raise ConfigError(f"generator: flow_size must be at least {START}, got {flow_size}")
         channels = [min(max_channels, width * (resolution // 2) // r) for r in sizes]
-        full = sizes.index(flow_size or sizes[-1]) + 1
+        full = sum(flow_size is None or size <= flow_size for size in sizes)
         self.sizes = tuple(sizes[:full])
         self.channels = tuple(channels[:full])
         inputs = latent_size * (2 if source_code else 1)
