@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
 
 from sfdkit.cli import main
 from sfdkit.points import PointSet
@@ -56,3 +60,16 @@ def fit(data: Path, run: Path, *extra: str, steps: int = 2, files: tuple[str, ..
     """Train for a few steps; returns the last checkpoint."""
     assert main(["fit", *config(*files), *small(data, run, steps), *logging_to(run), *extra]) == 0
     return run / "checkpoints" / "last.ckpt"
+
+
+def compile_to_the_same(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Let ``torch.compile`` keep operations as they are, as a compiler takes a minute; return what it is given."""
+    compiled: list[Any] = []
+    compiler = torch.compile
+
+    def keep(function: Any, mode: str | None = None, **options: Any) -> Any:
+        compiled.append(function)
+        return compiler(function, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", keep)
+    return compiled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -61,9 +62,8 @@ class Export(Trained):
         """
         source = find_weights(self.checkpoint)
         require_apart(self.output, checkpoint=source, axes=self.axes)
-        self._check_runtime()
+        page = self._page()
         loaded = self.load()
-        page = WebPage(self.runtime, describe(loaded, source)) if self.runtime else None
         found = find_axes(self.axes, source, loaded.axes)
         if found is not None:
             Axes.parse(*found, basis_fingerprint(loaded.animator.descriptors))
@@ -75,7 +75,7 @@ class Export(Trained):
             self.half,
             found[0] if found else None,
             self.target,
-            page.write if page else None,
+            partial(page.write, card=describe(loaded, source)) if page else None,
             None if self.int8 is None else read_clips(self.int8, loaded.animator.resolution),
         )
         size = sum(file.stat().st_size for file in Path(self.output).rglob("*") if file.is_file()) / 1e6
@@ -94,11 +94,11 @@ class Export(Trained):
             print(f"int8: frames of {self.int8} lose {lost:.3f} dB against what they should show")
         return made
 
-    def _check_runtime(self) -> None:
-        """Check that the page has a runtime, and that nothing else is given one.
+    def _page(self) -> WebPage | None:
+        """Return the page that is written with the graphs, if one is.
 
         Raises:
-            ConfigError: It has none, or there is no page.
+            ConfigError: It has no runtime, there is no page that would load one, or browsers cannot run such graphs.
         """
         if self.format == "web":
             if self.target != "any":
@@ -108,6 +108,7 @@ class Export(Trained):
                 raise ConfigError(f"{name}: not every browser computes in it; leave --{name} out")
             if self.runtime is None:
                 raise ConfigError(f"runtime: is missing, and the page needs one; {REMEDY}")
-            WebPage(self.runtime, "")
-        elif self.runtime is not None:
+            return WebPage(self.runtime)
+        if self.runtime is not None:
             raise ConfigError(f"runtime: --format {self.format} has no page that would load it; use --format web")
+        return None

@@ -37,14 +37,12 @@ class WebPage:
 
     Args:
         runtime: Folder of the npm package onnxruntime-web, whose files are copied; or an https address.
-        card: What is known of the model, as text.
 
     Raises:
         ConfigError: ``runtime`` is neither.
     """
 
     runtime: str
-    card: str
 
     def __post_init__(self) -> None:
         if self._is_address():
@@ -60,8 +58,8 @@ class WebPage:
         folder = Path(self.runtime)
         return folder / "dist" if (folder / "dist").is_dir() else folder
 
-    def write(self, folder: Path, manifest: Manifest) -> None:
-        """Write the page's files into the folder of an exported model."""
+    def write(self, folder: Path, manifest: Manifest, card: str) -> None:
+        """Write the page's files into the folder of an exported model; ``card`` says what is known of it."""
         address = self.runtime.rstrip("/") + "/" if self._is_address() else f"{FOLDER}/"
         if self._is_address():
             parts = urlsplit(address)
@@ -80,7 +78,7 @@ class WebPage:
             "resolution": manifest.resolution,
             "host": host,
             "runtime": address,
-            "card": self.card,
+            "card": card,
             "person": PERSON in manifest.graphs,
             "origin": origin,
         }

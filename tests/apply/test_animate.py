@@ -22,6 +22,7 @@ from sfdkit.errors import CheckpointError, ConfigError, DataError, SfdkitWarning
 from sfdkit.media.crop import CropRule
 from sfdkit.media.tensors import to_uint8
 from sfdkit.media.video_reader import probe, read_frames
+from tests.running import compile_to_the_same
 from tests.written import lively_animator, puppet_frames, write_checkpoint, write_video
 
 
@@ -130,13 +131,7 @@ def test_a_folder_of_pictures_holds_what_the_animator_makes(files: Path, tmp_pat
 def test_lower_precision_and_compiled_networks_make_the_same_animation(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled, compiler = [], torch.compile
-
-    def to_the_same(function: Any, **options: Any) -> Any:
-        compiled.append(options)
-        return compiler(function, backend="eager", **{k: v for k, v in options.items() if k != "mode"})
-
-    monkeypatch.setattr(torch, "compile", to_the_same)
+    compiled = compile_to_the_same(monkeypatch)
     made = {}
     for name, options in {"plain": {}, "compiled": {"compile": True}, "lower": {"precision": "bfloat16"}}.items():
         run(files, tmp_path / name, driving="driving", **options)

@@ -43,7 +43,7 @@ def package(tmp_path: Path) -> Path:
 def test_the_runtime_s_files_come_along_and_no_others(package: Path, exported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "page"
     folder.mkdir()
-    WebPage(str(package), "seen: <1,000> faces & more").write(folder, Manifest.read(exported))
+    WebPage(str(package)).write(folder, Manifest.read(exported), "seen: <1,000> faces & more")
     assert {file.name for file in (folder / "runtime").iterdir()} == {RUNTIME, "ort-wasm-x.mjs", "ort-wasm-x.wasm"}
     page, card = (folder / "index.html").read_text(), (folder / "README.md").read_text()
     assert 'data-runtime="runtime/"' in page and "https://" not in page
@@ -54,7 +54,7 @@ def test_the_runtime_s_files_come_along_and_no_others(package: Path, exported: P
 
 
 def test_a_public_address_is_named_in_what_the_page_may_load(exported: Path, tmp_path: Path) -> None:
-    WebPage("https://example.org/ort@1/dist", "").write(tmp_path, Manifest.read(exported))
+    WebPage("https://example.org/ort@1/dist").write(tmp_path, Manifest.read(exported), "")
     page = (tmp_path / "index.html").read_text()
     assert 'data-runtime="https://example.org/ort@1/dist/"' in page and "script-src 'self' https://example.org " in page
     assert not (tmp_path / "runtime").exists()
@@ -178,7 +178,7 @@ def test_what_cannot_be_used_is_told(tab: Tab, tmp_path: Path) -> None:
         tab.wait(f"document.getElementById('told').textContent.startsWith('{place}.txt')")
     tab.run("document.getElementById('webcam').click()")
     tab.wait("document.getElementById('told').textContent.startsWith('No webcam: ')")
-    tab.run("document.getElementById('example').click()")
+    tab.run("document.getElementById('pause').click(); document.getElementById('example').click()")
     tab.wait("document.getElementById('told').textContent.includes('frames per second')")
 
 

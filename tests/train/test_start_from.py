@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import TimmEncoder
 from sfdkit.model.generator import Generator
-from tests.running import fit, make_data
+from tests.running import compile_to_the_same, fit, make_data
 from tests.tiny import tiny_animator
 from tests.written import write_checkpoint
 
@@ -79,14 +78,7 @@ def test_training_begins_there(first: Path, tmp_path: Path) -> None:
 def test_a_compiled_generator_learns_what_the_plain_one_does(
     first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compiled to the same operations: what a compiler makes of them is torch's affair, and takes a minute."""
-    compiled, compiler = [], torch.compile
-
-    def to_the_same(function: Any, **options: Any) -> Any:
-        compiled.append(function)
-        return compiler(function, backend="eager", **options)
-
-    monkeypatch.setattr(torch, "compile", to_the_same)
+    compiled = compile_to_the_same(monkeypatch)
     data = first.parent.parent.parent / "data"
     plain, other = (
         load_animator(fit(data, tmp_path / word, f"--model.compile={word}", steps=2)).animator.state_dict()

@@ -157,8 +157,9 @@ class Square {
 
 // Frames of a video or camera, or of the example, whose pictures lie below each other in one file.
 class Driver {
-  constructor(square, failed) {
+  constructor(square, started, failed) {
     this.square = square;
+    this.started = started; // called when the first picture of another driver is there
     this.failed = failed;
     this.video = Object.assign(document.createElement("video"), { muted: true, loop: true, playsInline: true });
     this.strip = null;
@@ -179,8 +180,14 @@ class Driver {
     this.strip = Object.assign(document.createElement("canvas"), { width: strip.width, height: strip.width });
     this.strip.pictures = strip;
     this.strip.began = performance.now();
+    this.#show(this.strip);
+  }
+
+  #show(image) {
+    this.paused = false;
     this.next();
-    this.square.show(this.strip);
+    this.square.show(image);
+    this.started();
   }
 
   async play(file) {
@@ -203,8 +210,7 @@ class Driver {
   async #begin(wrong) {
     try {
       await this.video.play();
-      this.paused = false;
-      this.square.show(this.video);
+      this.#show(this.video);
     } catch (error) {
       this.failed(`${wrong} (${error.message}).`);
     }
@@ -250,7 +256,10 @@ async function main() {
   const state = { frames: 0, encode: true, person: false, changed: true, reference: null, error: "" };
   const failed = (words) => (state.error = words);
   const source = new Square("source", () => (state.encode = state.changed = true));
-  const driver = new Driver(new Square("driver", () => (state.changed = true)), failed);
+  const start = () => (state.reference = state.changed = true);
+  const paused = () => by("pause").setAttribute("aria-pressed", driver.paused);
+  const started = () => (start(), paused());
+  const driver = new Driver(new Square("driver", () => (state.changed = true)), started, failed);
   const movements = sliders(animator, "motion", by("motion"), () => (state.changed = true));
   const people = animator.sessions.person
     ? sliders(animator, "identity", by("identity"), () => (state.person = state.changed = true))
@@ -259,27 +268,22 @@ async function main() {
     for (const { range } of [...movements, ...people]) range.value = 0;
     state.person = state.changed = true;
   };
-  const start = () => (state.reference = state.changed = true);
   by("start").onclick = by("relative").onchange = start;
   by("pause").onclick = () => {
     driver.pause(!driver.paused);
-    by("pause").setAttribute("aria-pressed", driver.paused);
+    paused();
   };
   const strip = await picture("driver.jpg");
-  const begin = (going) => {
-    state.error = "";
-    start();
-    return going;
-  };
-  by("example").onclick = () => begin(driver.example(strip));
-  by("webcam").onclick = () => begin(driver.webcam());
-  by("driver-file").onchange = (event) => event.target.files[0] && begin(driver.play(event.target.files[0]));
+  const begin = (doing) => ((state.error = ""), doing());
+  by("example").onclick = () => begin(() => driver.example(strip));
+  by("webcam").onclick = () => begin(() => driver.webcam());
+  by("driver-file").onchange = (event) => event.target.files[0] && begin(() => driver.play(event.target.files[0]));
   by("source-file").onchange = async (event) => {
     const [file] = event.target.files;
     if (!file) return;
     const address = URL.createObjectURL(file);
     await picture(address).then(
-      (image) => begin(source.show(image)),
+      (image) => begin(() => source.show(image)),
       (error) => failed(`${file.name}: ${error.message}.`)
     );
     URL.revokeObjectURL(address);
