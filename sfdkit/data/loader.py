@@ -7,6 +7,7 @@ then lose; from one with a length it does not.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -224,7 +225,7 @@ def _items(loader: DataLoader) -> Generator[Delivered | Failure | None]:
         DataError: A worker was killed.
     """
     try:
-        yield from loader
+        yield from _start(loader)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -232,3 +233,17 @@ def _items(loader: DataLoader) -> Generator[Delivered | Failure | None]:
             f"a worker process of the loader is gone ({str(error).splitlines()[0]}), most often for want of memory: "
             "lower data.num_workers or data.storage.read_ahead_mb, and resume with --ckpt_path"
         ) from error
+
+
+def _start(loader: DataLoader) -> Iterator[Delivered | Failure | None]:
+    """Start the workers, which leave alone what this process has yet to collect.
+
+    A forked worker that collects a video reader of its parent waits for ever for that reader's decoding threads, which
+    a fork does not copy. Frozen objects are never collected, and their memory stays shared
+    (https://docs.python.org/3/library/gc.html#gc.freeze).
+    """
+    gc.freeze()
+    try:
+        return iter(loader)
+    finally:
+        gc.unfreeze()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import IterableDataset
 
 from sfdkit.data.loader import EpochLoader
 from sfdkit.data.settings import StreamSettings
 from sfdkit.data.shard_set import ShardSet
 from sfdkit.data.shards.access import read_range
+from sfdkit.data.stream import build_stream
 from sfdkit.errors import ConfigError
 from sfdkit.types import FrameBatch
 from tests.shards import make_shards
@@ -131,3 +136,40 @@ def test_workers_stay_between_epochs_and_end_on_close(folder: Path) -> None:
     loader.close()
     assert not any(worker.is_alive() for worker in workers)
     assert len(list(loader)) == len(loader)
+
+
+class Abandoned:
+    """An object of a reference cycle, which says in a file which process collected it."""
+
+    def __init__(self, told: Path) -> None:
+        self.itself = self
+        self.told = told
+
+    def __del__(self) -> None:
+        self.told.write_text(str(os.getpid()))
+
+
+class CollectedFirst(IterableDataset):
+    def __init__(self, stream: IterableDataset) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[Any]:
+        gc.collect()
+        yield from self.stream
+
+
+def test_forked_workers_collect_nothing_of_the_process_that_starts_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfdkit.data.loader.build_stream", lambda *of: CollectedFirst(build_stream(*of)))
+    told = tmp_path / "collected"
+    loader = EpochLoader(make_loader(folder).settings, 2, start_method="fork")
+    gc.disable()
+    try:
+        Abandoned(told)
+        assert len(list(loader)) == len(loader)
+        assert not told.exists(), "a worker collected it"
+        gc.collect()
+    finally:
+        gc.enable()
+    assert told.read_text() == str(os.getpid()), "the process itself still collects it"
