@@ -43,13 +43,21 @@ def test_precision_is_that_of_what_trains(
     assert training_precision(flags) == precision
 
 
-@pytest.mark.parametrize(("cores", "cuda", "shared"), [(2, False, True), (1, False, False), (8, True, False)])
-def test_cores_share_a_training_where_there_is_no_accelerator(
-    cores: int, cuda: bool, shared: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("cores", "cuda", "flags", "shared"),
+    [
+        (2, False, "avx2", True),
+        (1, False, "avx2", False),
+        (8, True, "avx2", False),
+        (2, False, "avx2 avx512_bf16", False),
+    ],
+)
+def test_cores_share_a_training_in_float32_where_there_is_no_accelerator(
+    cores: int, cuda: bool, flags: str, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(monkeypatch, cuda)
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    assert ("cpu2.yaml" in training_processes()) == shared
+    assert ("cpu2.yaml" in training_processes(flags)) == shared
 
 
 def test_the_makefile_asks_the_kit() -> None:

@@ -71,10 +71,20 @@ class SavedConfig(SaveConfigCallback):
 
 
 class AnimationCLI(LightningCLI):
-    """LightningCLI for :class:`~sfdkit.train.task.AnimationTask` and any data module of frames."""
+    """LightningCLI for :class:`~sfdkit.train.task.AnimationTask` and any data module of frames.
+
+    Args:
+        with_networks: Build loss terms with networks of their own for other commands than ``fit`` as well.
+    """
+
+    def __init__(self, *args: Any, with_networks: bool = False, **kwargs: Any) -> None:
+        self.with_networks = with_networks
+        super().__init__(*args, **kwargs)
 
     @classmethod
-    def launch(cls, args: Sequence[str], run: bool = True, prog: str = "sfdkit") -> AnimationCLI:
+    def launch(
+        cls, args: Sequence[str], run: bool = True, prog: str = "sfdkit", with_networks: bool = False
+    ) -> AnimationCLI:
         """Parse arguments, build everything and, with ``run``, run the subcommand that ``args`` begins with."""
         return cls(
             AnimationTask,
@@ -89,6 +99,7 @@ class AnimationCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [TrainingStatistics(), RandomState(), DataReport()]},
             auto_configure_optimizers=False,
+            with_networks=with_networks,
         )
 
     @staticmethod
@@ -145,7 +156,7 @@ class AnimationCLI(LightningCLI):
         if path is not None and path not in WORDS:
             _check_checkpoint(str(path))
         if self.subcommand != "fit":
-            _leave_out_downloads(config)
+            _leave_out_downloads(config, self.with_networks)
         if self.subcommand not in (None, "fit"):
             self.save_config_kwargs["config_filename"] = f"config_{self.subcommand}.yaml"  # config.yaml is the fit's
             if not path and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
@@ -228,7 +239,9 @@ def _want_config(command: str, args: Sequence[str]) -> None:
     raise ConfigError(f"{command} needs a configuration, for example: {command} --config {file}")
 
 
-def _launch(args: Sequence[str], run: bool = True, prog: str = "sfdkit") -> AnimationCLI:
+def _launch(
+    args: Sequence[str], run: bool = True, prog: str = "sfdkit", with_networks: bool = False
+) -> AnimationCLI:
     """Build the experiment and, with ``run``, run it.
 
     Raises:
@@ -237,22 +250,23 @@ def _launch(args: Sequence[str], run: bool = True, prog: str = "sfdkit") -> Anim
     """
     try:
         with one_line_errors():
-            return AnimationCLI.launch(args, run, prog)
+            return AnimationCLI.launch(args, run, prog, with_networks)
     except SIGTERMException:
         raise SystemExit(128 + signal.SIGTERM) from None
 
 
-def build(args: Sequence[str], prog: str = "sfdkit fit") -> AnimationCLI:
+def build(args: Sequence[str], prog: str = "sfdkit fit", with_networks: bool = False) -> AnimationCLI:
     """Build the experiment of ``--config`` files and overrides without running it.
 
     Args:
         args: As on the command line, without a command.
         prog: Name of the command in messages.
+        with_networks: Build loss terms with networks of their own as well, which are left out otherwise.
 
     Raises:
         SfdkitError: A part of the experiment cannot be built or run.
     """
-    return _launch(expand_arguments(args), run=False, prog=prog)
+    return _launch(expand_arguments(args), run=False, prog=prog, with_networks=with_networks)
 
 
 def untrained_animator(args: Sequence[str], prog: str) -> FaceAnimator:
@@ -277,12 +291,12 @@ def summary(args: Sequence[str]) -> None:
     print(summary_table(untrained_animator(args, "sfdkit model summary")))
 
 
-def _leave_out_downloads(config: Namespace) -> None:
-    """Remove what only training needs: pretrained weights, and loss terms with networks of their own."""
+def _leave_out_downloads(config: Namespace, with_networks: bool) -> None:
+    """Remove what only training needs: pretrained weights and, unless asked for, loss terms with networks."""
     for key in tuple(config.keys()):
         if key.endswith(".init_args.pretrained"):
             config[key] = False
-    for name in set(OF_NETWORKS) & set(config.model.weights):
+    for name in () if with_networks else set(OF_NETWORKS) & set(config.model.weights):
         config.model.weights[name] = 0.0
 
 

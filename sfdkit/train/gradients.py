@@ -48,7 +48,8 @@ class GradientClipping(nn.Module):
         Returns:
             The norm before clipping, and whether it is finite.
         """
-        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        parameters = (p for part in network.modules() for p in part._parameters.values() if p is not None)
+        gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) / batches
         finite = norm.isfinite()
         limit = torch.full_like(norm, self.clip_norm or float("inf"))
@@ -89,15 +90,14 @@ class BatchStatistics:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = network
+        self.norms = [m for m in network.modules() if isinstance(m, (nn.modules.batchnorm._BatchNorm, RunningNorm))]
         self.buffers: list[Tensor] = []
         self.before: Tensor | None = None
 
     @torch.no_grad()
     def save(self) -> None:
         """Remember the statistics before the first batch of a step."""
-        norms = [m for m in self.network.modules() if isinstance(m, (nn.modules.batchnorm._BatchNorm, RunningNorm))]
-        self.buffers = [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
+        self.buffers = [b for norm in self.norms for b in norm.buffers() if b.is_floating_point()]
         self.before = torch.cat([b.flatten() for b in self.buffers]) if self.buffers else None
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from sfdkit.bench.training import BenchTraining
 from sfdkit.cli import main
 from sfdkit.errors import ConfigError
 from sfdkit.export.write import export_animator
+from sfdkit.losses.perceptual import PerceptualLoss
 from sfdkit.model.summary import cost_per_driven_frame
 from tests.running import EXPERIMENTS, make_data
 from tests.written import lively_animator, puppet_frames, write_checkpoint, write_video
@@ -100,11 +101,14 @@ def test_pipeline_goes_from_file_to_file(models: Path, tmp_path: Path) -> None:
     assert json.loads(Path(output).read_text())["animators"] == [figures]
 
 
-def test_training_is_split_into_its_parts(tmp_path: Path) -> None:
+def test_training_is_split_into_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[int] = []
+    judge = PerceptualLoss.forward
+    monkeypatch.setattr(PerceptualLoss, "forward", lambda term, *of: judged.append(len(of[0])) or judge(term, *of))
     data = make_data(tmp_path / "data")
     common = [f"--data.init_args.root={data}", "--data.init_args.resolution=32", "--data.init_args.num_workers=0"]
     common += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true"]
-    common += ["--model.weights.points=0", "--model.weights.parts=0", "--model.weights.perceptual=0"]
+    common += ["--model.weights.points=0", "--model.weights.parts=0"]
     command = BenchTraining(
         experiment=str(EXPERIMENTS / "quickstart.yaml"),
         options=[*common, "--data.init_args.batch_size=2"],
@@ -120,6 +124,7 @@ def test_training_is_split_into_its_parts(tmp_path: Path) -> None:
     seconds = {name: spread["median"] for name, spread in one["seconds"].items()}
     assert list(seconds) == ["wait for data", "forward", "loss terms", "backward", "rest", "step"]
     assert min(seconds.values()) > 0 and seconds["forward"] + seconds["backward"] < seconds["step"]
+    assert judged == [2, 2, 2, 3, 3, 3], "terms with a network count, for one result of each source"
     assert report["ratios"]["step"]["median"] > 0 and np.isfinite(report["peak_memory_mb"])
 
 

@@ -117,4 +117,6 @@ class WeightEMA(L.Callback):
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
+    """Return parameters and buffers, in a fraction of the time of ``parameters()``, which counts at each step."""
+    held = [tensor for part in module.modules() for tensor in (*part._parameters.values(), *part._buffers.values())]
+    return [tensor for tensor in held if tensor is not None]
