@@ -112,7 +112,8 @@ class BenchTraining(Command):
                 "trainer.default_root_dir": folder,
                 "checkpoint.dirpath": Path(folder) / "checkpoints",
             }
-            cli = build([f"--config={experiment}", *(f"--{k}={v}" for k, v in fixed.items()), *options], "sfdkit bench", True)
+            given = [f"--config={experiment}", *(f"--{k}={v}" for k, v in fixed.items()), *options]
+            cli = build(given, "sfdkit bench", with_networks=True)
             clock = StepClock(self.warm_up)
             cli.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
             cli.trainer.fit(cli.model, cli.datamodule)

@@ -239,9 +239,7 @@ def _want_config(command: str, args: Sequence[str]) -> None:
     raise ConfigError(f"{command} needs a configuration, for example: {command} --config {file}")
 
 
-def _launch(
-    args: Sequence[str], run: bool = True, prog: str = "sfdkit", with_networks: bool = False
-) -> AnimationCLI:
+def _launch(args: Sequence[str], run: bool = True, prog: str = "sfdkit", with_networks: bool = False) -> AnimationCLI:
     """Build the experiment and, with ``run``, run it.
 
     Raises:

@@ -325,7 +325,8 @@ class AnimationTask(Reenactment):
             optimizer.zero_grad()
         else:
             self.statistics.reduce()
-        self._tell({**{f"train/{name}": value for name, value in values.items()}, "loss": loss})
+        self._tell({f"train/{name}": value for name, value in values.items()})
+        self.log("loss", loss.detach(), on_step=True, on_epoch=False)
 
     def _discriminator_phase(
         self, fake: Tensor, real: Tensor, optimizer: LightningOptimizer, stepping: bool, penalised: bool
