@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,26 @@ def test_pictures_videos_sliders_and_relative_motion(tab: Tab, tmp_path: Path) -
     assert changed_by(tab, "document.getElementById('relative').click()")
     assert changed_by(tab, "self.sfdkit.source.zoom.value = 2; self.sfdkit.source.moved()")
     assert "ms for a frame" in tab.run("document.getElementById('told').textContent")
+
+
+@pytest.mark.slow
+@in_browser
+def test_relative_motion_begins_where_each_driver_does(tab: Tab, tmp_path: Path) -> None:
+    still = {32: puppet_frames(2, 1, 32)[0], 48: np.full((48, 48, 3), 200, np.uint8)}
+    seen = {}
+    for relative in (False, True):
+        tab.run(f"document.getElementById('relative').checked = {str(relative).lower()}")
+        for size, frame in still.items():
+            write_video(tmp_path / f"{size}.mp4", [frame] * 5)
+            tab.choose("#driver-file", tmp_path / f"{size}.mp4")
+            tab.wait(f"self.sfdkit.driver.square.image.videoWidth === {size}")
+            tab.run("self.seen = self.sfdkit.state.frames")
+            tab.wait("self.sfdkit.state.frames > self.seen + 1")
+            data = tab.run(RESULT).partition(",")[2]
+            seen[relative, size] = np.asarray(Image.open(BytesIO(base64.b64decode(data))).convert("RGB"), int)
+    absolute, relative = (np.abs(seen[how, 32] - seen[how, 48]).mean() for how in (False, True))
+    assert absolute > 1, "the drivers differ"
+    assert relative < 0.1 * absolute, "neither has moved since its beginning"
 
 
 @pytest.mark.slow
