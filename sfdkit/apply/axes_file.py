@@ -52,7 +52,7 @@ class Direction:
     """The change of a block's coefficients with one factor."""
 
     vector: np.ndarray
-    """C float32: per one unit of the factor (regression of the coefficients on all factors)."""
+    """C float32: per one unit of the factor, see :func:`sfdkit.evaluate.probes.make_axes`."""
     unit: str
     """What one unit is, such as ``degrees``."""
 

@@ -32,6 +32,9 @@ _BOTH_WAYS = ("smile", "gaze_x", "gaze_y", "brows", "skin_warmth", "eye_tilt", "
 SILENT = 0.1
 """Nats per frame up to which a motion coefficient counts as silent."""
 
+LEAST_READ = 0.25
+"""A factor that is read worse than this gets a direction only so much longer than its slope, see :func:`make_axes`."""
+
 
 class Codes(NamedTuple):
     """The codes of all frames of an evaluation, on the CPU."""
@@ -163,10 +166,12 @@ def group_means(r2: Mapping[str, float]) -> dict[str, float]:
 def make_axes(animator: FaceAnimator, codes: Codes, truth: Truth | None, findings: Findings | None) -> Axes:
     """Return what ``axes.json`` holds.
 
-    Mean and standard deviation of each coefficient are over all frames. A direction is the change of the coefficients
-    per unit of a factor, from one ridge regression of each coefficient on all factors of its block together; its
-    strength is chosen by folds of people, and is negligible where there are many more frames than factors. Without
-    ``truth`` there are no directions, without ``findings`` no word of what the vectors follow.
+    Mean and standard deviation of each coefficient are over all frames. A direction is that in which the coefficients
+    change with a factor, from one ridge regression of each coefficient on all factors of its block together; its
+    strength is chosen by folds of people, and is negligible where there are many more frames than factors. One unit
+    of it is as long as a ridge regression of the factor on the coefficients takes for one unit: the coefficients alone
+    change by less where they tell the factor in a part of the people only. Without ``truth`` there are no directions,
+    without ``findings`` no word of what the vectors follow.
     """
     folds = grouped_folds(codes.people)
     blocks = []
@@ -183,7 +188,10 @@ def _directions(code: Tensor, factors: Mapping[str, Tensor], folds: Tensor) -> d
     factors = varying(factors)
     if not factors:
         return {}
-    weights = ridge(torch.stack(list(factors.values()), 1), code, folds).weights.float()
+    known = torch.stack(list(factors.values()), 1)
+    slopes, reading = ridge(known, code, folds).weights, ridge(code, known, folds).weights
+    read = (slopes * reading.T).sum(1, keepdim=True)  # of one unit
+    weights = (slopes / read.clamp(LEAST_READ, 1.0)).float()
     units = [_UNITS.get(name, "of -1 to 1" if name in _BOTH_WAYS else "of 0 to 1") for name in factors]
     return {name: Direction(row.cpu().numpy(), unit) for name, row, unit in zip(factors, weights, units, strict=True)}
 

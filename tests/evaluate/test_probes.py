@@ -49,6 +49,16 @@ def test_directions_are_the_slopes_of_the_coefficients() -> None:
     assert min(v.explains for v in axes.motion.vectors[:2]) > 0.99
 
 
+@pytest.mark.parametrize(("noise", "longer"), [(1.0, 2.0), (3.0, 4.0)])
+def test_directions_are_longer_where_the_code_tells_a_part_of_the_factor(noise: float, longer: float) -> None:
+    people = [f"p{k}" for k in range(2000)]
+    age = torch.randn(2000)
+    codes = Codes(torch.stack([age + noise * torch.randn(2000)] * 12, 1), torch.randn(2000, 4), torch.zeros(0), people)
+    truth = Truth({"yaw": torch.randn(2000)}, {"age": age})
+    (direction,) = make_axes(lively_animator(), codes, truth, None).identity.directions.values()
+    assert np.allclose(direction.vector, longer, rtol=0.15)
+
+
 def test_silent_coefficients_are_no_vectors_of_any_factor() -> None:
     people = [f"p{k}" for k in range(20) for _ in range(10)]
     yaw, smile = torch.randn(200), torch.randn(200)
