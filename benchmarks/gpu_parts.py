@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -246,12 +246,30 @@ def train(plan: Plan) -> Iterator[Row]:
     prepare(plan.device)
     name = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else ""
     operations: dict[int, float] = {}
-    cases = [(False, precision, size) for size in plan.resolutions for precision in ("tf32", "bf16")]
+    cases: list[Row] = [
+        {"resolution": size, "precision": precision, "generator": "eager"}
+        for size in plan.resolutions
+        for precision in ("tf32", "bf16")
+    ]
     later = sorted(plan.resolutions, key=lambda size: abs(size - 256))
-    cases += [(True, precision, size) for precision in ("bf16", "tf32") for size in later]
+    cases += [
+        {"resolution": size, "precision": precision, "generator": "compiled"}
+        for precision in ("bf16", "tf32")
+        for size in later
+    ]
+
+    def measure(row: Row) -> Row:
+        measured = _train_case(plan, row, operations)
+        return measured | _utilisation(name, operations[row["resolution"]], row["precision"], measured)
+
+    yield from _while_time_lasts(plan, cases, measure)
+
+
+def _while_time_lasts(plan: Plan, cases: Sequence[Row], measure: Callable[[Row], Row]) -> Iterator[Row]:
+    """Yield each case with what is measured of it, or why nothing is; one is eager or compiled, as its generator is."""
     slowest = 0.0
-    for compiled, precision, resolution in cases:
-        row: Row = {"resolution": resolution, "precision": precision, "generator": "compiled" if compiled else "eager"}
+    for row in cases:
+        compiled = row["generator"] != "eager"
         if compiled and plan.rehearsal:
             yield {**row, "failed": "compiling is for a GPU"}
             continue
@@ -261,9 +279,7 @@ def train(plan: Plan) -> Iterator[Row]:
             continue
         began = time.monotonic()
         try:
-            measured = _train_case(plan, row, operations)
-            measured |= _utilisation(name, operations[resolution], precision, measured)
-            yield row | measured
+            yield row | measure(row)
         except Exception as error:  # a benchmark goes on
             yield {**row, "failed": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"}
         if compiled:
@@ -313,24 +329,43 @@ def _utilisation(name: str, operations: float, precision: str, measured: Row) ->
 
 
 def drive(plan: Plan) -> Iterator[Row]:
-    """Measure what a driven frame takes once the source is encoded: reading its motion and rendering."""
-    for resolution, precision in itertools.product(plan.resolutions, ("tf32", "bf16")):
-        animator = animator_for(resolution).to(plan.device).eval()
-        row: Row = {"resolution": resolution, "precision": precision}
-        with torch.no_grad(), lower(plan, precision):
-            one = animator.source_state(torch.rand(1, 3, resolution, resolution, device=plan.device))
-            for batch in (1, 16):
-                state = one.expand(batch)
-                frames = torch.rand(batch, 3, resolution, resolution, device=plan.device)
-                times = []
-                for number in range(4 if plan.rehearsal else 30):
-                    start = time.perf_counter()
-                    animator.generate(state, animator.motion(frames))
-                    wait_for(plan.device)
-                    if number > 1:
-                        times.append(time.perf_counter() - start)
-                row[f"ms_at_{batch}"] = round(1000 * statistics.median(times) / batch, 3)
-        yield row
+    """Measure what a driven frame takes once the source is encoded: reading its motion and rendering.
+
+    All resolutions in TF32 and bfloat16, then 256 and 512 pixels compiled in bfloat16 while time lasts, with and
+    without CUDA graphs.
+    """
+    cases: list[Row] = [
+        {"resolution": size, "precision": precision, "generator": "eager"}
+        for size, precision in itertools.product(plan.resolutions, ("tf32", "bf16"))
+    ]
+    later = itertools.product((256, 512), ("compiled, CUDA graphs", "compiled"))
+    cases += [{"resolution": size, "precision": "bf16", "generator": how} for size, how in later]
+    yield from _while_time_lasts(plan, cases, lambda row: _drive_case(plan, row))
+
+
+def _drive_case(plan: Plan, row: Row) -> Row:
+    """Measure one way of driving frames, one at a time and 16 together."""
+    resolution, how = row["resolution"], row["generator"]
+    animator = animator_for(resolution).to(plan.device).eval()
+    if how != "eager":
+        for part in (animator.generator, animator.driving_encoder):
+            part.compile(mode="reduce-overhead" if how.endswith("graphs") else "default", dynamic=False)
+    measured: Row = {}
+    first = 2 if how == "eager" else 5  # the first ones compile, and record graphs
+    with torch.no_grad(), lower(plan, row["precision"]):
+        one = animator.source_state(torch.rand(1, 3, resolution, resolution, device=plan.device))
+        for batch in (1, 16):
+            state = one.expand(batch)
+            frames = torch.rand(batch, 3, resolution, resolution, device=plan.device)
+            times = []
+            for number in range(first + (2 if plan.rehearsal else 28)):
+                start = time.perf_counter()
+                animator.generate(state, animator.motion(frames))
+                wait_for(plan.device)
+                if number >= first:
+                    times.append(time.perf_counter() - start)
+            measured[f"ms_at_{batch}"] = round(1000 * statistics.median(times) / batch, 3)
+    return measured
 
 
 def puppets(plan: Plan) -> Iterator[Row]:
@@ -430,10 +465,10 @@ def _sfdkit(*words: object) -> None:
 
 PARTS: dict[str, tuple[float, Callable[[Plan], Iterator[Row]]]] = {
     "peak": (0.02, peak),
-    "drive": (0.04, drive),
+    "drive": (0.16, drive),
     "tests": (0.33, tests),
-    "train": (0.28, train),
-    "puppets": (0.33, puppets),
+    "train": (0.24, train),
+    "puppets": (0.25, puppets),
 }
 """Name to the share of the time, and what is measured.
 
