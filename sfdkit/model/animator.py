@@ -15,7 +15,7 @@ from sfdkit.errors import ConfigError
 from sfdkit.model.blocks import resize
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import Encoder, FeatureAdapter
-from sfdkit.model.generator import Generator
+from sfdkit.model.generator_like import GeneratorLike
 from sfdkit.model.heads import IdentityHead, MotionHead
 from sfdkit.model.template import Template
 from sfdkit.types import Descriptors, Generated
@@ -90,7 +90,7 @@ class FaceAnimator(nn.Module):
         self,
         encoder: Encoder,
         descriptors: DescriptorLayer,
-        generator: Generator,
+        generator: GeneratorLike,
         driving_encoder: Encoder | None = None,
         motion_points: NonNegativeInt = 4,
         code_share: ClosedUnitInterval = 0.0,
@@ -107,12 +107,13 @@ class FaceAnimator(nn.Module):
                 f"animator: encoder has resolution {encoder.resolution}, generator {generator.resolution}; "
                 "give both the same"
             )
-        if 2 * motion_points > descriptors.motion_size or motion_points >= generator.parts:
+        if 2 * motion_points > descriptors.motion_size or motion_points > generator.led_points:
             raise ConfigError(
                 f"animator: motion_points is {motion_points}; two motion coefficients belong to each point, and there "
-                f"are {descriptors.motion_size}, and one part of the generator's {generator.parts}, the last of which "
-                "stands still; lower motion_points, or raise descriptors.motion_size or generator.parts"
+                f"are {descriptors.motion_size}, and the generator takes {generator.led_points} points; lower "
+                "motion_points, or raise descriptors.motion_size or, where the generator has them, generator.parts"
             )
+        assert isinstance(generator, nn.Module)
         self.resolution: int = generator.resolution
         self.encoder = encoder
         self.driving_encoder = driving_encoder

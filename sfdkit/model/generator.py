@@ -189,7 +189,7 @@ class Generator(nn.Module):
         self.resolution = resolution
         self.latent_size = latent_size
         self.source_code = source_code
-        self.parts = parts
+        self.led_points = parts - 1
         sizes = [START]
         while sizes[-1] < resolution // 2:
             sizes.append(sizes[-1] * 2)

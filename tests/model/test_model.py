@@ -121,7 +121,7 @@ def test_too_many_points_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"motion_points is 3.*there are 4"):
         FaceAnimator(*parts, motion_points=3)
     few = Generator(32, 16, 8, 16, 16, parts=2)
-    with pytest.raises(ConfigError, match=r"motion_points is 2.*generator's 2"):
+    with pytest.raises(ConfigError, match=r"motion_points is 2.*takes 1 points"):
         FaceAnimator(*parts[:2], few, motion_points=2)
 
 

@@ -1,0 +1,53 @@
+"""What an animator asks of its generator, so that methods can be exchanged.
+
+Legend: ``B`` batch, ``R`` resolution, ``D`` latent dimensions, ``C r r`` feature maps.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from sfdkit.types import Generated
+
+
+class GeneratorLike(Protocol):
+    """A module that renders a face from a latent code and what is known of the source.
+
+    Any ``torch.nn.Module`` with these attributes and methods is one; it need not inherit from this class. Its
+    ``__init__`` takes ``resolution``, which configurations link to that of the data.
+    """
+
+    resolution: int
+    """``R``."""
+    latent_size: int
+    """``D``."""
+    sizes: tuple[int, ...]
+    """Heights and widths of the source's feature maps that it takes, coarse to fine."""
+    channels: tuple[int, ...]
+    """Channels of these maps."""
+    led_points: int
+    """How many points the motion head may lead at the start of a training, see :meth:`lead`; 0 for none."""
+    activation_checkpointing: bool
+    """Whether to compute maps once more in the backward pass in place of keeping them; the training sets it."""
+
+    def lead(self, columns: Tensor) -> None:
+        """Begin with points whose coordinates are the coefficients on columns of the basis.
+
+        Args:
+            columns: D 2P, orthonormal: x and y of P points in turn, P at most ``led_points``.
+        """
+
+    def forward(self, latent: Tensor, source_latent: Tensor, features: list[Tensor], image: Tensor) -> Generated:
+        """Render.
+
+        Args:
+            latent: B D, the latent code wanted.
+            source_latent: B D, the source's own latent code.
+            features: Maps of the source, B channels[i] sizes[i] sizes[i].
+            image: B 3 R R, the source in [0, 1].
+
+        Returns:
+            The image, with the flow and the mask that it was made with: zeros and ones where a method has none.
+        """
