@@ -180,9 +180,11 @@ def test_relative_motion_begins_where_each_driver_does(tab: Tab, tmp_path: Path)
         for size, frame in still.items():
             write_video(tmp_path / f"{size}.mp4", [frame] * 5)
             tab.choose("#driver-file", tmp_path / f"{size}.mp4")
-            tab.wait(f"self.sfdkit.driver.square.image.videoWidth === {size}")
+            tab.wait(f"""(({{ paused, video, square }}) =>
+                !paused && square.image === video && video.videoWidth === {size} && video.currentTime > 0
+            )(self.sfdkit.driver)""")
             tab.run("self.seen = self.sfdkit.state.frames")
-            tab.wait("self.sfdkit.state.frames > self.seen + 1")
+            tab.wait("self.sfdkit.state.frames > self.seen + 2 && self.sfdkit.state.reference !== true")
             data = tab.run(RESULT).partition(",")[2]
             seen[relative, size] = np.asarray(Image.open(BytesIO(base64.b64decode(data))).convert("RGB"), int)
     absolute, relative = (np.abs(seen[how, 32] - seen[how, 48]).mean() for how in (False, True))
