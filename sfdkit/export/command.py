@@ -12,7 +12,7 @@ from sfdkit.errors import ConfigError
 from sfdkit.export.int8 import read_clips
 from sfdkit.export.manifest import Batch, Format, Manifest, Target
 from sfdkit.export.web import REMEDY, WebPage
-from sfdkit.export.write import export_animator
+from sfdkit.export.write import checked_on, export_animator
 from sfdkit.files import require_apart
 from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.weights.commands import Trained, describe
@@ -86,7 +86,7 @@ class Export(Trained):
             f"{size:.1f} MB, {made.precision}, {'with' if made.axes else 'without'} axes"
         )
         print(
-            "checked against the model on puppets and noise: pictures differ by at most "
+            f"checked against the model on {checked_on(made.precision)}: pictures differ by at most "
             f"{made.checked['images']} of 255 ({f'{psnr:.0f} dB' if psnr else 'in nothing'}), motion coefficients by "
             f"at most {made.checked['motion']:.1g}"
         )

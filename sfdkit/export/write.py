@@ -49,7 +49,7 @@ class Checked(NamedTuple):
     images: int
     """Largest difference of a pixel, of 255."""
     psnr: float | None
-    """dB, of puppets and noise together; None where nothing differs."""
+    """dB, of all pictures together, see :func:`check`; None where nothing differs."""
     motion: float
     """Largest difference of a motion coefficient."""
     lost: float | None = None
@@ -217,17 +217,24 @@ def _runner(folder: Path, graphs: dict[str, Graph], file_format: Format) -> dict
     return {name: partial(run, name) for name in graphs}
 
 
+def checked_on(precision: str) -> str:
+    """Say on which pictures :func:`check` judges."""
+    return "puppets" if precision == "int8" else "puppets and noise"
+
+
 def check(
     animator: FaceAnimator, run: dict[str, Callable[..., list[np.ndarray]]], batch: Batch, precision: str
 ) -> Checked:
-    """Compare exported graphs with eager on puppets and on noise.
+    """Compare exported graphs with eager on puppets and on noise; in int8, whose ranges are those of clips, on puppets.
 
     Raises:
         ExportError: They differ by more than :data:`MOST_LEVELS`, :data:`LEAST_PSNR` or :data:`MOST_MOTION`.
     """
     side, rows = animator.resolution, 1 if batch == "1" else 3
     puppets = [make_clip(person, "test", 0, 1 + rows, side)[0].permute(0, 2, 3, 1) for person in (0, 1)]
-    noise = np.random.default_rng(0).integers(0, 256, (1 + rows, side, side, 3), np.uint8)
+    pictures = [np.ascontiguousarray(clip.numpy()) for clip in puppets]
+    if precision != "int8":
+        pictures.append(np.random.default_rng(0).integers(0, 256, (1 + rows, side, side, 3), np.uint8))
     levels, moved, squares = 0, 0.0, []
     eager = graphs_of(animator, rows)
     other = torch.from_numpy(np.ascontiguousarray(puppets[1][:1].numpy()))
@@ -239,7 +246,7 @@ def check(
         levels = max(levels, int(abs(difference).max()))
         squares.append(float(np.square(difference, dtype=np.float64).mean()))
 
-    for frames in (*(np.ascontiguousarray(clip.numpy()) for clip in puppets), noise):
+    for frames in pictures:
         source, driving = torch.from_numpy(frames[:1]), torch.from_numpy(frames[1:])
         face, motion = eager["source"].module(source), eager["motion"].module(driving)
         encoded, (read,) = run["source"](frames[:1]), run["motion"](frames[1:])
@@ -254,7 +261,7 @@ def check(
     apart = levels > MOST_LEVELS[precision] or (psnr is not None and psnr < LEAST_PSNR[precision])
     if apart or not moved <= MOST_MOTION[precision]:
         raise ExportError(
-            f"the exported graphs differ from the model, on puppets and noise: by {levels} of 255 at most, "
+            f"the exported graphs differ from the model, on {checked_on(precision)}: by {levels} of 255 at most, "
             f"{'in no pixel' if psnr is None else f'{psnr:.1f} dB'}, motion coefficients by {moved:.2g}; "
             f"{MOST_LEVELS[precision]}, {LEAST_PSNR[precision]:g} dB and {MOST_MOTION[precision]:g} are allowed in "
             f"{precision}"

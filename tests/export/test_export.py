@@ -91,6 +91,25 @@ def test_int8_is_smaller_and_tells_what_it_loses(animator: FaceAnimator, exporte
     assert 0 < np.abs(made.astype(int) - wanted).mean() < 4
 
 
+@pytest.mark.slow
+def test_the_weights_that_come_along_are_good_in_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "export",
+        "--checkpoint",
+        "puppets64",
+        "--int8",
+        "puppets",
+        "--batch",
+        "1",
+        "--output",
+        str(tmp_path / "x"),
+    ]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "checked against the model on puppets:" in printed
+    assert float(re.search(r"lose (-?[\d.]+) dB", printed)[1]) < 0.2  # type: ignore[index]
+
+
 def test_a_clip_that_is_too_short_for_int8_is_named(tmp_path: Path) -> None:
     (tmp_path / "short").mkdir()
     Image.fromarray(puppet_frames(0, 1, 128)[0]).save(tmp_path / "short/0.png")
