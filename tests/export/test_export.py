@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from sfdkit.apply.face import change_identity
+from sfdkit.cli import main
 from sfdkit.errors import ConfigError, DataError, ExportError, SfdkitWarning
 from sfdkit.export.graphs import graphs_of
 from sfdkit.export.int8 import read_clips
