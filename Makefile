@@ -6,7 +6,7 @@ STAMP := $(VENV)/.sfdkit-installed
 TESTERS ?= 2
 RUN := runs/quickstart
 SHARDS := shards/puppets64
-# bf16-mixed on a GPU, or a processor, that computes in it; without a GPU two processes of one thread each
+# bf16-mixed on a GPU, or a processor, that computes in it; without either two processes of one thread each
 PRECISION = $$($(VENV)/bin/python -m sfdkit.device precision)
 PROCESSES = $$($(VENV)/bin/python -m sfdkit.device processes)
 # what the demo animates
