@@ -23,8 +23,8 @@ from sfdkit.weights.shipped import find_weights
 class Export(Trained):
     """Write an animator as graphs that run without sfdkit's code: source, motion, render, and a model.json.
 
-    The graphs take and give pictures of 8 bits. What was written is run and compared with the model on puppets and on
-    noise before the folder appears; the differences are printed.
+    The graphs take and give pictures of 8 bits. What was written is run and compared with the model on puppets and,
+    but for int8, on noise before the folder appears; the differences are printed.
 
     Args:
         output: The folder, a new or an empty one.

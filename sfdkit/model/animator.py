@@ -113,7 +113,8 @@ class FaceAnimator(nn.Module):
                 f"are {descriptors.motion_size}, and the generator takes {generator.led_points} points; lower "
                 "motion_points, or raise descriptors.motion_size or, where the generator has them, generator.parts"
             )
-        assert isinstance(generator, nn.Module)
+        if not isinstance(generator, nn.Module):
+            raise ConfigError(f"animator: the generator {type(generator).__name__} is no torch.nn.Module; make it one")
         self.resolution: int = generator.resolution
         self.encoder = encoder
         self.driving_encoder = driving_encoder

@@ -14,6 +14,12 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sfdkit.errors import ConfigError
+
+RESOLUTIONS = (32, 64, 128, 256, 512, 1024)
+"""Of the pictures that generators draw."""
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
@@ -127,6 +133,28 @@ def resize(image: Tensor, height: int, width: int | None = None) -> Tensor:
         return image
     shrinks = size[0] < image.shape[2]
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def level_sizes(resolution: int, first: int, last: int) -> list[int]:
+    """Return the sizes of a generator's levels for pictures of ``resolution``, doubling from ``first`` to ``last``.
+
+    Raises:
+        ConfigError: A resolution that is no power of two from 32 to 1024.
+    """
+    if resolution not in RESOLUTIONS:
+        wanted = ", ".join(map(str, RESOLUTIONS[:-1]))
+        raise ConfigError(f"generator: resolution must be {wanted} or {RESOLUTIONS[-1]}, got {resolution}")
+    sizes = [first]
+    while sizes[-1] < last:
+        sizes.append(2 * sizes[-1])
+    return sizes
+
+
+def call(part: Callable[..., Any], *arguments: Any, checkpointing: bool) -> Any:
+    """Call a part; with ``checkpointing`` its maps are not kept, and computed once more in the backward pass."""
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(part, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return part(*arguments)
 
 
 def fold_pixels(image: Tensor) -> Tensor:

@@ -12,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from sfdkit.errors import ConfigError
 from sfdkit.model.blocks import (
     ModulatedBlock,
     ModulatedConv,
+    call,
     fold_pixels,
     full_precision,
     identity_grid,
+    level_sizes,
     resize,
     shares,
     warp,
@@ -184,15 +185,11 @@ class Generator(nn.Module):
         super().__init__()
         if parts < 2:
             raise ConfigError(f"generator: parts must be at least 2, one of which stands still, got {parts}")
-        if resolution not in (32, 64, 128, 256, 512, 1024):
-            raise ConfigError(f"generator: resolution must be 32, 64, 128, 256, 512 or 1024, got {resolution}")
         self.resolution = resolution
         self.latent_size = latent_size
         self.source_code = source_code
         self.led_points = parts - 1
-        sizes = [START]
-        while sizes[-1] < resolution // 2:
-            sizes.append(sizes[-1] * 2)
+        sizes = level_sizes(resolution, START, resolution // 2)
         if flow_size is not None and flow_size < START:
             raise ConfigError(f"generator: flow_size must be at least {START}, got {flow_size}")
         channels = [min(max_channels, width * (resolution // 2) // r) for r in sizes]
@@ -279,9 +276,7 @@ class Generator(nn.Module):
 
     def _do(self, part: Callable[..., Any], *arguments: Any) -> Any:
         """Call a part."""
-        if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(part, *arguments, use_reentrant=False, preserve_rng_state=False)
-        return part(*arguments)
+        return call(part, *arguments, checkpointing=self.activation_checkpointing)
 
     def _picture(self, hidden: Tensor, field: MotionField, image: Tensor) -> Generated:
         """Paint at R, from the hidden state at R/2 and its motion field, and mix with the warped source."""

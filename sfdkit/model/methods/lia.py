@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from sfdkit.errors import ConfigError
-from sfdkit.model.blocks import ModulatedConv, warp
+from sfdkit.model.blocks import ModulatedConv, call, level_sizes, resize, warp
 from sfdkit.types import Generated
 
 START = 4
@@ -44,15 +42,16 @@ class FlowLevel(nn.Module):
         self, hidden: Tensor, feature: Tensor, latent: Tensor, field: Tensor | None, image: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Map hidden B inputs r/2 r/2 and feature B C r r, with field and image B 3 r/2 r/2, to their like at r."""
-        hidden = F.interpolate(hidden, scale_factor=2, mode="bilinear", align_corners=False)
+        size = feature.shape[2]
+        hidden = resize(hidden, size)
         hidden = F.leaky_relu(self.first(hidden, latent), 0.2)
         hidden = F.leaky_relu(self.second(hidden, latent), 0.2)
         change = self.field(hidden * self.style(latent).to(hidden.dtype)[:, :, None, None]).float()
-        field = change if field is None else change + _double(field)
+        field = change if field is None else change + resize(field, size)
         mask = torch.sigmoid(field[:, 2:])
         warped = warp(feature.float(), torch.tanh(field[:, :2])) * mask
         colour = self.colour(warped).float()
-        image = colour if image is None else colour + _double(image)
+        image = colour if image is None else colour + resize(image, size)
         return (warped + hidden.float() * (1 - mask)).to(hidden.dtype), field, image
 
 
@@ -90,15 +89,10 @@ class LiaGenerator(nn.Module):
         max_channels: PositiveInt = 512,
     ) -> None:
         super().__init__()
-        if resolution not in (32, 64, 128, 256, 512, 1024):
-            raise ConfigError(f"generator: resolution must be 32, 64, 128, 256, 512 or 1024, got {resolution}")
         self.resolution = resolution
         self.latent_size = latent_size
-        sizes = [2 * START]
-        while sizes[-1] < resolution:
-            sizes.append(2 * sizes[-1])
-        self.sizes = tuple(sizes)
-        self.channels = tuple(min(max_channels, width * resolution // size) for size in sizes)
+        self.sizes = tuple(level_sizes(resolution, 2 * START, resolution))
+        self.channels = tuple(min(max_channels, width * resolution // size) for size in self.sizes)
         first = self.channels[0]
         self.constant = nn.Parameter(torch.randn(1, first, START, START))
         self.start = ModulatedConv(first, first, latent_size)
@@ -117,15 +111,8 @@ class LiaGenerator(nn.Module):
         field = made = None
         for level, feature in zip(self.levels, features, strict=True):
             given = hidden, feature, latent, field, made
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                hidden, field, made = checkpoint(level, *given, use_reentrant=False, preserve_rng_state=False)
-            else:
-                hidden, field, made = level(*given)
+            hidden, field, made = call(level, *given, checkpointing=self.activation_checkpointing)
         assert field is not None and made is not None
         flow, mask = torch.tanh(field[:, :2]), torch.sigmoid(field[:, 2:])
         result = made + 0.5
         return Generated(result if self.training else result.clamp(0.0, 1.0), flow, mask, warp(image.float(), flow))
-
-
-def _double(maps: Tensor) -> Tensor:
-    return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
