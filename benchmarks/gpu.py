@@ -188,7 +188,7 @@ def describe(found: dict[str, Any]) -> str:
     else:
         text += "; a rehearsal: these figures say nothing about a GPU"
     if found["missing_packages"]:
-        text += f"\nnot installed: {', '.join(found['missing_modules'])}; parts that need them fail"
+        text += f"\nnot installed: {', '.join(found['missing_packages'])}; parts that need them fail"
     return text
 
 

@@ -13,6 +13,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from kornia.augmentation import (
@@ -26,6 +27,8 @@ from torch import Tensor
 from torchvision.models import vgg19
 
 from sfdkit.apply.animate import Animate
+from sfdkit.apply.runner import Precision
+from sfdkit.apply.torch_runner import TorchRunner
 from sfdkit.checkpoint import load_animator
 from sfdkit.data.augment import Augmentation, DriverViewAugmentation, KorniaAugmentation
 from sfdkit.device import prepare
@@ -274,6 +277,22 @@ def test_animation_gives_the_frames_of_the_cpu(device: torch.device, files: Path
         ).run()
         written[name] = (made.frames, made.width, made.height)
     assert written["cpu"] == written[str(device)] and written["cpu"][0] == 6
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_single_frames_are_driven_as_many_at_once(device: torch.device, precision: Precision, exact: None) -> None:
+    """On a GPU by recorded work, which must follow what it is given: other frames, another source."""
+    runner = TorchRunner(lively_animator().to(device), precision)
+    driving = puppet_frames(1, 4)
+    for identity in (0, 2, 0):
+        source = runner.source(puppet_frames(identity, 1)[0])
+        motion = runner.motion(driving)
+        frames = runner.render(source, motion)
+        assert np.ptp(frames.astype(int), axis=0).max() > 8, "the frames differ"
+        alone = np.concatenate([runner.motion(frame[None]) for frame in driving])
+        np.testing.assert_allclose(alone, motion, atol=0.02 * np.abs(motion).max())
+        drawn = np.concatenate([runner.render(source, row[None]) for row in motion])
+        assert np.abs(drawn.astype(int) - frames).mean() < (0.05 if precision == "float32" else 1.0)
 
 
 def test_the_network_that_reads_puppets_trains(device: torch.device, tmp_path: Path) -> None:

@@ -10,19 +10,23 @@ import torch
 from torch import Tensor
 
 from sfdkit.apply import face
+from sfdkit.apply.cuda_graph import CudaGraph
 from sfdkit.apply.runner import Coefficients, Precision
 from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.model.fingerprints import basis_fingerprint, motion_fingerprint
+from sfdkit.types import Descriptors
 
 
 class TorchRunner:
     """Arrays in, arrays out, see :class:`sfdkit.apply.runner.Runner`.
 
+    On CUDA single frames, as a camera gives them, are driven by recorded work.
+
     Args:
         animator: In eval mode, on the device to compute on.
         precision: bfloat16 and float16 compute in it what can be, and keep coordinates and the basis in float32.
-        compiled: Compile the generator and the motion encoder, on CUDA into graphs that are started at once: the first
-            frames take a minute or more. For each other number of frames at a time it is compiled again.
+        compiled: Compile the generator and the motion encoder: the first frames take a minute or more. For each other
+            number of frames at a time it is compiled again.
     """
 
     def __init__(self, animator: FaceAnimator, precision: Precision = "float32", compiled: bool = False) -> None:
@@ -35,9 +39,11 @@ class TorchRunner:
         self.motion_model = motion_fingerprint(animator)
         self._place = animator.descriptors.weight.device
         if compiled:
-            mode = "reduce-overhead" if self._place.type == "cuda" else "default"
             for part in (animator.generator, animator.driving_encoder or animator.encoder):
-                part.compile(mode=mode, dynamic=False)
+                part.compile(dynamic=False)
+        on_cuda = self._place.type == "cuda"
+        self._recorded_motion = CudaGraph(self._motion) if on_cuda else None
+        self._recorded_render = CudaGraph(self._render) if on_cuda else None
 
     @property
     def device(self) -> str:
@@ -54,7 +60,7 @@ class TorchRunner:
     def source(self, picture: np.ndarray) -> SourceState:
         """Encode a source, R R 3 uint8."""
         with self._computing():
-            return self.animator.source_state(self._pictures(picture[None]))
+            return self.animator.source_state(_pictures(self._pixels(picture[None])))
 
     def describe(self, source: SourceState) -> Coefficients:
         """Return the descriptors of an encoded source."""
@@ -62,16 +68,27 @@ class TorchRunner:
 
     def motion(self, frames: np.ndarray) -> np.ndarray:
         """Read the motion coefficients, B M float32, of frames B R R 3 uint8."""
-        with self._computing():
-            return self.animator.motion(self._pictures(frames)).float().cpu().numpy()
+        read = self._recorded_motion if self._recorded_motion and len(frames) == 1 else self._motion
+        return read(self._pixels(frames)).cpu().numpy()
 
     def render(self, source: SourceState, motion: np.ndarray) -> np.ndarray:
         """Render one source, or B, under motion coefficients B M: B R R 3 uint8."""
         state = source if len(source.image) == len(motion) else source.expand(len(motion))
+        draw = self._recorded_render if self._recorded_render and len(motion) == 1 else self._render
+        return draw(self._numbers(motion), state.image, *state.descriptors, *state.features).cpu().numpy()
+
+    def _motion(self, pixels: Tensor) -> Tensor:
+        """Map B R R 3 uint8 to B M float32."""
         with self._computing():
-            image = self.animator.generate(state, self._numbers(motion)).image.float()
-            pixels = (image.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-            return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            return self.animator.motion(_pictures(pixels)).float()
+
+    def _render(self, motion: Tensor, image: Tensor, identity: Tensor, own: Tensor, *features: Tensor) -> Tensor:
+        """Map motion coefficients and the parts of a source state, B rows each, to B R R 3 uint8."""
+        with self._computing():
+            state = SourceState(image, list(features), Descriptors(identity, own))
+            made = self.animator.generate(state, motion).image.float()
+            pixels = (made.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+            return pixels.permute(0, 2, 3, 1).contiguous()
 
     def change_identity(self, source: SourceState, identity: np.ndarray) -> SourceState:
         """Return B sources that look as identity coefficients B N say, see :func:`sfdkit.apply.face.change_identity`.
@@ -95,7 +112,10 @@ class TorchRunner:
     def _numbers(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self._place)
 
-    def _pictures(self, pictures: np.ndarray) -> Tensor:
-        """Map B R R 3 uint8 to B 3 R R in [0, 1]."""
-        pixels = torch.from_numpy(np.array(pictures))  # a copy: frames may be read-only
-        return pixels.to(self._place).permute(0, 3, 1, 2).float() / 255.0
+    def _pixels(self, pictures: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(pictures)).to(self._place)  # a copy: frames may be read-only
+
+
+def _pictures(pixels: Tensor) -> Tensor:
+    """Map B R R 3 uint8 to B 3 R R in [0, 1]."""
+    return pixels.permute(0, 3, 1, 2).float() / 255.0

@@ -165,8 +165,9 @@ def test_compiling_begins_at_256_after_the_eager_cases_and_only_while_time_lasts
         return {"tflops": 1.0}
 
     monkeypatch.setattr(gpu_parts, "_train_case", case)
-    rows = list(train(Plan(torch.device("cuda"), 190.0, tmp_path, 0.0)))
-    assert [row["generator"] for row in rows[:9]] == [*["eager"] * 8, "compiled"]
-    assert (rows[8]["resolution"], rows[8]["precision"]) == (256, "bf16")
-    assert [row.get("failed") for row in rows] == [*[None] * 9, None, *["no time left"] * 6]
-    assert now[0] <= 190.0
+    rows = list(train(Plan(torch.device("cuda"), 290.0, tmp_path, 0.0)))
+    assert [row["generator"] for row in rows[:13]] == [*["eager"] * 12, "compiled"]
+    assert (rows[12]["resolution"], rows[12]["precision"]) == (256, "bf16")
+    assert [(row["resolution"], row["sources"]) for row in rows[2:8:2]] == [(256, 16), (64, 512), (256, 128)]
+    assert [row.get("failed") for row in rows] == [*[None] * 14, *["no time left"] * 6]
+    assert now[0] <= 290.0
