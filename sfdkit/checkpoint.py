@@ -96,6 +96,12 @@ def animator_weights(stored: dict[str, Any]) -> dict[str, Tensor]:
     return {k.removeprefix("module."): v for k, v in stored[EMA_KEY].items() if k.startswith("module.")}
 
 
+def other_method(config: dict[str, Any], animator: FaceAnimator) -> str | None:
+    """Return the class of the generator that a configuration names, if it is not that of an animator."""
+    named = str(config["init_args"]["generator"]["class_path"])
+    return None if named.rpartition(".")[2] == type(animator.generator).__name__ else named
+
+
 class Adopted(NamedTuple):
     """Which weights a model has loaded from the checkpoint of another one."""
 
@@ -103,6 +109,8 @@ class Adopted(NamedTuple):
     """Names of the loaded weights."""
     left: list[str]
     """Names of the unchanged weights: the checkpoint has none of that name and shape."""
+    method: str | None
+    """The class of its generator, if it is another."""
 
 
 def adopt_weights(animator: FaceAnimator, checkpoint: str | Path) -> Adopted:
@@ -116,7 +124,8 @@ def adopt_weights(animator: FaceAnimator, checkpoint: str | Path) -> Adopted:
     Raises:
         CheckpointError: The checkpoint cannot be read, or nothing in it fits.
     """
-    weights, own = read_animator(find_weights(checkpoint)).weights, animator.state_dict()
+    stored, own = read_animator(find_weights(checkpoint)), animator.state_dict()
+    weights, method = stored.weights, other_method(stored.config, animator)
     taken = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
     if NOISE in taken and min(float(weights[NOISE].max()), float(own[NOISE].max())) <= NO_NOISE:
         taken.remove(NOISE)
@@ -125,9 +134,10 @@ def adopt_weights(animator: FaceAnimator, checkpoint: str | Path) -> Adopted:
         raise CheckpointError(
             f"model.start_from: no weight in {checkpoint} has the name and shape of one of this model; "
             "take a checkpoint of a model with the same encoders and sizes"
+            + (f" and method (its generator is {method})" if method else "")
         )
     animator.load_state_dict({name: weights[name] for name in taken}, strict=False)
-    return Adopted(taken, [name for name in own if name not in taken])
+    return Adopted(taken, [name for name in own if name not in taken], method)
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:

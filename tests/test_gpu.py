@@ -35,7 +35,8 @@ from sfdkit.device import prepare
 from sfdkit.evaluate.command import evaluate
 from sfdkit.face_networks.commands import train as train_regressor
 from sfdkit.face_networks.types import MeasureSettings
-from sfdkit.losses import TERMS, Crossed, Objective, Step
+from sfdkit.losses import TERMS, Bent, Crossed, Objective, Step
+from sfdkit.losses.equivariance import Bend
 from sfdkit.losses.vgg19 import WEIGHTS_VARIABLE
 from sfdkit.points import FACE31
 from sfdkit.train.callbacks import WeightEMA
@@ -147,9 +148,9 @@ def make_step(flat: bool) -> Step:
     crossed = Crossed(
         image=images[3],
         source_identity=torch.randn(4, 12),
-        driver_motion=torch.randn(4, 4),
+        driver_motion=torch.randn(4, 6),
         identity=torch.randn(4, 12),
-        motion=torch.randn(4, 4),
+        motion=torch.randn(4, 6),
         restored=images[4],
         driver=images[5],
         source=images[2],
@@ -159,8 +160,8 @@ def make_step(flat: bool) -> Step:
         image=images[0],
         target=images[1],
         source=images[2][:2],
-        motion=torch.randn(2, 3, 4),
-        log_noise=torch.randn(4),
+        motion=torch.randn(2, 3, 6),
+        log_noise=torch.randn(6),
         flow=torch.randn(4, 2, 64, 64),
         mask=torch.rand(4, 1, 64, 64),
         warped=images[3],
@@ -169,6 +170,7 @@ def make_step(flat: bool) -> Step:
         row_points=points,
         identity=torch.randn(2, 2, 12),
         people=torch.tensor([0, 1]),
+        bent=Bent(torch.randn(2, 6), Bend.draw(2, CPU, None)),
         crossed=crossed,
     )
 
@@ -179,7 +181,7 @@ def test_every_loss_term_is_that_of_the_cpu_in_mixed_precision(
 ) -> None:
     torch.save(vgg19().state_dict(), tmp_path / "vgg19.pth")
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "vgg19.pth"))
-    objective = Objective({name: 1.0 for name in TERMS if name != "identity"}, code_sizes=(12, 4))
+    objective = Objective({name: 1.0 for name in TERMS if name != "identity"}, code_sizes=(12, 6))
     there, step = deepcopy(objective).to(device), make_step(flat)
     wanted = objective(step)[1]
     with torch.autocast(device.type, torch.bfloat16):

@@ -8,12 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from sfdkit.evaluate.frames import render_truth, true_landmarks
+from sfdkit.evaluate.frames import render_truth, true_flow, true_landmarks
 from sfdkit.evaluate.samples import Pair
 from sfdkit.metrics.detail import central_ellipse, frame_detail
-from sfdkit.metrics.image import LEAST_MS_SSIM, frame_l1, frame_ms_ssim, frame_psnr, frame_ssim
+from sfdkit.metrics.image import (
+    LEAST_MS_SSIM,
+    frame_end_point_error,
+    frame_l1,
+    frame_ms_ssim,
+    frame_psnr,
+    frame_ssim,
+)
 from sfdkit.points import FACE31, from_pixels, part_boxes
 
 _MEASURES = {"l1": frame_l1, "psnr": frame_psnr, "ssim": frame_ssim}
@@ -58,6 +66,19 @@ def distances(image: Tensor, truth: TrueFrames, lpips: Callable[[Tensor, Tensor]
     if lpips is not None:
         values["lpips"] = lpips(image, truth.image)
     return values
+
+
+def flow_errors(flow: Tensor, pairs: Sequence[Pair], mask: Tensor | None) -> dict[str, Tensor]:
+    """Return how far flows F 2 R R of pairs of puppets are from those of the heads' surfaces, F values each.
+
+    Counted is what both pictures show of the skull inside the mask of the face; ``copy_`` is of no flow at all.
+    """
+    truth = true_flow(pairs, flow.device)
+    seen = truth.seen if mask is None else truth.seen * mask
+    return {
+        "flow_error": frame_end_point_error(flow, truth.flow[:, :2], seen),
+        "copy_flow_error": frame_end_point_error(torch.zeros_like(flow), truth.flow[:, :2], seen),
+    }
 
 
 def detail_region(pairs: Sequence[Pair]) -> str:

@@ -19,6 +19,7 @@ from sfdkit.puppets.factors import IdentityFactors, MotionFactors
 from sfdkit.puppets.geometry import head_pose
 from sfdkit.puppets.landmarks import find_landmarks
 from sfdkit.puppets.render import render
+from sfdkit.puppets.surface_flow import SurfaceFlow, surface_flow
 
 
 class Frames(NamedTuple):
@@ -109,6 +110,14 @@ def true_landmarks(pairs: Sequence[Pair], device: torch.device) -> Tensor:
     face = measure(identity.grid(), motion.grid())
     points = find_landmarks(head_pose(motion.grid()), face, pairs[0].source.clip["meta"]["resolution"])
     return points.unflatten(0, (len(pairs), -1))
+
+
+def true_flow(pairs: Sequence[Pair], device: torch.device) -> SurfaceFlow:
+    """Return how the heads of the pictures of :func:`render_truth` move from their sources, G * K rows."""
+    identity, motion = _factors(pairs, device)
+    sources = [pair.source.first_motion().expand(pair.driver.driving_count) for pair in pairs]
+    source = MotionFactors.concat(sources).to(device)
+    return surface_flow(identity, source, motion, pairs[0].source.clip["meta"]["resolution"])
 
 
 def true_motion(pairs: Sequence[Pair]) -> MotionFactors:

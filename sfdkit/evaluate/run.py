@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sfdkit.evaluate.distances import distances, true_frames
+from sfdkit.evaluate.distances import distances, flow_errors, true_frames
 from sfdkit.evaluate.frames import Frames, Pictures, load_frames
 from sfdkit.evaluate.networks import Networks
 from sfdkit.evaluate.plan import Plan
@@ -210,12 +210,15 @@ def _measure(
     unchanged = frames.source.repeat_interleave(frames.driving.shape[1], 0)
     known = true_frames(pairs, driving)
     truth = None if known is None else known.image
-    result = drive(animator, frames, batch_size).image
+    made = drive(animator, frames, batch_size)
+    result = made.image
     values: _Values = {}
     columns: _Values = {}
     if known is not None:
         for prefix, picture in (("", result), ("copy_", unchanged)):
             values |= {prefix + name: v for name, v in distances(picture, known, networks.lpips).items()}
+        if pairs[0].has_truth:
+            values |= flow_errors(made.flow, pairs, known.mask)
     if networks.measurer is not None:
         read = read_faces(networks.measurer, pairs, frames, result, truth)
         values |= reading_values(read)

@@ -65,6 +65,10 @@ class Sample(NamedTuple):
         identity, motion = factors_from_meta(self.clip["meta"])
         return identity, motion[torch.tensor(self.chosen[1:])]
 
+    def first_motion(self) -> MotionFactors:
+        """Return the puppet's motion in the first frame, the source, one row."""
+        return factors_from_meta(self.clip["meta"])[1][torch.tensor(self.chosen[:1])]
+
 
 class Pair(NamedTuple):
     """Who is driven by whom; in self-reenactment ``source`` and ``driver`` are the same sample."""

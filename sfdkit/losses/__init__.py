@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sfdkit.errors import ConfigError, did_you_mean
 from sfdkit.losses.consistency import Consistency
-from sfdkit.losses.field import Painting, Smoothness
+from sfdkit.losses.equivariance import Equivariance
+from sfdkit.losses.field import Painting, PointFlow, Smoothness
 from sfdkit.losses.gradient import GradientLoss
 from sfdkit.losses.identity import IdentityTerm
 from sfdkit.losses.kl import KLDivergence
@@ -24,11 +25,11 @@ from sfdkit.losses.reconstruction import MultiScaleL1
 from sfdkit.losses.reencode import Reencode
 from sfdkit.losses.sparsity import Sparsity
 from sfdkit.losses.squared import SquaredError
-from sfdkit.losses.step import Crossed, Step
+from sfdkit.losses.step import Bent, Crossed, Step
 from sfdkit.losses.structure import StructureLoss
 from sfdkit.points import FACE31, PointSet
 
-__all__ = ["TERMS", "Crossed", "Objective", "Step"]
+__all__ = ["TERMS", "Bent", "Crossed", "Objective", "Step"]
 
 
 class Term(NamedTuple):
@@ -39,7 +40,7 @@ class Term(NamedTuple):
     read: Callable[[Step], tuple[Tensor | None, ...] | None]
     """Returns its arguments, or None where the step lacks them."""
     needs: str = ""
-    """What a step computes for such terms only: noise, identity, crossed or restored; or what it must bring: points."""
+    """What a step computes for such terms only, noise, identity, bent, crossed or restored, or must bring: points."""
     takes: tuple[str, ...] = ()
     """What it is built from, see :class:`Objective`: points, code_size, motion_size."""
 
@@ -70,6 +71,10 @@ def _people(step: Step) -> tuple[Tensor | None, ...]:
     return torch.cat([step.image, step.crossed.image]), torch.cat([sources, step.crossed.source])
 
 
+def _bent(step: Step) -> tuple[Tensor | None, ...] | None:
+    return None if step.bent is None else (step.motion[:, 1], step.bent.motion, *step.bent.bend)
+
+
 TERMS: dict[str, Term] = {
     "l1": Term(MultiScaleL1, _pictures),
     "l2": Term(SquaredError, _pictures),
@@ -87,6 +92,7 @@ TERMS: dict[str, Term] = {
     ),
     "warp": Term(MultiScaleL1, lambda step: (step.warped, step.target)),
     "smoothness": Term(Smoothness, lambda step: (step.flow,)),
+    "point_flow": Term(PointFlow, lambda step: (step.flow, step.row_points), "points"),
     "painting": Term(Painting, lambda step: (step.mask,)),
     "kl": Term(KLDivergence, lambda step: (step.motion, step.log_noise), "noise"),
     "sparsity": Term(Sparsity, lambda step: (step.motion,)),
@@ -94,6 +100,7 @@ TERMS: dict[str, Term] = {
     "total_leakage": Term(partial(Leakage, together=True), lambda step: (step.motion,)),
     "proportions": Term(Proportions, lambda step: (step.motion, step.row_points), "points", ("points", "motion_size")),
     "consistency": Term(Consistency, lambda step: (step.identity, step.people), "identity"),
+    "equivariance": Term(Equivariance, _bent, "bent", ("motion_size",)),
     "reencode": Term(Reencode, _reread, "crossed"),
     "identity": Term(IdentityTerm, _people),
     "cycle": Term(MultiScaleL1, _crossed("restored", "driver"), "restored"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from sfdkit.losses.gradient import total_variation
@@ -22,3 +23,22 @@ class Painting(LossTerm):
     def forward(self, mask: Tensor) -> Tensor:
         """Return the mean of ``1 - mask`` for B 1 H W in [0, 1]."""
         return 1 - mask.mean()
+
+
+class PointFlow(LossTerm):
+    """Mean distance between where the flow leads points of the target's face and where the source has them."""
+
+    def forward(self, flow: Tensor, points: Tensor) -> Tensor:
+        """Return the mean, in halves of the picture, over the points that are known in both; 0 without any.
+
+        Args:
+            flow: B*K 2 R R.
+            points: B 1+K L 2 in [-1, 1], of source and targets; not a number where they are not known.
+        """
+        targets = points[:, 1:].flatten(0, 1)
+        sources = points[:, :1].expand_as(points[:, 1:]).flatten(0, 1)
+        known = (targets + sources).isfinite().all(2)
+        at = targets.nan_to_num()
+        led = F.grid_sample(flow, at[:, :, None], padding_mode="border", align_corners=False)[..., 0].transpose(1, 2)
+        away = (at + led - sources.nan_to_num()).square().sum(2).add(1e-8).sqrt()
+        return (away * known).sum() / known.sum().clamp(min=1)

@@ -6,9 +6,12 @@ resolution, ``N`` identity and ``M`` motion coefficients.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sfdkit.losses.equivariance import Bend
 
 
 class Crossed(NamedTuple):
@@ -30,6 +33,15 @@ class Crossed(NamedTuple):
     """C 3 R R: the drivers' frames, which ``restored`` should equal."""
     source: Tensor
     """C 3 R R: the sources."""
+
+
+class Bent(NamedTuple):
+    """The first driving view of each row, bent, and what was read from it."""
+
+    motion: Tensor
+    """B M: read from the bent pictures."""
+    bend: Bend
+    """How they were bent."""
 
 
 class Step(NamedTuple):
@@ -61,5 +73,7 @@ class Step(NamedTuple):
     """B 2 N: identity coefficients of the source and of another frame of its clip."""
     people: Tensor | None = None
     """B numbers: rows of the same person have the same one."""
+    bent: Bent | None = None
+    """For terms that want what is read to follow a known change of the picture."""
     crossed: Crossed | None = None
     """Of the cross-identity part of the batch; None where it has one person only."""

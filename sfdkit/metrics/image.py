@@ -40,6 +40,16 @@ def frame_psnr(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -
 
 
 @in_float32
+def frame_end_point_error(flow: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the mean distance in pixels between where flows F 2 H W, in halves of the picture, lead; 0 is best.
+
+    Baker et al. 2011, https://doi.org/10.1007/s11263-010-0390-2.
+    """
+    pixels = truth.new_tensor([flow.shape[3] / 2, flow.shape[2] / 2])[:, None, None]
+    return _mean(((flow - truth) * pixels).square().sum(1, keepdim=True).sqrt(), mask)
+
+
+@in_float32
 def frame_ssim(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the structural similarity of each frame, at least 6 pixels high and wide; 1 is best.
 

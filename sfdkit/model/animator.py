@@ -17,6 +17,7 @@ from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import Encoder, FeatureAdapter
 from sfdkit.model.generator_like import GeneratorLike
 from sfdkit.model.heads import IdentityHead, MotionHead
+from sfdkit.model.key_points import PER_POINT, KeyPointHead
 from sfdkit.model.template import Template
 from sfdkit.types import Descriptors, Generated
 
@@ -78,6 +79,8 @@ class FaceAnimator(nn.Module):
             is used for both.
         motion_points: ``P``, soft points whose coordinates the motion head uses beside its map; each moves one of the
             generator's parts when training begins. 0 for none: correspondence must then be found by chance.
+        key_points: The motion coefficients are these points' coordinates and Jacobians and nothing else, six for each,
+            as generators of key points (FOMM) want them.
         code_share: Share of the results in training that are drawn from the code alone: a learned template replaces the
             source's features and picture, so that the identity coefficients have to say who it is. 0: none, and no
             template.
@@ -94,6 +97,7 @@ class FaceAnimator(nn.Module):
         driving_encoder: Encoder | None = None,
         motion_points: NonNegativeInt = 4,
         code_share: ClosedUnitInterval = 0.0,
+        key_points: bool = False,
     ) -> None:
         super().__init__()
         if descriptors.latent_size != generator.latent_size:
@@ -113,6 +117,11 @@ class FaceAnimator(nn.Module):
                 f"are {descriptors.motion_size}, and the generator takes {generator.led_points} points; lower "
                 "motion_points, or raise descriptors.motion_size or, where the generator has them, generator.parts"
             )
+        if key_points and descriptors.motion_size != PER_POINT * motion_points:
+            raise ConfigError(
+                f"animator: {motion_points} key points have {PER_POINT * motion_points} coefficients, and "
+                f"descriptors.motion_size is {descriptors.motion_size}; set it to that, or key_points to false"
+            )
         if not isinstance(generator, nn.Module):
             raise ConfigError(f"animator: the generator {type(generator).__name__} is no torch.nn.Module; make it one")
         self.resolution: int = generator.resolution
@@ -122,12 +131,15 @@ class FaceAnimator(nn.Module):
         self.generator = generator
         self.adapter = FeatureAdapter(encoder.sizes, encoder.channels, generator.sizes, generator.channels)
         self.identity_head = IdentityHead(encoder, descriptors.identity_size, places=code_share > 0)
-        self.motion_head = MotionHead(driving_encoder or encoder, descriptors.motion_size, motion_points)
+        reader = driving_encoder or encoder
+        self.motion_head: MotionHead | KeyPointHead = (
+            KeyPointHead(reader, motion_points)
+            if key_points
+            else MotionHead(reader, descriptors.motion_size, motion_points)
+        )
         self.code_share = code_share
         self.template = Template(self.resolution, generator.sizes, generator.channels) if code_share else None
-        if motion_points:
-            columns = descriptors.basis().detach()[:, -descriptors.motion_size :]
-            generator.lead(columns[:, : 2 * motion_points])
+        generator.lead(descriptors.basis().detach()[:, -descriptors.motion_size :], motion_points)
 
     def motion(self, image: Tensor) -> Tensor:
         """Return the motion coefficients, B M, of faces B 3 H W in [0, 1]."""

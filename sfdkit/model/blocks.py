@@ -211,6 +211,12 @@ class ModulatedBlock(nn.Module):
         return (x + F.leaky_relu(self.second(y, style), 0.2)) * 0.7071
 
 
+def sum_of_scales(layers: nn.ModuleList, features: Sequence[Tensor], size: int) -> Tensor:
+    """Apply one layer to each map, in float32, and return the sum of what they give, brought to one size."""
+    scales = [resize(layer(x.float()), size) for layer, x in zip(layers, features, strict=True)]
+    return torch.stack(scales).sum(0)
+
+
 class SoftPoints(nn.Module):
     """Expected coordinates of ``P`` learned heat maps: a translation-equivariant summary of where things are.
 
@@ -233,10 +239,16 @@ class SoftPoints(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Map feature maps, each B channels[i] H W, to B P 2: x and y of each point in [-1, 1]."""
         with full_precision(features[0]):
-            scales = [resize(layer(x.float()), self.size) for layer, x in zip(self.heat, features, strict=True)]
-            heat = torch.stack(scales).sum(0).flatten(2).softmax(-1)
-            grid = identity_grid(self.size, self.size, heat).flatten(2)
-            return torch.einsum("bpk,ck->bpc", heat, grid[0])
+            return self.places(self.heat_maps(features))
+
+    def heat_maps(self, features: Sequence[Tensor]) -> Tensor:
+        """Return the heat maps, B P size size, each with the sum 1."""
+        return sum_of_scales(self.heat, features, self.size).flatten(2).softmax(-1).unflatten(2, (self.size, self.size))
+
+    def places(self, heat: Tensor) -> Tensor:
+        """Return the expected coordinates of heat maps, B P 2."""
+        grid = identity_grid(self.size, self.size, heat).flatten(2)
+        return torch.einsum("bpk,ck->bpc", heat.flatten(2), grid[0])
 
 
 class RunningNorm(nn.Module):

@@ -222,17 +222,17 @@ class Generator(nn.Module):
             self.last.weight[-1:] = 0  # the mask starts even
             self.last.bias.zero_()  # type: ignore[union-attr]
 
-    def lead(self, columns: Tensor) -> None:
-        """Initialise the first parts' positions as the coefficients on ``columns`` of the basis.
+    def lead(self, columns: Tensor, points: int) -> None:
+        """Initialise the first parts' positions as the coefficients on the first ``2 * points`` columns of the basis.
 
         Args:
-            columns: D 2P, orthonormal: x and y of P parts in turn, fewer than there are parts.
+            columns: D M, orthonormal: x and y of the points in turn, then others.
+            points: Fewer than there are parts.
         """
-        count = columns.shape[1] // 2
         with torch.no_grad():
             weight, bias = self.places.linear.weight.view(-1, 6, self.latent_size), self.places.linear.bias.view(-1, 6)
-            weight[:count, :2] = columns.T.reshape(count, 2, -1)
-            bias[:count, :2] = 0
+            weight[:points, :2] = columns[:, : 2 * points].T.reshape(points, 2, self.latent_size)
+            bias[:points, :2] = 0
 
     def _parts(self, latent: Tensor, source_latent: Tensor) -> MotionField:
         """Return the parts' motions, from their positions in the result to those in the source."""

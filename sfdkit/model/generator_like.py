@@ -32,11 +32,15 @@ class GeneratorLike(Protocol):
     activation_checkpointing: bool
     """Whether to compute maps once more in the backward pass in place of keeping them; the training sets it."""
 
-    def lead(self, columns: Tensor) -> None:
-        """Begin with points whose coordinates are the coefficients on columns of the basis.
+    def lead(self, columns: Tensor, points: int) -> None:
+        """Take what the motion coefficients mean when a training begins: coordinates of points, and others.
 
         Args:
-            columns: D 2P, orthonormal: x and y of P points in turn, P at most ``led_points``.
+            columns: D M, the motion vectors of the basis, orthonormal.
+            points: ``P``, at most ``led_points``: the first 2P coefficients are x and y of P points in turn.
+
+        Raises:
+            ConfigError: The method reads other coefficients.
         """
 
     def forward(self, latent: Tensor, source_latent: Tensor, features: list[Tensor], image: Tensor) -> Generated:

@@ -87,7 +87,30 @@ class IdentityHead(nn.Module):
         return self.layers(read).float()
 
 
-class MotionHead(CoarseMap):
+class NoisyCoefficients:
+    """Motion coefficients that get noise in training, each with a standard deviation of its own."""
+
+    log_noise: nn.Parameter
+    """M: its logarithm, see :func:`begin_noise`."""
+
+    def noisy(self, motion: Tensor, share: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        """Return coefficients with the noise of training added.
+
+        Args:
+            motion: ... M.
+            share: Factor on the noise's standard deviation.
+            generator: On the device of ``motion``; None: torch's own.
+        """
+        noise = torch.randn(motion.shape, generator=generator, device=motion.device)
+        return motion + share * self.log_noise.exp() * noise
+
+
+def begin_noise(outputs: int) -> nn.Parameter:
+    """Return the logarithm of the noise's standard deviations when training begins."""
+    return nn.Parameter(torch.full((outputs,), math.log(NOISE)))
+
+
+class MotionHead(NoisyCoefficients, CoarseMap):
     """Reads motion coefficients from feature maps without pooling, since motion is position.
 
     A coarse map is projected to few channels, flattened and read by two layers. Trained with labels on puppets, such a
@@ -114,7 +137,7 @@ class MotionHead(CoarseMap):
         self.points = SoftPoints(encoder.channels, points, heat_size) if points else None
         self.led = 2 * points
         self.turn = nn.Linear(outputs, outputs)
-        self.log_noise = nn.Parameter(torch.full((outputs,), math.log(NOISE)))
+        self.log_noise = begin_noise(outputs)
         with torch.no_grad():
             self.layers[-1].weight[: self.led].mul_(0.1)  # type: ignore[operator, index]  # the points come first
             nn.init.eye_(self.turn.weight)
@@ -127,14 +150,3 @@ class MotionHead(CoarseMap):
             read = read + F.pad(self.points(features).flatten(1) / POINT_UNIT, (0, read.shape[1] - self.led))
         with full_precision(read):
             return self.turn(REACH * torch.tanh(read / REACH))
-
-    def noisy(self, motion: Tensor, share: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-        """Return coefficients with the noise of training added.
-
-        Args:
-            motion: ... M.
-            share: Factor on the noise's standard deviation.
-            generator: On the device of ``motion``; None: torch's own.
-        """
-        noise = torch.randn(motion.shape, generator=generator, device=motion.device)
-        return motion + share * self.log_noise.exp() * noise

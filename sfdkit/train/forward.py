@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sfdkit.losses import Crossed, Objective, Step
+from sfdkit.losses import Bent, Crossed, Objective, Step
+from sfdkit.losses.equivariance import Bend
 from sfdkit.model.animator import FaceAnimator, SourceState
 from sfdkit.types import FrameBatch, Generated
 
@@ -64,6 +65,7 @@ def training_forward(
             people = _people(batch["identity"], motion.device)
             other = animator.identity(batch["driving"][:, -1])
             identity = torch.stack([state.descriptors.identity, other], 1)
+        bent = _bend(animator, batch, generator) if objective.needs("bent", step) else None
         points = batch["points"] if objective.needs("points", step) else None
         restore, crossed = objective.needs("restored", step), None
         if restore or objective.needs("crossed", step):
@@ -82,6 +84,7 @@ def training_forward(
             row_points=points,
             identity=identity,
             people=people,
+            bent=bent,
             crossed=crossed,
         )
 
@@ -92,6 +95,13 @@ def _from_code(animator: FaceAnimator, sources: SourceState, generator: torch.Ge
         return sources
     chosen = torch.rand(len(sources.image), generator=generator, device=sources.image.device) < animator.code_share
     return sources.replace_rows(chosen, animator.code_state(sources.descriptors.identity))
+
+
+def _bend(animator: FaceAnimator, batch: FrameBatch, generator: torch.Generator | None) -> Bent:
+    """Bend the first driving view of each row, and read its motion."""
+    view = batch.get("driving_view", batch["driving"])[:, 0]
+    bend = Bend.draw(len(view), view.device, generator)
+    return Bent(animator.motion(bend.apply(view)), bend)
 
 
 def _cross(

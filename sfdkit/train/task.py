@@ -17,9 +17,9 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from sfdkit.checkpoint import NO_NOISE, adopt_weights
+from sfdkit.checkpoint import KEY, NO_NOISE, adopt_weights, other_method
 from sfdkit.device import prepare
-from sfdkit.errors import ConfigError, TrainingError
+from sfdkit.errors import CheckpointError, ConfigError, TrainingError
 from sfdkit.losses import TERMS, Objective, Step
 from sfdkit.losses.adversarial import (
     AdversarialKind,
@@ -171,8 +171,13 @@ class AnimationTask(Reenactment):
         """Bring the first optimiser's state to the loss terms of this training.
 
         Raises:
-            CheckpointError: It is of another model.
+            CheckpointError: It is of another model or method.
         """
+        if method := other_method(checkpoint[KEY]["animator"], self.animator):
+            raise CheckpointError(
+                f"the checkpoint is of another method: its generator is {method}, that of the configuration "
+                f"{type(self.animator.generator).__name__}. Use the config.yaml that lies beside the checkpoint's run"
+            )
         if states := checkpoint.get("optimizer_states"):
             states[0] = fit_state(states[0], self._groups())
 
@@ -194,6 +199,7 @@ class AnimationTask(Reenactment):
             rank_zero_info(
                 f"{len(adopted.taken)} weights from {self.start_from}, {len(adopted.left)} begin at random"
                 + (f", the first of them {adopted.left[0]}" if adopted.left else "")
+                + (f"; they are of another method, with the generator {adopted.method}" if adopted.method else "")
             )
         if self.compiles:
             self.animator.generator.compile()

@@ -31,12 +31,13 @@ from sfdkit.metrics.dci import DCI
 from sfdkit.metrics.image import frame_psnr
 from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.puppets.factors import IdentityFactors, MotionFactors
+from sfdkit.puppets.surface_flow import surface_flow
 from tests.written import lively_animator, write_checkpoint, write_puppets
 
 CPU = torch.device("cpu")
 DISTANCES = ("l1", "psnr", "ssim")
 DETAIL = ("sharpness", *(f"detail_{what}_{band}" for what in ("energy", "agreement") for band in (1, 2, 3)))
-PARTS = ("l1_eyes", "l1_mouth")
+PARTS = ("l1_eyes", "l1_mouth", "flow_error")
 FILES = ["axes.json", "metrics.json", "pairs.csv", "report.html", "sheet.png", "traversal.png"]
 
 
@@ -138,6 +139,13 @@ def test_cross_figures_equal_a_calculation_by_hand(files: Path, tmp_path: Path) 
     inside = [float(((source[0] - t).abs() * m).sum() / (3 * m.sum())) for t, m in zip(truth, mask, strict=True)]
     assert metrics["copy/face_l1"] == pytest.approx(np.mean(inside), rel=1e-4)
     assert 0.02 < float(mask.mean()) < 0.6
+    identity, motion = samples[i].factors()[0].expand(2), samples[j].factors()[1]
+    moved = surface_flow(identity, samples[i].first_motion().expand(2), motion, truth.shape[3])
+    seen = moved.seen * mask
+    length = moved.flow[:, :2].norm(dim=1, keepdim=True) * truth.shape[3] / 2
+    error = (length * seen).sum((1, 2, 3)) / seen.sum((1, 2, 3))
+    assert metrics["copy/flow_error"] == pytest.approx(float(error.mean()), rel=1e-4)
+    assert error.mean() > 0.5
 
 
 def test_result_does_not_depend_on_the_batch_and_repeats(files: Path, tmp_path: Path) -> None:
@@ -165,7 +173,7 @@ def test_real_faces_have_no_cross_truth(files: Path, tmp_path: Path) -> None:
     for name in (*DISTANCES, "sharpness"):
         assert metrics[f"copy/{name}"] == metrics[f"self/copy_{name}"]
     assert 0 < metrics["self/sharpness"] < 1.5 and metrics["evaluation/detail_region"] == "central ellipse"
-    assert "self/l1_eyes" not in metrics
+    assert "self/l1_eyes" not in metrics and "self/flow_error" not in metrics
     assert metrics["evaluation/pairs"] == 0
     axes = Axes.load(tmp_path / "axes.json", basis_fingerprint(lively_animator().descriptors))
     assert not axes.motion.directions and float(axes.motion.std.min()) > 0

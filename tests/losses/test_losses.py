@@ -8,9 +8,10 @@ import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from sfdkit.errors import ConfigError
-from sfdkit.losses import OF_NETWORKS, RAMP, TERMS, Crossed, Objective, Step
+from sfdkit.losses import OF_NETWORKS, RAMP, TERMS, Bent, Crossed, Objective, Step
 from sfdkit.losses.adversarial import discriminator_loss, feature_matching, generator_loss, r1_penalty
 from sfdkit.losses.consistency import Consistency
+from sfdkit.losses.equivariance import Bend
 from sfdkit.losses.field import Painting, Smoothness
 from sfdkit.losses.gradient import GradientLoss
 from sfdkit.losses.kl import KLDivergence
@@ -286,12 +287,12 @@ def test_every_term_is_the_same_under_autocast(name: str, picture: str, tmp_path
         return torch.randn(*shape, generator=draws)
 
     points = random(4, 2, len(FACE31.names), 2).clamp(-1, 1)
-    who, what = (random(2, 6), random(2, 6)), (random(2, 4), random(2, 4))
+    who, what = (random(2, 6), random(2, 6)), (random(2, 6), random(2, 6))
     crossed = Crossed(image[:2], who[0], what[0], who[1], what[1], image[:2], image[2:], image[:2])
     step = made(
         image,
         (image + 0.02 * random(4, 3, 64, 64)).clamp(0, 1) if picture == "textured" else image.clone(),
-        motion=random(4, 2, 4),
+        motion=random(4, 2, 6),
         source_identity=random(4, 12),
         points=points[:, 1],
         row_points=points,
@@ -300,6 +301,8 @@ def test_every_term_is_the_same_under_autocast(name: str, picture: str, tmp_path
         warped=image.clone(),
         identity=random(4, 2, 6),
         people=torch.arange(4),
+        log_noise=torch.zeros(6),
+        bent=Bent(random(4, 6), Bend.draw(4, image.device, draws)),
         crossed=crossed,
     )
     files = {}
@@ -308,7 +311,7 @@ def test_every_term_is_the_same_under_autocast(name: str, picture: str, tmp_path
     elif name in OF_NETWORKS:
         layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=4), torch.nn.Flatten())
         files = {name: str(save_script(tmp_path / "network.pt", layers, 112))}
-    objective = Objective({name: 1.0}, None, files, code_sizes=(12, 4)).eval()
+    objective = Objective({name: 1.0}, None, files, code_sizes=(12, 6)).eval()
     total, _ = objective(step)
     with torch.autocast("cpu", torch.bfloat16):
         under, values = objective(step)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sfdkit.losses import RAMP, RAMP_SHARE, Objective
+from sfdkit.losses.field import PointFlow
 from sfdkit.losses.parts import PartsLoss, PointsLoss
 from sfdkit.points import FACE5, FACE31, from_pixels, part_boxes
 from tests.losses.test_losses import made
@@ -147,3 +148,14 @@ def test_starts_may_be_shares_of_the_training() -> None:
     torch.testing.assert_close(total, values["l1"] + 2 * 0.25 * values["parts"])
     objective.progress = 1.0
     assert objective.share("parts", 0) == 1
+
+
+def test_a_flow_that_leads_points_home_costs_nothing() -> None:
+    points = torch.rand(2, 3, 5, 2) - 0.5
+    points[:, 1:] = points[:, :1] + torch.tensor([0.1, -0.2])
+    flow = torch.tensor([-0.1, 0.2]).view(1, 2, 1, 1).expand(4, 2, 16, 16)
+    points[0, 1, 2] = torch.nan
+    points[1, 0, 3] = torch.nan
+    assert PointFlow()(flow, points) < 2e-4
+    assert PointFlow()(torch.zeros_like(flow), points) == pytest.approx(0.05**0.5, rel=1e-3)
+    assert PointFlow()(flow, torch.full_like(points, torch.nan)) == 0

@@ -16,10 +16,15 @@ from sfdkit.errors import ConfigError
 from sfdkit.export.runtime import Animator
 from sfdkit.export.write import export_animator
 from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.blocks import identity_grid
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import TimmEncoder
 from sfdkit.model.generator import Generator
+from sfdkit.model.key_points import PER_POINT, KeyPoints
+from sfdkit.model.methods.f3a import F3aGenerator
+from sfdkit.model.methods.fomm import FommGenerator
 from sfdkit.model.methods.lia import LiaGenerator
+from sfdkit.model.methods.mrfa import Matches, MrfaGenerator
 from sfdkit.model.summary import gmac_per_driven_frame
 from tests.written import puppet_frames
 
@@ -27,17 +32,27 @@ LATENT = 16
 GENERATORS: dict[str, Callable[..., Any]] = {
     "own": partial(Generator, width=8, max_channels=16, style_size=16, detail=4),
     "lia": partial(LiaGenerator, width=4, max_channels=16),
+    "fomm": partial(FommGenerator, points=2, width=4, max_channels=16, motion_width=4, blocks=2),
+    "mrfa": partial(MrfaGenerator, points=2, width=4, max_channels=16, motion_width=4, matching=8),
+    "prior": partial(MrfaGenerator, points=2, width=4, max_channels=16, motion_width=4, prior_only=True),
+    "f3a": partial(F3aGenerator, width=4, max_channels=16, flow_width=8),
 }
+OF_KEY_POINTS = ("fomm", "mrfa", "prior")
+"""Those whose motion coefficients are key points."""
 every = pytest.mark.parametrize("name", GENERATORS)
 
 
 def make_animator(name: str, resolution: int = 32, **options: Any) -> FaceAnimator:
     torch.manual_seed(0)
+    keyed = name in OF_KEY_POINTS
+    points = 2 if keyed else 0
+    motion_size = PER_POINT * points if keyed else 4
     return FaceAnimator(
         TimmEncoder("test_byobnet", resolution, max_stride=16),
-        DescriptorLayer(identity_size=12, motion_size=4),
+        DescriptorLayer(identity_size=LATENT - motion_size, motion_size=motion_size),
         GENERATORS[name](resolution, LATENT),
-        motion_points=0,
+        motion_points=points,
+        key_points=keyed,
         **options,
     )
 
@@ -122,6 +137,63 @@ def test_points_lead_those_that_can_be_led() -> None:
     parts = TimmEncoder("test_byobnet", 32, max_stride=16), DescriptorLayer(identity_size=12, motion_size=4)
     with pytest.raises(ConfigError, match=r"motion_points is 2.*the generator takes 0 points; lower motion_points"):
         FaceAnimator(*parts, GENERATORS["lia"](32, LATENT), motion_points=2)
+
+
+def test_generators_of_key_points_want_them() -> None:
+    def build(**options: Any) -> FaceAnimator:
+        layer = DescriptorLayer(identity_size=4, motion_size=options.pop("motion_size", 12))
+        generator = GENERATORS["fomm"](32, layer.latent_size)
+        return FaceAnimator(TimmEncoder("test_byobnet", 32, max_stride=16), layer, generator, **options)
+
+    with pytest.raises(ConfigError, match=r"2 key points have 12 coefficients, and descriptors\.motion_size is 8"):
+        build(motion_size=8, motion_points=2, key_points=True)
+    with pytest.raises(ConfigError, match=r"FommGenerator reads 2 key points.*key_points to true, .*motion_size to 12"):
+        build(motion_points=1)
+    with pytest.raises(ConfigError, match=r"key_points to true"):
+        build(motion_points=2, motion_size=24)
+
+
+def test_the_motion_coefficients_are_the_key_points() -> None:
+    """Also after a training step, as the basis stays: what is read from a code is what the head read."""
+    animator = make_animator("fomm").eval()
+    face = torch.rand(2, 3, 32, 32)
+    motion = animator.motion(face) + 0.3 * torch.randn(2, 12)
+    read = animator.generator.reader(animator.recombine(animator.identity(face), motion))
+    wanted = KeyPoints.read(motion)
+    for one, other in zip(read, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(wanted.write(), motion, atol=1e-4, rtol=1e-4)
+
+
+def test_motion_of_key_points_is_affine_near_them() -> None:
+    own = KeyPoints(torch.rand(1, 1, 2) - 0.5, torch.tensor([[[[1.0, 0.2], [0.1, 0.9]]]]))
+    source = KeyPoints(torch.rand(1, 1, 2) - 0.5, torch.tensor([[[[0.8, -0.3], [0.2, 1.1]]]]))
+    grid = identity_grid(8, 8, own.places)[0].flatten(1)
+    wanted = source.places[0, 0][:, None] + source.jacobians[0, 0] @ own.jacobians[0, 0].inverse() @ (
+        grid - own.places[0, 0][:, None]
+    )
+    made = own.motions(source, 8)[0, 0].flatten(1) + grid
+    torch.testing.assert_close(made, wanted, atol=1e-5, rtol=1e-5)
+    assert own.regions(64).amax() > 0.9 and own.motions(own, 8).abs().max() < 1e-5
+
+
+def test_matches_are_looked_up_where_the_flow_leads() -> None:
+    """Places that show the same thing fit best; a look-up at the right flow finds the best fit in its middle."""
+    torch.manual_seed(1)
+    source = torch.randn(1, 64, 16, 16)
+    driving = source.roll(3, dims=3)  # what lies at x in the source lies at x + 3 cells
+    fits = Matches.correlate(driving, source, 16)
+    flow = torch.zeros(1, 2, 16, 16)
+    flow[:, 0] = -3 * 2 / 16
+    found = Matches.look_up(fits, flow)[:, :49, 5:-5, 5:-5]
+    assert (found.argmax(1) == 24).float().mean() > 0.95
+    assert (Matches.look_up(fits, 0 * flow)[:, :49, 5:-5, 5:-5].argmax(1) == 21).float().mean() > 0.95
+
+
+def test_without_refinement_the_flow_is_the_prior() -> None:
+    prior, whole = make_animator("prior"), make_animator("mrfa")
+    assert sum(p.numel() for p in prior.parameters()) < sum(p.numel() for p in whole.parameters())
+    assert prior.generator.motion_update is None and whole.generator.motion_update is not None
 
 
 def test_lia_reads_pictures_of_powers_of_two() -> None:

@@ -13,6 +13,7 @@ from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import TimmEncoder
 from sfdkit.model.generator import Generator
+from sfdkit.model.methods.lia import LiaGenerator
 from tests.running import compile_to_the_same, fit, make_data
 from tests.tiny import tiny_animator
 from tests.written import write_checkpoint
@@ -53,6 +54,14 @@ def test_noise_is_taken_over_where_both_pay_for_information(
     adopt_weights(target, write_checkpoint(tmp_path / "model.ckpt", source))
     assert torch.equal(target.motion_head.log_noise, torch.full((4,), begins))
     assert torch.equal(target.motion_head.turn.weight, source.motion_head.turn.weight)
+
+
+def test_weights_of_another_method_are_told(tmp_path: Path) -> None:
+    source, target = tiny_animator(32), tiny_animator(32, seed=1)
+    path = write_checkpoint(tmp_path / "model.ckpt", source)
+    assert adopt_weights(target, path).method is None
+    target.generator = LiaGenerator(32, 16, width=4, max_channels=16)
+    assert adopt_weights(target, path).method == "sfdkit.model.generator.Generator"
 
 
 def test_a_checkpoint_that_is_not_there_or_unlike_is_refused(tmp_path: Path) -> None:

@@ -315,6 +315,13 @@ def test_checkpoint_of_another_model_is_refused(data: Path, run: Path, tmp_path:
     assert "another model" in capsys.readouterr().err
 
 
+def test_checkpoint_of_another_method_is_refused_by_its_name(data: Path, run: Path, tmp_path: Path, capsys) -> None:
+    arguments = [*config(*SLOTS, "methods/lia.yaml"), *small(data, tmp_path), "--trainer.logger=false"]
+    assert main(["fit", *arguments, f"--ckpt_path={run}/checkpoints/last.ckpt"]) == 1
+    error = capsys.readouterr().err
+    assert "of another method: its generator is sfdkit.model.generator.Generator" in error and "LiaGenerator" in error
+
+
 def test_checkpoint_errors_name_the_file(tmp_path: Path, run: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.ckpt does not exist"):
         load_animator(tmp_path / "none.ckpt")

@@ -101,7 +101,7 @@ class LiaGenerator(nn.Module):
             for inputs, channels in zip((first, *self.channels), self.channels, strict=False)
         )
 
-    def lead(self, columns: Tensor) -> None:
+    def lead(self, columns: Tensor, points: int) -> None:
         """Nothing is led: the flow is read from the latent code as a whole."""
 
     def forward(self, latent: Tensor, source_latent: Tensor, features: list[Tensor], image: Tensor) -> Generated:

@@ -1,0 +1,232 @@
+"""The generator of MRFA, motion refinement for face animation (https://arxiv.org/abs/2310.13912).
+
+Legend: ``B`` batch, ``C r r`` feature map, ``R`` resolution, ``D`` latent dimensions, ``P`` key points, ``m`` size of
+the maps that are matched, ``q`` size at which a step looks matches up.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
+from torch import Tensor, nn
+
+from sfdkit.model.blocks import call, full_precision, identity_grid, level_sizes, resize, warp
+from sfdkit.model.key_points import DenseMotion, Hourglass, KeyPoints, convolution
+from sfdkit.model.methods.fomm import SCALE, KeyPointReader
+from sfdkit.types import Generated
+
+START = 8
+RADIUS = 3
+"""Cells round the present match that are looked up, in both directions."""
+LEVELS = 2
+"""Of correlations, each half as fine as the one before."""
+MOST_MATCHED = 32
+"""The most height and width of maps that are matched, unless asked otherwise."""
+
+
+class Matches(nn.Module):
+    """Correlations of where the key points are in the driving picture with what the source shows.
+
+    The driving side is made of the key points alone, so that no appearance of the driver is matched.
+
+    Args:
+        points: ``P``.
+        size: ``m``.
+        channels: Of the maps that are matched.
+        width: Channels of the hourglasses at their full size.
+    """
+
+    def __init__(self, points: int, size: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        self.driving, self.source = (
+            nn.Sequential(glass, nn.Conv2d(glass.outputs, channels, 3, padding=1))
+            for glass in (Hourglass(inputs, size, width, channels, depth=3) for inputs in (points, points + 3))
+        )
+
+    def forward(self, image: Tensor, driving: KeyPoints, source: KeyPoints) -> tuple[Tensor, Tensor]:
+        """Return the maps to match, B C m m each: of the driving points, and of the source B 3 R R with its points."""
+        small = resize(image, self.size)
+        seen = torch.cat([source.regions(self.size), small * 2 - 1], 1)
+        return self.driving(driving.regions(self.size)), self.source(seen)
+
+    @staticmethod
+    def correlate(driving: Tensor, source: Tensor, size: int) -> Tensor:
+        """Return how well each of ``size`` x ``size`` places, B q q, fits each of the source: B q*q m m float32."""
+        with full_precision(driving):
+            driving, source = resize(driving.float(), size).flatten(2), source.float()
+            fits = torch.einsum("bck,bcn->bkn", driving, source.flatten(2)) * driving.shape[1] ** -0.5
+            return fits.unflatten(2, source.shape[2:])
+
+    @staticmethod
+    def look_up(fits: Tensor, flow: Tensor) -> Tensor:
+        """Return the fits round the places that a flow, B 2 q q, leads to: B L*(2r+1)² q q, coarse levels last."""
+        batch, places, height, width = fits.shape
+        size = flow.shape[2]
+        around = torch.arange(-RADIUS, RADIUS + 1, device=flow.device, dtype=torch.float32)
+        window = torch.stack(torch.meshgrid(around, around, indexing="xy"), -1)
+        centre = (identity_grid(size, size, flow) + flow).flatten(2).transpose(1, 2).reshape(batch * places, 1, 1, 2)
+        level, found = fits.reshape(batch * places, 1, height, width), []
+        for number in range(LEVELS):
+            level = level if number == 0 else F.avg_pool2d(level, 2)
+            cell = 2 ** (number + 1) / width
+            grid = centre + cell * window
+            sampled = F.grid_sample(level, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+            found.append(sampled.view(batch, size, size, window.shape[0] * window.shape[1]))
+        return torch.cat(found, 3).permute(0, 3, 1, 2)
+
+
+class Update(nn.Module):
+    """What all steps share: reads looked up matches, flow and occlusion, and says how the latter change.
+
+    Args:
+        width: Channels of its maps.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        matches = LEVELS * (2 * RADIUS + 1) ** 2
+        self.layers = nn.Sequential(
+            nn.Conv2d(matches + 3, width, 1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.change = nn.Conv2d(width, 3, 3, padding=1)
+        nn.init.normal_(self.change.weight, std=1e-3)
+        nn.init.zeros_(self.change.bias)  # type: ignore[arg-type]
+
+    def forward(self, matches: Tensor, flow: Tensor, seen: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+        """Return the changes of the flow, B 2 q q in cells of the matched maps, and of the occlusion's logit."""
+        change = self.change(self.layers(torch.cat([matches, flow * (cells / 2), seen], 1))).float()
+        return change[:, :2] * (2 / cells), change[:, 2:]
+
+
+class MrfaGenerator(nn.Module):
+    """Refines a flow from key points by matching structure, and paints from features warped by both flows.
+
+    As in the paper: key points give a prior flow and occlusion as in FOMM; maps made of the driver's key points alone
+    are correlated with maps of the source; over steps from 8 x 8 to the picture's size one shared network looks up
+    correlations round the place that the flow leads to (two levels, radius 3) and changes flow and occlusion; the
+    source's features enter each scale of the generator twice, warped by the prior and by the refined flow.
+
+    What differs: key points are read from an encoder's maps, features are the encoder's through the animator's adapter,
+    sizes of layers that the paper does not give are chosen here, and above ``matching_size`` a step's change is made at
+    that size. The identity coefficients play no part.
+
+    Args:
+        resolution: ``R``, a power of two.
+        latent_size: ``D``: the animator's key points are read from latent codes.
+        points: ``P``; 10 in the paper.
+        width: Channels at R; they double with each coarser level.
+        max_channels: The most channels.
+        motion_width: Channels of the prior's hourglass at its full size.
+        matching: Channels of the maps that are matched; 256 in the paper.
+        matching_size: ``m``: a quarter of the resolution, as in the paper, but by default at most 32.
+        prior_only: Leave out matching and refinement: its own baseline.
+
+    Raises:
+        ConfigError: A resolution that is no power of two from 32 to 1024.
+    """
+
+    activation_checkpointing = False
+
+    def __init__(
+        self,
+        resolution: int = 256,
+        latent_size: int = 64,
+        points: PositiveInt = 10,
+        width: PositiveInt = 32,
+        max_channels: PositiveInt = 256,
+        motion_width: PositiveInt = 64,
+        matching: PositiveInt = 256,
+        matching_size: PositiveInt | None = None,
+        prior_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.latent_size = latent_size
+        self.led_points = points
+        self.sizes = tuple(level_sizes(resolution, START, resolution // 2))
+        self.channels = tuple(min(max_channels, width * resolution // size) for size in self.sizes)
+        self.reader = KeyPointReader(latent_size, points, type(self).__name__)
+        self.motion = DenseMotion(points, resolution // SCALE, motion_width, 4 * max_channels)
+        self.matches = self.motion_update = None
+        if not prior_only:
+            size = matching_size or min(resolution // SCALE, MOST_MATCHED)
+            self.matches = Matches(points, size, matching, motion_width // 2 or 1)
+            self.motion_update = Update(matching // 2 or 1)
+        given = 1 if prior_only else 2
+        entering = (0, *self.channels)
+        self.levels = nn.ModuleList(
+            nn.Sequential(convolution(before + given * own, own), convolution(own, own))
+            for before, own in zip(entering, self.channels, strict=False)
+        )
+        self.finish = convolution(self.channels[-1], width)
+        self.last = nn.Conv2d(width, 3, 7, padding=3)
+
+    def lead(self, columns: Tensor, points: int) -> None:
+        """Take the motion vectors on which the key points are read.
+
+        Raises:
+            ConfigError: The motion coefficients are not the key points.
+        """
+        self.reader.take(columns, points)
+
+    def forward(self, latent: Tensor, source_latent: Tensor, features: list[Tensor], image: Tensor) -> Generated:
+        """Render, see :class:`~sfdkit.model.generator_like.GeneratorLike`."""
+        again = self.activation_checkpointing
+        driving, source = self.reader(latent), self.reader(source_latent)
+        prior = call(self.motion, resize(image, self.motion.size), driving, source, checkpointing=again)
+        fields = self._refine(prior, image, driving, source)
+        hidden: Tensor | None = None
+        for level, feature, field in zip(self.levels, features, fields, strict=False):
+            hidden = call(self._merge, level, hidden, feature, field, prior, checkpointing=again)
+        assert hidden is not None
+        flow, seen = fields[-1]
+        doubled = F.interpolate(hidden, scale_factor=2, mode="nearest")
+        made = torch.sigmoid(self.last(call(self.finish, doubled, checkpointing=again)).float())
+        return Generated(made, flow, torch.sigmoid(seen), warp(image.float(), flow))
+
+    def _refine(
+        self, prior: tuple[Tensor, Tensor], image: Tensor, driving: KeyPoints, source: KeyPoints
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return flow and occlusion at each size, 8 to R."""
+        sizes = (*self.sizes, self.resolution)
+        flow, seen = prior
+        if self.matches is None or self.motion_update is None:
+            return [(resize(flow, size), resize(seen, size)) for size in sizes]
+        wanted, shown = self.matches(image, driving, source)
+        fields, fits, fitted = [], None, 0
+        flow, seen = resize(flow, sizes[0]), resize(seen, sizes[0])
+        for size in sizes:
+            flow, seen = resize(flow, size), resize(seen, size)
+            looked = min(size, self.matches.size)
+            if looked != fitted:
+                fits, fitted = self.matches.correlate(wanted, shown, looked), looked
+            now = resize(flow, looked), resize(seen, looked)
+            assert fits is not None
+            found = self.matches.look_up(fits, now[0])
+            moved, more = self.motion_update(found, *now, self.matches.size)
+            flow, seen = flow + resize(moved, size), seen + resize(more, size)
+            fields.append((flow, seen))
+        return fields
+
+    def _merge(
+        self,
+        level: nn.Module,
+        hidden: Tensor | None,
+        feature: Tensor,
+        field: tuple[Tensor, Tensor],
+        prior: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Bring the hidden state to a level's size and merge it with the features as both flows warp them."""
+        size = feature.shape[2]
+        flows = [field] if self.matches is None else [field, (resize(prior[0], size), resize(prior[1], size))]
+        parts = [warp(feature.float(), flow) * torch.sigmoid(seen) for flow, seen in flows]
+        if hidden is not None:
+            parts.insert(0, F.interpolate(hidden, scale_factor=2, mode="nearest"))
+        return level(torch.cat(parts, 1))
