@@ -73,6 +73,33 @@ def dot_plot(rows: Mapping[str, Sequence[float]], across: str, reference: str) -
         return _svg(figure)
 
 
+def scatter_plot(rows: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
+    """Draw a dot for each seed of each run, and the name of the run at their mean.
+
+    Args:
+        rows: Name of each run to x and y of its seeds; the x axis is logarithmic where they differ by more than ten.
+        across: Words for the x axis.
+        up: Words for the y axis.
+
+    Returns:
+        SVG.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.0, 4.0))
+        axes = figure.add_subplot()
+        for number, (name, pairs) in enumerate(rows.items()):
+            x, y = zip(*pairs, strict=True)
+            axes.plot(x, y, "o", color=f"C{number}", alpha=0.7, markeredgewidth=0)
+            middle = statistics.fmean(x), statistics.fmean(y)
+            axes.annotate(name, middle, (7, 5), textcoords="offset points", color=f"C{number}")
+        every = [x for pairs in rows.values() for x, _ in pairs]
+        if min(every) > 0 and max(every) > 10 * min(every):
+            axes.set_xscale("log")
+        axes.set(xlabel=across, ylabel=up)
+        axes.margins(0.2, 0.1)
+        return _svg(figure)
+
+
 def _svg(figure: Figure) -> str:
     text, nothing = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(text, format="svg", bbox_inches="tight", metadata=nothing)

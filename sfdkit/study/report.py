@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from sfdkit.errors import DataError
 from sfdkit.files import atomic_write
 from sfdkit.study.jobs import Job
-from sfdkit.study.plot import dot_plot, line_plot
+from sfdkit.study.plot import dot_plot, line_plot, scatter_plot
 from sfdkit.study.results import LEVEL, Results, read_earlier
 from sfdkit.study.spec import Column, Study
 
@@ -148,6 +148,12 @@ def _plots(results: Results) -> dict[str, tuple[str, str]]:
         rows = {run: values for run in study.runs if (values := results.numbers(run, column.key))}
         svg = dot_plot(rows, _head(column), study.reference)
         plots[f"{column.key.replace('/', '-')}.svg"] = (f"{column.label}: each seed, and the mean", svg)
+    labels = {column.key: _head(column) for column in study.metrics}
+    for across, up in study.scatter:
+        dots = {run: results.pairs(run, across, up) for run in study.runs}
+        if dots := {run: pairs for run, pairs in dots.items() if pairs}:
+            name = f"{up.replace('/', '-')}-against-{across.replace('/', '-')}.svg"
+            plots[name] = (f"{labels[up]} against {labels[across]}", scatter_plot(dots, labels[across], labels[up]))
     return plots
 
 

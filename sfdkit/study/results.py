@@ -72,6 +72,11 @@ class Results:
         """Return those of a run's values of a metric that are numbers."""
         return [float(v) for v in self.of(run, key) if isinstance(v, int | float) and not isinstance(v, bool)]
 
+    def pairs(self, run: str, first: str, second: str) -> list[tuple[float, float]]:
+        """Return two metrics of a run for each seed that is finished and has both as numbers."""
+        both = [(metrics.get(first), metrics.get(second)) for job, metrics in self.rows if job.run == run]
+        return [(float(a), float(b)) for a, b in both if isinstance(a, int | float) and isinstance(b, int | float)]
+
     def spread(self, run: str, key: str) -> Spread | None:
         """Return mean and deviation of a metric over seeds; None where no seed has it."""
         values = self.numbers(run, key)

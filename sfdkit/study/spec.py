@@ -73,6 +73,7 @@ class Study:
     grid: dict = field(default_factory=dict)  # dotted option to its values: a run for each combination
     reference: str = ""  # the run that the others are compared with; the first by default
     curves: list[str] = field(default_factory=lambda: ["val/psnr"])  # scalars of the training to draw
+    scatter: list[list[str]] = field(default_factory=list)  # pairs of metrics, to draw the second against the first
     path: Path = field(init=False)  # of the file
 
     @property
@@ -235,6 +236,10 @@ def _check(study: Study) -> None:
     if study.reference not in study.runs:
         hint, names = did_you_mean(study.reference, study.runs), ", ".join(study.runs)
         raise ConfigError(f"reference: there is no run {study.reference!r}.{hint} The runs are {names}")
+    for pair in study.scatter:
+        if len(pair) != 2 or (unknown := [key for key in pair if key not in keys]):
+            what = f"{unknown[0]} is none of the metrics" if len(pair) == 2 else "two metrics are wanted"
+            raise ConfigError(f"scatter: {pair}: {what}; name two keys that stand under metrics, across and up")
     if twice := {key for key in keys if keys.count(key) > 1}:
         raise ConfigError(f"metrics: {twice.pop()} is there twice; remove one")
 

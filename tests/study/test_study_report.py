@@ -18,7 +18,7 @@ from sfdkit.errors import DataError
 from sfdkit.study.compare import Spread, difference, spread
 from sfdkit.study.curves import Band, Point, bands, read_curves
 from sfdkit.study.jobs import Job, plan, write_json
-from sfdkit.study.plot import dot_plot, line_plot
+from sfdkit.study.plot import dot_plot, line_plot, scatter_plot
 from sfdkit.study.report import write_report
 from sfdkit.study.results import Results
 from sfdkit.study.spec import load_study
@@ -221,7 +221,12 @@ def test_nothing_to_report(tmp_path: Path) -> None:
 def test_plots_have_room_for_long_names_and_are_the_same_each_time() -> None:
     name = "a_name_of_fifty_characters_that_says_all_of_the_run"
     curves = {name: [Band(1.0, 2.0, None), Band(2.0, 3.0, None)]}
-    for draw in (lambda: line_plot(curves, "steps", "psnr"), lambda: dot_plot({name: [1.0, 2.0]}, "psnr", name)):
+    dots = {name: [(1.0, 2.0), (2.0, 3.0)], "other": [(1.0, 1.0)]}
+    for draw in (
+        lambda: line_plot(curves, "steps", "psnr"),
+        lambda: dot_plot({name: [1.0, 2.0]}, "psnr", name),
+        lambda: scatter_plot(dots, "cost", "psnr"),
+    ):
         svg = draw()
         assert svg == draw() and len(svg) < 20_000
         root = ElementTree.fromstring(svg)
@@ -229,6 +234,18 @@ def test_plots_have_room_for_long_names_and_are_the_same_each_time() -> None:
         at, width = float(label.attrib["x"]), float(root.attrib["viewBox"].split()[2])
         room = at if "text-anchor: end" in label.attrib["style"] else width - at
         assert room > 5.3 * len(name)  # at 10 points
+
+
+def test_metrics_are_drawn_against_each_other(tmp_path: Path) -> None:
+    jobs = jobs_with_results(tmp_path, PSNR, scatter=[["model/parameters", "psnr"], ["absent", "psnr"]])
+    printed = write_report(load_study(tmp_path), jobs, tmp_path)
+    svg = (tmp_path / "psnr-against-model-parameters.svg").read_text()
+    assert ">full<" in svg and ">other<" in svg and "2 plots" in printed
+    assert not (tmp_path / "psnr-against-absent.svg").exists()
+    assert Results(load_study(tmp_path), jobs).pairs("other", "model/parameters", "psnr") == [
+        (1431878.0, 12.0),
+        (1431878.0, 14.0),
+    ]
 
 
 def test_a_plot_of_more_runs_than_colours_tells_them_apart() -> None:

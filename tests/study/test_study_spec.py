@@ -140,6 +140,11 @@ def test_validations_need_a_length(tmp_path: Path) -> None:
         ({"metrics": [3]}, "metrics: must be a mapping, it is 3"),
         ({"metrics": [{"key": "x", "lable": "y"}]}, r"metrics: there is no key 'lable'\. Did you mean 'label'"),
         ({"curves": "val/psnr"}, "curves: 'val/psnr' will not do; it takes a list"),
+        (
+            {"metrics": ["x"], "scatter": [["x", "y"]]},
+            r"scatter: \['x', 'y'\]: y is none of the metrics; name two keys",
+        ),
+        ({"metrics": ["x"], "scatter": [["x"]]}, r"scatter: \['x'\]: two metrics are wanted"),
         ({"runs": {"a": {"title": 3}}}, "runs.a: title: '3' will not do; it takes text"),
         ({"title": 3}, "title: '3' will not do; it takes text"),
     ],
@@ -174,7 +179,8 @@ def test_a_shipped_study_is_found_by_name_and_a_local_one_wins(tmp_path: Path, m
 
 
 def test_the_shipped_studies_parse() -> None:
-    assert STUDIES == ["backbones", "basis_size", "disentanglement", "sizes", "small_parts"]
+    names = "backbones basis_size disentanglement methods methods_time sizes small_parts"
+    assert names.split() == STUDIES
     for name in STUDIES:
         content = yaml.safe_load((EXPERIMENTS / "studies" / name / "study.yaml").read_text())
         assert content["reference"] in content["runs"] and len(content["runs"]) >= 3
