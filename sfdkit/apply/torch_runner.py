@@ -20,7 +20,7 @@ from sfdkit.types import Descriptors
 class TorchRunner:
     """Arrays in, arrays out, see :class:`sfdkit.apply.runner.Runner`.
 
-    On CUDA single frames, as a camera gives them, are driven by recorded work.
+    On CUDA frames are driven by recorded work, see :class:`sfdkit.apply.cuda_graph.CudaGraph`.
 
     Args:
         animator: In eval mode, on the device to compute on.
@@ -42,8 +42,8 @@ class TorchRunner:
             for part in (animator.generator, animator.driving_encoder or animator.encoder):
                 part.compile(dynamic=False)
         on_cuda = self._place.type == "cuda"
-        self._recorded_motion = CudaGraph(self._motion) if on_cuda else None
-        self._recorded_render = CudaGraph(self._render) if on_cuda else None
+        self._read = CudaGraph(self._motion) if on_cuda else self._motion
+        self._draw = CudaGraph(self._render) if on_cuda else self._render
 
     @property
     def device(self) -> str:
@@ -68,14 +68,12 @@ class TorchRunner:
 
     def motion(self, frames: np.ndarray) -> np.ndarray:
         """Read the motion coefficients, B M float32, of frames B R R 3 uint8."""
-        read = self._recorded_motion if self._recorded_motion and len(frames) == 1 else self._motion
-        return read(self._pixels(frames)).cpu().numpy()
+        return self._read(self._pixels(frames)).cpu().numpy()
 
     def render(self, source: SourceState, motion: np.ndarray) -> np.ndarray:
         """Render one source, or B, under motion coefficients B M: B R R 3 uint8."""
         state = source if len(source.image) == len(motion) else source.expand(len(motion))
-        draw = self._recorded_render if self._recorded_render and len(motion) == 1 else self._render
-        return draw(self._numbers(motion), state.image, *state.descriptors, *state.features).cpu().numpy()
+        return self._draw(self._numbers(motion), state.image, *state.descriptors, *state.features).cpu().numpy()
 
     def _motion(self, pixels: Tensor) -> Tensor:
         """Map B R R 3 uint8 to B M float32."""
