@@ -26,6 +26,7 @@ SCHEMA = 1
 NO_NOISE = -20.0
 """Logarithm of the motion coefficients' noise without the loss term ``kl``: no noise."""
 NOISE = "motion_head.log_noise"
+BASIS, COLUMNS = "descriptors.weight", "generator.reader.columns"
 
 
 class LoadedAnimator(NamedTuple):
@@ -98,8 +99,9 @@ def animator_weights(stored: dict[str, Any]) -> dict[str, Tensor]:
 
 def other_method(config: dict[str, Any], animator: FaceAnimator) -> str | None:
     """Return the class of the generator that a configuration names, if it is not that of an animator."""
-    named = str(config["init_args"]["generator"]["class_path"])
-    return None if named.rpartition(".")[2] == type(animator.generator).__name__ else named
+    named = str(rename_config(config, "the checkpoint")["init_args"]["generator"]["class_path"])
+    own = type(animator.generator)
+    return None if named == f"{own.__module__}.{own.__qualname__}" else named
 
 
 class Adopted(NamedTuple):
@@ -129,6 +131,8 @@ def adopt_weights(animator: FaceAnimator, checkpoint: str | Path) -> Adopted:
     taken = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
     if NOISE in taken and min(float(weights[NOISE].max()), float(own[NOISE].max())) <= NO_NOISE:
         taken.remove(NOISE)
+    if COLUMNS in own and not {BASIS, COLUMNS} <= set(taken):  # key points are read on the basis they were led by
+        taken = [name for name in taken if name not in (BASIS, COLUMNS)]
     learned = {name for name, _ in animator.named_parameters()}
     if not learned & set(taken):
         raise CheckpointError(

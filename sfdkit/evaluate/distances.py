@@ -68,13 +68,15 @@ def distances(image: Tensor, truth: TrueFrames, lpips: Callable[[Tensor, Tensor]
     return values
 
 
-def flow_errors(flow: Tensor, pairs: Sequence[Pair], mask: Tensor | None) -> dict[str, Tensor]:
+def flow_errors(flow: Tensor, pairs: Sequence[Pair], known: TrueFrames) -> dict[str, Tensor]:
     """Return how far flows F 2 R R of pairs of puppets are from those of the heads' surfaces, F values each.
 
-    Counted is what both pictures show of the skull inside the mask of the face; ``copy_`` is of no flow at all.
+    Counted is the face outside the boxes of eyes and mouth, whose parts move on it, where the source shows the same
+    place of the skull; ``copy_`` is of no flow at all.
     """
+    assert known.mask is not None and known.parts is not None
     truth = true_flow(pairs, flow.device)
-    seen = truth.seen if mask is None else truth.seen * mask
+    seen = truth.seen * known.mask * (1 - known.parts.amax(1, keepdim=True))
     return {
         "flow_error": frame_end_point_error(flow, truth.flow[:, :2], seen),
         "copy_flow_error": frame_end_point_error(torch.zeros_like(flow), truth.flow[:, :2], seen),

@@ -218,7 +218,7 @@ def _measure(
         for prefix, picture in (("", result), ("copy_", unchanged)):
             values |= {prefix + name: v for name, v in distances(picture, known, networks.lpips).items()}
         if pairs[0].has_truth:
-            values |= flow_errors(made.flow, pairs, known.mask)
+            values |= flow_errors(made.flow, pairs, known)
     if networks.measurer is not None:
         read = read_faces(networks.measurer, pairs, frames, result, truth)
         values |= reading_values(read)

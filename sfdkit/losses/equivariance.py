@@ -75,7 +75,8 @@ class Equivariance(LossTerm):
     """L1 between key points and those of a bent picture, brought back, and between their Jacobians.
 
     The equivariance constraints of FOMM (https://arxiv.org/abs/2003.00196, section 3.2): for a picture ``Y`` that shows
-    ``X`` at ``t(z)``, places ``p(X) = t(p(Y))`` and Jacobians ``1 = J(X)⁻¹ t' J(Y)``.
+    ``X`` at ``t(z)``, places ``p(X) = t(p(Y))`` and Jacobians ``1 = J(X)⁻¹ t' J(Y)``. FOMM weighs both by 10, and its
+    splines move both axes alike and measure distances by their sum over the axes.
 
     Args:
         motion_size: ``M``; the coefficients must be key points.

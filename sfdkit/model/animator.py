@@ -115,7 +115,12 @@ class FaceAnimator(nn.Module):
             raise ConfigError(
                 f"animator: motion_points is {motion_points}; two motion coefficients belong to each point, and there "
                 f"are {descriptors.motion_size}, and the generator takes {generator.led_points} points; lower "
-                "motion_points, or raise descriptors.motion_size or, where the generator has them, generator.parts"
+                "motion_points, or raise descriptors.motion_size or, where the generator has them, its parts or points"
+            )
+        if key_points and not (descriptors.orthogonal and descriptors.identity_basis):
+            raise ConfigError(
+                "animator: key_points are read exactly on an orthonormal basis with identity vectors: set "
+                "descriptors.orthogonal and descriptors.identity_basis to true"
             )
         if key_points and descriptors.motion_size != PER_POINT * motion_points:
             raise ConfigError(
@@ -137,6 +142,7 @@ class FaceAnimator(nn.Module):
             if key_points
             else MotionHead(reader, descriptors.motion_size, motion_points)
         )
+        self.key_points = key_points
         self.code_share = code_share
         self.template = Template(self.resolution, generator.sizes, generator.channels) if code_share else None
         generator.lead(descriptors.basis().detach()[:, -descriptors.motion_size :], motion_points)

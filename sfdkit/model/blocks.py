@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import torch
@@ -151,10 +151,34 @@ def level_sizes(resolution: int, first: int, last: int) -> list[int]:
 
 
 def call(part: Callable[..., Any], *arguments: Any, checkpointing: bool) -> Any:
-    """Call a part; with ``checkpointing`` its maps are not kept, and computed once more in the backward pass."""
+    """Call a part; with ``checkpointing`` its maps are not kept, and computed once more in the backward pass.
+
+    Batch normalisation then takes the batch into its running statistics once, not twice.
+    """
     if checkpointing and torch.is_grad_enabled():
-        return checkpoint(part, *arguments, use_reentrant=False, preserve_rng_state=False)
+        contexts = partial(_contexts, part)
+        return checkpoint(part, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
     return part(*arguments)
+
+
+def _contexts(part: Callable[..., Any]) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    return nullcontext(), _still_statistics(part)
+
+
+@contextmanager
+def _still_statistics(part: Callable[..., Any]) -> Iterator[None]:
+    """Normalise by the batch without following it."""
+    every = part.modules() if isinstance(part, nn.Module) else ()
+    norms = [norm for norm in every if isinstance(norm, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]
 
 
 def fold_pixels(image: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ class GeneratorLike(Protocol):
     """A module that renders a face from a latent code and what is known of the source.
 
     Any ``torch.nn.Module`` with these attributes and methods is one; it need not inherit from this class. Its
-    ``__init__`` takes ``resolution``, which configurations link to that of the data.
+    ``__init__`` takes ``resolution``, which configurations link to that of the data. One that neither waits for the
+    device nor goes other ways for other values is driven faster on a GPU, see :mod:`sfdkit.apply.cuda_graph`.
     """
 
     resolution: int
@@ -53,5 +54,6 @@ class GeneratorLike(Protocol):
             image: B 3 R R, the source in [0, 1].
 
         Returns:
-            The image, with the flow and the mask that it was made with: zeros and ones where a method has none.
+            The image, with the flow and the mask that it was made with: the share of each pixel that is taken from the
+            warped source, 0 where nothing is.
         """

@@ -121,6 +121,16 @@ class AnimationTask(Reenactment):
         self.points = point_set_of(point_set, "model.point_set")
         sizes = layer.identity_size, layer.motion_size
         self.objective = Objective(weights, starts, networks, self.points, sizes)
+        if animator.key_points and basis_lr_factor:
+            raise ConfigError(
+                f"model.basis_lr_factor is {basis_lr_factor:g}, and key points are read on the basis as it begins: "
+                "set it to 0, as methods/fomm.yaml does"
+            )
+        if "equivariance" in self.objective.weights and not animator.key_points:
+            raise ConfigError(
+                "weights: equivariance is for key points; set model.animator.init_args.key_points to true, as "
+                "methods/fomm.yaml does, or the weight to 0"
+            )
         self.cross_share = cross_share
         if "kl" not in self.objective.weights:  # unlimited information: no noise
             animator.motion_head.log_noise.data.fill_(NO_NOISE)
@@ -139,7 +149,7 @@ class AnimationTask(Reenactment):
         self.r1_every = r1_every
         self.optimizer = optimizer
         self.discriminator_optimizer = discriminator_optimizer
-        self.basis_lr_factor = basis_lr_factor
+        self.basis_lr_factor = float(basis_lr_factor)  # a plain one: the optimiser keeps it in checkpoints
         self.warmup_steps = warmup_steps
         self.clipping = GradientClipping(gradient_clip_norm, gradient_clip_factor)
         self.discriminator_clipping = GradientClipping(gradient_clip_norm, gradient_clip_factor)
@@ -173,7 +183,8 @@ class AnimationTask(Reenactment):
         Raises:
             CheckpointError: It is of another model or method.
         """
-        if method := other_method(checkpoint[KEY]["animator"], self.animator):
+        stored = checkpoint.get(KEY, {}).get("animator")  # a Trainer of one's own writes none
+        if stored and (method := other_method(stored, self.animator)):
             raise CheckpointError(
                 f"the checkpoint is of another method: its generator is {method}, that of the configuration "
                 f"{type(self.animator.generator).__name__}. Use the config.yaml that lies beside the checkpoint's run"

@@ -16,7 +16,7 @@ from sfdkit.errors import ConfigError
 from sfdkit.export.runtime import Animator
 from sfdkit.export.write import export_animator
 from sfdkit.model.animator import FaceAnimator
-from sfdkit.model.blocks import identity_grid
+from sfdkit.model.blocks import identity_grid, resize
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import TimmEncoder
 from sfdkit.model.generator import Generator
@@ -26,6 +26,7 @@ from sfdkit.model.methods.fomm import FommGenerator
 from sfdkit.model.methods.lia import LiaGenerator
 from sfdkit.model.methods.mrfa import Matches, MrfaGenerator
 from sfdkit.model.summary import gmac_per_driven_frame
+from sfdkit.train.task import AnimationTask
 from tests.written import puppet_frames
 
 LATENT = 16
@@ -42,8 +43,8 @@ OF_KEY_POINTS = ("fomm", "mrfa", "prior")
 every = pytest.mark.parametrize("name", GENERATORS)
 
 
-def make_animator(name: str, resolution: int = 32, **options: Any) -> FaceAnimator:
-    torch.manual_seed(0)
+def make_animator(name: str, resolution: int = 32, seed: int = 0, **options: Any) -> FaceAnimator:
+    torch.manual_seed(seed)
     keyed = name in OF_KEY_POINTS
     points = 2 if keyed else 0
     motion_size = PER_POINT * points if keyed else 4
@@ -75,10 +76,11 @@ def test_every_parameter_learns_and_checkpointing_changes_nothing(name: str, cod
     animator = make_animator(name, code_share=code_share)
     source, driving, wanted = torch.rand(3, 4, 3, 32, 32)
     with torch.no_grad():
-        for parameter in animator.parameters():  # what is closed at the start blocks what lies behind it
-            parameter += 0.02 * torch.randn_like(parameter)
+        for parameter_name, parameter in animator.named_parameters():
+            if parameter_name != "descriptors.weight":  # what is closed at the start blocks what lies behind it
+                parameter += 0.02 * torch.randn_like(parameter)
 
-    def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
+    def gradients(checkpointing: bool) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         learner = deepcopy(animator)
         learner.generator.activation_checkpointing = checkpointing
         state = learner.source_state(source)
@@ -87,12 +89,18 @@ def test_every_parameter_learns_and_checkpointing_changes_nothing(name: str, cod
             state = state.replace_rows(chosen, learner.code_state(state.descriptors.identity))
         made = learner.generate(state, learner.motion(driving))
         ((made.image - wanted).square().mean() + made.mask.mean() + made.warped.mean()).backward()
-        return {n: p.grad for n, p in learner.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        found = {n: p.grad for n, p in learner.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        return found, dict(learner.named_buffers())
 
-    kept, computed_again = gradients(False), gradients(True)
-    assert {n for n, _ in animator.named_parameters()} - set(kept) == {"motion_head.log_noise"}
+    (kept, after), (computed_again, after_again) = gradients(False), gradients(True)
+    still = {n for n, _ in animator.named_parameters()} - set(kept) - {"motion_head.log_noise"}
+    assert not still
+    if name in OF_KEY_POINTS:  # but for what rounding lets through
+        assert max(float(g.abs().max()) for n, g in kept.items() if n.startswith("identity_head.")) < 1e-6
     for key, gradient in kept.items():
         torch.testing.assert_close(computed_again[key], gradient, msg=key)
+    for key, buffer in after.items():
+        torch.testing.assert_close(after_again[key], buffer, msg=key)
 
 
 @every
@@ -151,10 +159,26 @@ def test_generators_of_key_points_want_them() -> None:
         build(motion_points=1)
     with pytest.raises(ConfigError, match=r"key_points to true"):
         build(motion_points=2, motion_size=24)
+    with pytest.raises(ConfigError, match=r"lower motion_points, or raise .* its parts or points"):
+        build(motion_points=3, motion_size=18, key_points=True)
+    with pytest.raises(ConfigError, match=r"orthogonal and descriptors\.identity_basis to true"):
+        layer = DescriptorLayer(motion_size=12, latent_size=16, identity_basis=False)
+        encoder = TimmEncoder("test_byobnet", 32, max_stride=16)
+        FaceAnimator(encoder, layer, GENERATORS["fomm"](32, 16), motion_points=2, key_points=True)
+
+
+def test_a_training_of_key_points_keeps_the_basis() -> None:
+    with pytest.raises(ConfigError, match=r"basis_lr_factor is 0\.02, and key points .*: set it to 0"):
+        AnimationTask(make_animator("fomm"), {"l1": 1.0})
+    AnimationTask(make_animator("fomm"), {"l1": 1.0, "equivariance": 1.0}, basis_lr_factor=0.0)
+    with pytest.raises(ConfigError, match=r"equivariance is for key points; set .*key_points to true"):
+        parts = TimmEncoder("test_byobnet", 32, max_stride=16), DescriptorLayer(identity_size=10, motion_size=6)
+        animator = FaceAnimator(*parts, GENERATORS["own"](32, LATENT), motion_points=2)
+        AnimationTask(animator, {"l1": 1.0, "equivariance": 1.0})
 
 
 def test_the_motion_coefficients_are_the_key_points() -> None:
-    """Also after a training step, as the basis stays: what is read from a code is what the head read."""
+    """What is read from a code is what the head read."""
     animator = make_animator("fomm").eval()
     face = torch.rand(2, 3, 32, 32)
     motion = animator.motion(face) + 0.3 * torch.randn(2, 12)
@@ -190,10 +214,32 @@ def test_matches_are_looked_up_where_the_flow_leads() -> None:
     assert (Matches.look_up(fits, 0 * flow)[:, :49, 5:-5, 5:-5].argmax(1) == 21).float().mean() > 0.95
 
 
-def test_without_refinement_the_flow_is_the_prior() -> None:
-    prior, whole = make_animator("prior"), make_animator("mrfa")
-    assert sum(p.numel() for p in prior.parameters()) < sum(p.numel() for p in whole.parameters())
-    assert prior.generator.motion_update is None and whole.generator.motion_update is not None
+def test_changes_are_added_to_the_whole_prior() -> None:
+    """Without any change each step's flow is the prior, and one of a single step stays in those that follow."""
+    generator = make_animator("mrfa", 64).generator.eval()
+    driving, source = (KeyPoints.read(0.5 * torch.randn(1, 12)) for _ in range(2))
+    features = [torch.rand(1, c, s, s) for c, s in zip(generator.channels, generator.sizes, strict=True)]
+    image = torch.rand(1, 3, 64, 64)
+    prior = generator.motion(resize(image, 16), driving, source)
+
+    def fields() -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return generator._refine(prior, features, image, driving, source)
+
+    torch.nn.init.zeros_(generator.motion_update.change.weight)
+    assert [flow.shape[2] for flow, _ in fields()] == [8, 16, 32, 64]
+    for flow, seen in fields():
+        torch.testing.assert_close(flow, resize(prior[0], flow.shape[2]))
+        torch.testing.assert_close(seen, resize(prior[1], flow.shape[2]))
+    torch.nn.init.constant_(generator.motion_update.change.bias, 1.0)
+    for number, (flow, _) in enumerate(fields()):
+        moved = (flow - resize(prior[0], flow.shape[2])) * (generator.matches.size / 2)
+        torch.testing.assert_close(moved, torch.full_like(moved, 1.0 + number), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [3, 20, 64])
+def test_maps_are_matched_at_sizes_that_there_are(size: int) -> None:
+    with pytest.raises(ConfigError, match=rf"matching_size must be a power of two from 8 to .*, 32, got {size}"):
+        MrfaGenerator(32, LATENT, points=2, matching_size=size)
 
 
 def test_lia_reads_pictures_of_powers_of_two() -> None:

@@ -14,6 +14,7 @@ from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.encoders import TimmEncoder
 from sfdkit.model.generator import Generator
 from sfdkit.model.methods.lia import LiaGenerator
+from tests.model.test_generators import make_animator
 from tests.running import compile_to_the_same, fit, make_data
 from tests.tiny import tiny_animator
 from tests.written import write_checkpoint
@@ -62,6 +63,18 @@ def test_weights_of_another_method_are_told(tmp_path: Path) -> None:
     assert adopt_weights(target, path).method is None
     target.generator = LiaGenerator(32, 16, width=4, max_channels=16)
     assert adopt_weights(target, path).method == "sfdkit.model.generator.Generator"
+
+
+def test_key_points_keep_the_basis_that_they_are_read_on(tmp_path: Path) -> None:
+    """The basis of another method has the same shape, and its motion vectors are others."""
+    path = write_checkpoint(tmp_path / "model.ckpt", tiny_animator(32))
+    target = make_animator("fomm", seed=3)
+    adopted = adopt_weights(target, path)
+    assert "descriptors.weight" in adopted.left and "encoder.model.stem.conv1.conv.weight" not in adopted.left
+    columns = target.descriptors.basis()[:, -12:]
+    torch.testing.assert_close(target.generator.reader.columns, columns, atol=1e-5, rtol=0)
+    again = adopt_weights(make_animator("fomm", seed=4), write_checkpoint(tmp_path / "fomm.ckpt", target))
+    assert {"descriptors.weight", "generator.reader.columns"} <= set(again.taken)
 
 
 def test_a_checkpoint_that_is_not_there_or_unlike_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.callbacks import Timer
 from torch import nn
 
@@ -45,6 +46,12 @@ def test_frozen_parts_pass_gradients_on_and_learn_nothing() -> None:
     y.backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
     assert layer.weight.grad is None and layer.weight.requires_grad and not kept.bias.requires_grad
+
+
+def test_what_the_optimiser_keeps_are_plain_numbers() -> None:
+    """From YAML comes a float of jsonargparse's, with which a checkpoint could not be read with weights_only."""
+    made = task(basis_lr_factor=NonNegativeFloat(0.5))
+    assert {type(group["scale"]) for group in made.configure_optimizers()[0].param_groups} == {float}
 
 
 def test_without_a_price_there_is_no_noise() -> None:

@@ -67,8 +67,8 @@ def slot_files() -> list[str]:
 
 
 def files_for(name: str) -> tuple[str, ...]:
-    """A whole experiment around one file: the file alone if it composes others, else with the other slots' defaults."""
-    if "compose" in yaml.safe_load((EXPERIMENTS / name).read_text()):
+    """A whole experiment around one file: the file alone if it is one, else with the other slots' defaults."""
+    if Path(name).parent == Path() and "compose" in yaml.safe_load((EXPERIMENTS / name).read_text()):
         return (name,)
     return (*(slot for slot in SLOTS if Path(slot).parent != Path(name).parent), name)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
+from sfdkit.errors import ConfigError
 from sfdkit.model.blocks import call, full_precision, identity_grid, level_sizes, resize, warp
 from sfdkit.model.key_points import DenseMotion, Hourglass, KeyPoints, convolution
 from sfdkit.model.methods.fomm import SCALE, KeyPointReader
@@ -78,44 +79,68 @@ class Matches(nn.Module):
 
 
 class Update(nn.Module):
-    """What all steps share: reads looked up matches, flow and occlusion, and says how the latter change.
+    """What all steps share: reads looked up matches, flow, occlusion and warped features, and says how to change them.
 
     Args:
-        width: Channels of its maps.
+        width: Channels of its maps, and of the warped features.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         matches = LEVELS * (2 * RADIUS + 1) ** 2
+        self.matches = nn.Sequential(nn.Conv2d(matches + 3, width, 1), nn.ReLU())
         self.layers = nn.Sequential(
-            nn.Conv2d(matches + 3, width, 1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
+            nn.Conv2d(2 * width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()
         )
         self.change = nn.Conv2d(width, 3, 3, padding=1)
         nn.init.normal_(self.change.weight, std=1e-3)
         nn.init.zeros_(self.change.bias)  # type: ignore[arg-type]
 
-    def forward(self, matches: Tensor, flow: Tensor, seen: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, matches: Tensor, flow: Tensor, seen: Tensor, context: Tensor, cells: int
+    ) -> tuple[Tensor, Tensor]:
         """Return the changes of the flow, B 2 q q in cells of the matched maps, and of the occlusion's logit."""
-        change = self.change(self.layers(torch.cat([matches, flow * (cells / 2), seen], 1))).float()
+        read = self.matches(torch.cat([matches, flow * (cells / 2), seen], 1))
+        change = self.change(self.layers(torch.cat([read, context.to(read.dtype)], 1))).float()
         return change[:, :2] * (2 / cells), change[:, 2:]
+
+
+class BlendingLevel(nn.Module):
+    """One scale of the generator: painted where the source does not show it, and corrected by the prior's view.
+
+    Args:
+        inputs: Channels of the hidden state that comes from the coarser level; 0 for the first.
+        channels: Channels of this level and of the source's features at it.
+        given: Maps of features, 1 or 2: as the refined flow warps them, and as the prior does.
+    """
+
+    def __init__(self, inputs: int, channels: int, given: int) -> None:
+        super().__init__()
+        self.enter = convolution(inputs, channels) if inputs else None
+        self.merge = convolution(given * channels, channels)
+
+    def forward(self, hidden: Tensor | None, warped: list[Tensor], seen: Tensor) -> Tensor:
+        """Merge hidden B inputs r/2 r/2 and features B C r r, shown by the share ``seen`` B 1 r r, into B C r r."""
+        blended = warped[0] * seen
+        if self.enter is not None:
+            assert hidden is not None
+            blended = blended + self.enter(F.interpolate(hidden, scale_factor=2, mode="nearest")) * (1 - seen)
+        return self.merge(torch.cat([blended, *warped[1:]], 1))
 
 
 class MrfaGenerator(nn.Module):
     """Refines a flow from key points by matching structure, and paints from features warped by both flows.
 
-    As in the paper: key points give a prior flow and occlusion as in FOMM; maps made of the driver's key points alone
-    are correlated with maps of the source; over steps from 8 x 8 to the picture's size one shared network looks up
-    correlations round the place that the flow leads to (two levels, radius 3) and changes flow and occlusion; the
-    source's features enter each scale of the generator twice, warped by the prior and by the refined flow.
+    As in the paper and its authors' code (https://github.com/JialeTao/MRFA): key points give a prior flow and occlusion
+    as in FOMM; maps made of the driver's key points alone are correlated with maps of the source; over steps from 8 x 8
+    to the picture's size one shared network looks up correlations round the place that the flow leads to (two levels,
+    radius 3), sees the source's features as the flow warps them, and says what to add to flow and occlusion. At each
+    scale of the generator features warped by the refined flow are blended with what is painted, beside those warped by
+    the prior; the picture is blended with the warped source.
 
     What differs: key points are read from an encoder's maps, features are the encoder's through the animator's adapter,
-    sizes of layers that the paper does not give are chosen here, and above ``matching_size`` a step's change is made at
-    that size. The identity coefficients play no part.
+    layers are narrower, there is no position embedding, and above ``matching_size`` a step's change is made at that
+    size. The identity coefficients play no part.
 
     Args:
         resolution: ``R``, a power of two.
@@ -129,7 +154,8 @@ class MrfaGenerator(nn.Module):
         prior_only: Leave out matching and refinement: its own baseline.
 
     Raises:
-        ConfigError: A resolution that is no power of two from 32 to 1024.
+        ConfigError: A resolution that is no power of two from 32 to 1024, or a matching size that is none from 8 to
+            the resolution.
     """
 
     activation_checkpointing = False
@@ -157,13 +183,19 @@ class MrfaGenerator(nn.Module):
         self.matches = self.motion_update = None
         if not prior_only:
             size = matching_size or min(resolution // SCALE, MOST_MATCHED)
+            if size not in level_sizes(resolution, START, resolution):
+                raise ConfigError(
+                    f"generator: matching_size must be a power of two from {START} to the resolution, {resolution}, "
+                    f"got {size}"
+                )
             self.matches = Matches(points, size, matching, motion_width // 2 or 1)
-            self.motion_update = Update(matching // 2 or 1)
-        given = 1 if prior_only else 2
-        entering = (0, *self.channels)
+            width_of = matching // 2 or 1
+            taken = [own for own, side in zip(self.channels, self.sizes, strict=True) if side <= size]
+            self.context = nn.ModuleList(nn.Conv2d(own, width_of, 1) for own in taken)
+            self.motion_update = Update(width_of)
         self.levels = nn.ModuleList(
-            nn.Sequential(convolution(before + given * own, own), convolution(own, own))
-            for before, own in zip(entering, self.channels, strict=False)
+            BlendingLevel(before, own, 1 if prior_only else 2)
+            for before, own in zip((0, *self.channels), self.channels, strict=False)
         )
         self.finish = convolution(self.channels[-1], width)
         self.last = nn.Conv2d(width, 3, 7, padding=3)
@@ -181,52 +213,47 @@ class MrfaGenerator(nn.Module):
         again = self.activation_checkpointing
         driving, source = self.reader(latent), self.reader(source_latent)
         prior = call(self.motion, resize(image, self.motion.size), driving, source, checkpointing=again)
-        fields = self._refine(prior, image, driving, source)
+        fields = self._refine(prior, features, image, driving, source)
         hidden: Tensor | None = None
         for level, feature, field in zip(self.levels, features, fields, strict=False):
-            hidden = call(self._merge, level, hidden, feature, field, prior, checkpointing=again)
+            flows = [field[0]] if self.matches is None else [field[0], resize(prior[0], feature.shape[2])]
+            warped = [warp(feature.float(), flow) for flow in flows]
+            hidden = call(level, hidden, warped, torch.sigmoid(field[1]), checkpointing=again)
         assert hidden is not None
-        flow, seen = fields[-1]
+        flow, seen = fields[-1][0], torch.sigmoid(fields[-1][1])
         doubled = F.interpolate(hidden, scale_factor=2, mode="nearest")
-        made = torch.sigmoid(self.last(call(self.finish, doubled, checkpointing=again)).float())
-        return Generated(made, flow, torch.sigmoid(seen), warp(image.float(), flow))
+        painted = torch.sigmoid(self.last(call(self.finish, doubled, checkpointing=again)).float())
+        shown = warp(image.float(), flow)
+        return Generated(seen * shown + (1 - seen) * painted, flow, seen, shown)
 
     def _refine(
-        self, prior: tuple[Tensor, Tensor], image: Tensor, driving: KeyPoints, source: KeyPoints
+        self,
+        prior: tuple[Tensor, Tensor],
+        features: list[Tensor],
+        image: Tensor,
+        driving: KeyPoints,
+        source: KeyPoints,
     ) -> list[tuple[Tensor, Tensor]]:
-        """Return flow and occlusion at each size, 8 to R."""
+        """Return flow and occlusion at each size, 8 to R: the prior's, and the sum of all changes so far."""
         sizes = (*self.sizes, self.resolution)
-        flow, seen = prior
+        fields = [(resize(prior[0], size), resize(prior[1], size)) for size in sizes]
         if self.matches is None or self.motion_update is None:
-            return [(resize(flow, size), resize(seen, size)) for size in sizes]
+            return fields
         wanted, shown = self.matches(image, driving, source)
-        fields, fits, fitted = [], None, 0
-        flow, seen = resize(flow, sizes[0]), resize(seen, sizes[0])
-        for size in sizes:
-            flow, seen = resize(flow, size), resize(seen, size)
+        fits, fitted = None, 0
+        moved, more = (torch.zeros_like(each) for each in fields[0])
+        for number, size in enumerate(sizes):
+            moved, more = resize(moved, size), resize(more, size)
+            flow, seen = fields[number][0] + moved, fields[number][1] + more
             looked = min(size, self.matches.size)
             if looked != fitted:
                 fits, fitted = self.matches.correlate(wanted, shown, looked), looked
-            now = resize(flow, looked), resize(seen, looked)
             assert fits is not None
-            found = self.matches.look_up(fits, now[0])
-            moved, more = self.motion_update(found, *now, self.matches.size)
-            flow, seen = flow + resize(moved, size), seen + resize(more, size)
-            fields.append((flow, seen))
+            now = resize(flow, looked)
+            level = self.sizes.index(min(looked, self.sizes[-1]))
+            context = self.context[level](warp(resize(features[level], looked).float(), now))
+            found = self.matches.look_up(fits, now)
+            change, change_seen = self.motion_update(found, now, resize(seen, looked), context, self.matches.size)
+            moved, more = moved + resize(change, size), more + resize(change_seen, size)
+            fields[number] = fields[number][0] + moved, fields[number][1] + more
         return fields
-
-    def _merge(
-        self,
-        level: nn.Module,
-        hidden: Tensor | None,
-        feature: Tensor,
-        field: tuple[Tensor, Tensor],
-        prior: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """Bring the hidden state to a level's size and merge it with the features as both flows warp them."""
-        size = feature.shape[2]
-        flows = [field] if self.matches is None else [field, (resize(prior[0], size), resize(prior[1], size))]
-        parts = [warp(feature.float(), flow) * torch.sigmoid(seen) for flow, seen in flows]
-        if hidden is not None:
-            parts.insert(0, F.interpolate(hidden, scale_factor=2, mode="nearest"))
-        return level(torch.cat(parts, 1))
