@@ -32,7 +32,7 @@ OWN_COMMANDS = {
     "sfdkit edit --checkpoint C --source S --axis yaw --from -20 --to 20 --output O",
     "interpolate": "go from one face to another:  sfdkit interpolate --checkpoint C --source A --target B --output O",
     "motion": "a clip's motion in a file:  sfdkit motion extract --checkpoint C --driving D --output T.safetensors",
-    "study": "run an experiment in variants and seeds, compare them:  sfdkit study run|report FOLDER",
+    "study": "run an experiment in variants and seeds, compare them:  sfdkit study run|report|sheet FOLDER",
     "evaluate": "figures, probes and report.html of a checkpoint on shards",
     "prepare": "pack a published data set:  sfdkit prepare voxceleb|hdtf|celebv|clips --root R --output S",
     "crop": "see what would be cut:  sfdkit crop preview --root VIDEOS --output sheet.png",
@@ -175,9 +175,9 @@ def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., A
 
         return evaluate
     if command == "study":
-        from sfdkit.study.commands import report, run
+        from sfdkit.study import commands as study
 
-        return {"run": run, "report": report}
+        return {"run": study.run, "report": study.report, "sheet": study.sheet}
     if command == "measure":
         from sfdkit.face_networks.commands import train
 

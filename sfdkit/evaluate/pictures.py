@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sfdkit.evaluate.frames import Frames, load_frames, render_truth
 from sfdkit.evaluate.run import drive
 from sfdkit.evaluate.samples import Pair, Sample
 from sfdkit.evaluate.vector_effects import Effect
-from sfdkit.media.draw import make_sheet, stack_sheets
+from sfdkit.media.draw import make_sheet, stack_sheets, write_cell
 from sfdkit.media.tensors import flow_to_rgb, to_uint8
 from sfdkit.model.animator import FaceAnimator
 
@@ -102,16 +101,9 @@ def draw_traversal(animator: FaceAnimator, sample: Sample, std: Tensor, effects:
 
 
 def _label(index: int, effects: Sequence[Effect], std: float) -> np.ndarray:
-    """Return a cell with words, H W 3 uint8."""
+    """Return a cell that says what a vector does, H W 3 uint8."""
     lines = [f"{index}", f"sigma {std:.2g}"]
     if effects and effects[index].factor is not None:
         effect = effects[index]
         lines = [f"{index}{', own' if effect.exclusive else ''}", str(effect.factor), f"by {effect.moves:.2f} sd"]
-    cell = Image.new("RGB", (_TRAVERSAL_CELL, _TRAVERSAL_CELL), (255, 255, 255))
-    pen = ImageDraw.Draw(cell)
-    for number, line in enumerate(lines):
-        size = 14.0
-        while size > 9 and ImageFont.load_default(size).getlength(line) > _TRAVERSAL_CELL - 2:
-            size -= 1
-        pen.text((1, 12 + 19 * number), line, fill=(20, 20, 20), font=ImageFont.load_default(size))
-    return np.asarray(cell)
+    return write_cell(lines, _TRAVERSAL_CELL)

@@ -69,6 +69,18 @@ def make_sheet(
     return np.asarray(sheet)
 
 
+def write_cell(lines: Sequence[str], side: int) -> np.ndarray:
+    """Return a cell with lines of words, ``side`` ``side`` 3 uint8; long ones are written smaller."""
+    cell = Image.new("RGB", (side, side), _PAPER)
+    pen = ImageDraw.Draw(cell)
+    for number, line in enumerate(lines):
+        size = 14.0
+        while size > 9 and ImageFont.load_default(size).getlength(line) > side - 2:
+            size -= 1
+        pen.text((1, 12 + 19 * number), line, fill=_INK, font=ImageFont.load_default(size))
+    return np.asarray(cell)
+
+
 def stack_sheets(sheets: Sequence[np.ndarray]) -> np.ndarray:
     """Put sheets (H W 3 uint8) one under the other, left-aligned on white."""
     width = max(sheet.shape[1] for sheet in sheets)

@@ -1,4 +1,4 @@
-"""The commands ``sfdkit study run`` and ``sfdkit study report``."""
+"""The commands ``sfdkit study run``, ``report`` and ``sheet``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from sfdkit.errors import ConfigError, SfdkitError, did_you_mean
 from sfdkit.files import make_folder
@@ -103,6 +103,48 @@ def report(folder: str, runs: str | None = None, output: str | None = None, earl
     place = Path(runs or f"{_ROOT}/{study.name}").resolve()
     target = make_folder(Path(output) if output else place) if output or place.is_dir() else place
     print(write_report(study, plan(study, place), target, Path(earlier) if earlier else None))
+
+
+def sheet(
+    folder: str,
+    runs: str | None = None,
+    output: str | None = None,
+    seed: int | None = None,
+    pairs: PositiveInt = 5,
+    pairs_seed: NonNegativeInt = 0,
+    device: str = "auto",
+) -> None:
+    """Draw what the runs of a study make of the same pairs of faces: one row for each run that has been trained.
+
+    Args:
+        folder: Folder with study.yaml, or the name of a shipped study such as methods.
+        runs: Folder of the results; runs/studies/NAME by default.
+        output: The picture, .png; sheet.png in the results' folder by default.
+        seed: Of the trainings; the study's first by default.
+        pairs: Pairs of different people, one column each; above the runs stand source, driving face and the truth.
+        pairs_seed: Draws the pairs.
+        device: auto, cpu, cuda, cuda:1, mps.
+
+    Raises:
+        CheckpointError: A checkpoint cannot be read.
+        ConfigError: The study's file cannot work, it has no such seed, or the output is no .png.
+        DataError: No run of the seed has been trained, or the shards have one person alone.
+        ShardError: The shards are missing or damaged.
+    """
+    from sfdkit.device import choose_device
+    from sfdkit.files import write_picture
+    from sfdkit.study.sheet import draw_study
+
+    study = load_study(folder)
+    place = Path(runs or f"{_ROOT}/{study.name}").resolve()
+    target = Path(output) if output else place / "sheet.png"
+    if target.suffix.lower() != ".png":
+        raise ConfigError(f"output: {target} will not do; give a .png file")
+    number = study.seeds[0] if seed is None else seed
+    drawn = draw_study(study, plan(study, place), number, pairs, pairs_seed, choose_device(device))
+    make_folder(target.parent)
+    write_picture(target, drawn)
+    print(f"wrote {target}: seed {number}, {pairs} pairs at most")
 
 
 def _one(study: Study, jobs: Sequence[Job], run: str | None, seed: int | None) -> Job:
