@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jsonargparse.typing import PositiveInt
@@ -15,9 +15,9 @@ from tqdm import tqdm
 from sfdkit.apply.frame_source import open_frame_source, read_source
 from sfdkit.apply.frame_writer import check_output, open_frame_writer
 from sfdkit.apply.motion_track import MotionTrack
-from sfdkit.apply.options import AnimatorOptions, Height
-from sfdkit.apply.reenactment import Animated, MotionMode, animate_frames, animate_track
-from sfdkit.apply.runner import Runner
+from sfdkit.apply.options import Height, Loaded, SteeringOptions
+from sfdkit.apply.reenactment import Animated, animate_frames, animate_track, read_motion
+from sfdkit.apply.steering import nearest_frame
 from sfdkit.errors import ConfigError
 from sfdkit.media.crop import CropMethod
 from sfdkit.media.draw import enlarge
@@ -49,7 +49,7 @@ class _Motion(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Animate(AnimatorOptions):
+class Animate(SteeringOptions):
     """Move the face of a picture as the face of a driving clip moves, or as a motion track says.
 
     Give either driving or motion. Frames are decoded, animated and written batch by batch: a long clip needs no more
@@ -61,8 +61,8 @@ class Animate(AnimatorOptions):
             picture.
         driving: The motion: a video, a folder of pictures in the order of their names, or one picture.
         motion: The motion: a track that sfdkit motion extract wrote with this checkpoint. It has no sound.
-        mode: absolute takes the driver's pose and expression; relative adds their change to the source's own, which
-            needs a first driving frame in about the source's pose.
+        reference: What relative motion is relative to: the first driving frame, which then needs about the source's
+            pose, or auto: the driving frame whose pose is nearest to the source's. The driver is read twice for that.
         source_crop: The same as crop, for the source alone; as crop by default.
         batch_size: Driving frames per step.
         side_by_side: Show source, driving (unless a track drives) and result beside each other.
@@ -77,7 +77,7 @@ class Animate(AnimatorOptions):
     output: str
     driving: str | None = None
     motion: str | None = None
-    mode: MotionMode = "absolute"
+    reference: Literal["first", "auto"] = "first"
     source_crop: CropMethod | None = None
     batch_size: PositiveInt = 8
     side_by_side: bool = False
@@ -99,9 +99,12 @@ class Animate(AnimatorOptions):
         inputs = {"source": self.source, "driving": self.driving, "motion": self.motion}
         self.check_apart(self.output, **inputs)
         target = check_output(self.output, self.driving or self.motion)
-        runner = self.load().runner
+        if self.reference == "auto" and self.mode == "absolute":
+            raise ConfigError("reference: auto is for relative motion; give --mode relative, or leave it out")
+        loaded = self.load()
+        runner = loaded.runner
         still = read_source(self.source, runner.resolution, self.crop_rule(self.source_crop))
-        motion = self._from_track(runner, still) if self.motion else self._from_clip(runner, still)
+        motion = self._from_track(loaded, still) if self.motion else self._from_clip(loaded, still)
         height, began = self.size or runner.resolution, time.perf_counter()
         written, width = 0, 0
         with (
@@ -118,20 +121,35 @@ class Animate(AnimatorOptions):
         _report(result, runner.device)
         return result
 
-    def _from_track(self, runner: Runner, still: np.ndarray) -> _Motion:
+    def _from_track(self, loaded: Loaded, still: np.ndarray) -> _Motion:
         assert self.motion is not None
-        track = MotionTrack.load(self.motion, runner)
+        track = MotionTrack.load(self.motion, loaded.runner)
         self._require_change(self.motion, len(track.motion))
         track = track if self.fps is None else track.at_rate(self.fps)
-        parts = animate_track(runner, still, track.motion, self.mode, self.batch_size)
+        first = self._reference(loaded, still, track.motion) if self.reference == "auto" else None
+        how = self.steering(loaded, track.fps, first)
+        parts = animate_track(loaded.runner, still, track.motion, how, self.batch_size)
         return _Motion(parts, len(track.motion), track.fps, None)
 
-    def _from_clip(self, runner: Runner, still: np.ndarray) -> _Motion:
+    def _from_clip(self, loaded: Loaded, still: np.ndarray) -> _Motion:
         assert self.driving is not None
+        runner = loaded.runner
         clip = open_frame_source(self.driving, runner.resolution, self.crop_rule(), self.fps)
         self._require_change(self.driving, clip.frames)
-        parts = animate_frames(runner, still, clip, self.mode, self.batch_size)
+        first = None
+        if self.reference == "auto":
+            every = [motion for _, motion in read_motion(runner, clip, self.batch_size)]
+            first = self._reference(loaded, still, np.concatenate(every))
+        how = self.steering(loaded, clip.fps, first)
+        parts = animate_frames(runner, still, clip, how, self.batch_size)
         return _Motion(parts, clip.frames, clip.fps, clip.audio if self.audio else None)
+
+    def _reference(self, loaded: Loaded, still: np.ndarray, motion: np.ndarray) -> np.ndarray:
+        """Return the coefficients, M, of the driving frame whose pose is nearest to the source's, and tell which."""
+        own = loaded.runner.describe(loaded.runner.source(still)).motion
+        number = nearest_frame(motion, own, loaded.find_axes(self.axes))
+        print(f"motion is relative to driving frame {number}, whose pose is nearest to the source's")
+        return motion[number]
 
     def _require_change(self, clip: str, frames: int) -> None:
         if self.mode == "relative" and frames == 1:

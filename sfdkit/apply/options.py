@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from jsonargparse.typing import restricted_number_type
+import numpy as np
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, restricted_number_type
 
 from sfdkit.apply.axes import Axes, find_axes
 from sfdkit.apply.runner import Precision, Runner
+from sfdkit.apply.steering import MotionMode, OneEuroFilter, Steering, make_gain
 from sfdkit.config.command import Command
 from sfdkit.errors import ConfigError
 from sfdkit.files import require_apart
@@ -122,3 +124,46 @@ class AnimatorOptions(Command):
     def crop_rule(self, method: CropMethod | None = None) -> CropRule:
         """Return how faces are cut out; ``method`` goes before ``crop``."""
         return CropRule.of_user(method or self.crop, self.margin, self.detector)
+
+
+@dataclass(kw_only=True)
+class SteeringOptions(AnimatorOptions):
+    """How the driver's motion becomes the source's.
+
+    Args:
+        mode: absolute takes the driver's pose and expression; relative adds their change since the first driving frame
+            to the source's own.
+        regions: Only these parts move as the driver's: --regions [pose,eyes,brows,mouth]; all there is by default.
+        strength: A factor on the motion, such as 1.2, or one for each region: --strength '{mouth: 1.5}'.
+        axes: The axes.json of the model, for regions; by default the one it brings along, or of the checkpoint's run.
+        smooth: Smooth the motion over time: a still head keeps still.
+        smooth_cutoff: Hz, of what is still; lower is smoother, and later.
+        smooth_beta: Hz by which the cutoff rises for a coefficient that changes by one in a second.
+    """
+
+    mode: MotionMode = "absolute"
+    regions: list[str] | None = None
+    strength: float | dict[str, float] = 1.0
+    axes: str | None = None
+    smooth: bool = False
+    smooth_cutoff: PositiveFloat = 1.5
+    smooth_beta: NonNegativeFloat = 0.5
+
+    def steering(self, loaded: Loaded, fps: float, first: np.ndarray | None = None) -> Steering:
+        """Return how the motion of a driver of ``fps`` frames per second is taken over.
+
+        Args:
+            loaded: The animator.
+            fps: Of the driver.
+            first: M: what relative motion is relative to; the first frame's coefficients by default.
+
+        Raises:
+            CheckpointError: The axes are of another model.
+            ConfigError: A region that does not exist, or that the model has no axis for.
+            DataError: The axes cannot be read.
+        """
+        named = self.regions is not None or isinstance(self.strength, dict)
+        axes = loaded.find_axes(self.axes) if named or self.axes else None
+        gain = make_gain(axes, loaded.runner.motion_size, self.regions, self.strength)
+        smoothing = OneEuroFilter(fps, self.smooth_cutoff, self.smooth_beta) if self.smooth else None
+        return Steering(self.mode, first, gain, smoothing)

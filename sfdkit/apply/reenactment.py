@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from sfdkit.apply.runner import Runner
-
-MotionMode: TypeAlias = Literal["absolute", "relative"]
+from sfdkit.apply.steering import MotionMode, Steering
 
 
 class Animated(NamedTuple):
@@ -37,7 +36,7 @@ def animate_frames(
     runner: Runner,
     source: np.ndarray,
     frames: Iterable[np.ndarray],
-    mode: MotionMode = "absolute",
+    how: Steering | MotionMode = "absolute",
     batch_size: int = 8,
 ) -> Iterator[Animated]:
     """Animate a source with a stream of driving frames; memory does not grow with the length of the stream.
@@ -50,19 +49,19 @@ def animate_frames(
         runner: What runs the animator.
         source: R R 3 uint8.
         frames: R R 3 uint8 each.
-        mode: ``absolute`` or ``relative``.
+        how: ``absolute``, ``relative``, or all of how the motion is taken over.
         batch_size: Driving frames per step; the last batch may be smaller.
 
     Yields:
         One batch at a time.
     """
-    render = SourceRenderer(runner, source, mode)
+    render = SourceRenderer(runner, source, how)
     for driving, motion in read_motion(runner, frames, batch_size):
         yield Animated(driving, render(motion))
 
 
 def animate_track(
-    runner: Runner, source: np.ndarray, motion: np.ndarray, mode: MotionMode = "absolute", batch_size: int = 8
+    runner: Runner, source: np.ndarray, motion: np.ndarray, how: Steering | MotionMode = "absolute", batch_size: int = 8
 ) -> Iterator[Animated]:
     """Animate a source with motion coefficients, as :func:`animate_frames` does with the frames they were read from.
 
@@ -70,13 +69,13 @@ def animate_track(
         runner: What runs the animator.
         source: R R 3 uint8.
         motion: T M float32, for example ``MotionTrack.load(path, runner).motion``.
-        mode: ``absolute`` or ``relative``.
+        how: As for :func:`animate_frames`.
         batch_size: Frames per step; the last batch may be smaller.
 
     Yields:
         One batch at a time.
     """
-    render = SourceRenderer(runner, source, mode)
+    render = SourceRenderer(runner, source, how)
     for start in range(0, len(motion), batch_size):
         yield Animated(None, render(motion[start : start + batch_size]))
 
@@ -106,18 +105,15 @@ class SourceRenderer:
     Args:
         runner: What runs the animator.
         source: R R 3 uint8.
-        mode: ``absolute`` or ``relative``.
+        how: As for :func:`animate_frames`.
     """
 
-    def __init__(self, runner: Runner, source: np.ndarray, mode: MotionMode) -> None:
+    def __init__(self, runner: Runner, source: np.ndarray, how: Steering | MotionMode) -> None:
         self.runner = runner
         self.source = runner.source(source)
-        self.own = runner.describe(self.source).motion if mode == "relative" else None
-        self.first: np.ndarray | None = None
+        how = how if isinstance(how, Steering) else Steering(how)
+        self.steer = how.begin(runner.describe(self.source).motion)
 
     def __call__(self, motion: np.ndarray) -> np.ndarray:
         """Render K R R 3 under motion K M."""
-        if self.own is not None:
-            self.first = motion[:1] if self.first is None else self.first
-            motion = self.own + motion - self.first
-        return self.runner.render(self.source, motion)
+        return self.runner.render(self.source, self.steer(motion))

@@ -15,8 +15,8 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from sfdkit.apply.frame_source import read_source
 from sfdkit.apply.frame_writer import check_output
-from sfdkit.apply.options import AnimatorOptions, Height
-from sfdkit.apply.reenactment import MotionMode, SourceRenderer
+from sfdkit.apply.options import Height, SteeringOptions
+from sfdkit.apply.reenactment import SourceRenderer
 from sfdkit.errors import ConfigError, DataError, SfdkitWarning
 from sfdkit.live.camera import Camera, Shot
 from sfdkit.live.page import Page
@@ -30,7 +30,7 @@ _REMEMBERED = 60
 
 
 @dataclass(kw_only=True)
-class Live(AnimatorOptions):
+class Live(SteeringOptions):
     """Move the face of a picture as the one before a camera moves, shown on a page of this machine or kept in a video.
 
     The newest frame of the camera counts: what the machine cannot keep up with is left out, and nothing lags. The
@@ -42,8 +42,6 @@ class Live(AnimatorOptions):
         camera: The number of a camera, 0 for the first, or a video file, which is played at its own speed.
         output: page shows the result on a page of this machine, whose address is printed; or an .mp4 file.
         port: Of the page; 0 takes a free one.
-        mode: absolute takes the pose and expression before the camera; relative adds their change since the first frame
-            to the source's own.
         source_crop: The same as crop, for the source alone; as crop by default.
         every: Frames from one look for the face to the next.
         side_by_side: Show source, camera and result beside each other.
@@ -56,7 +54,6 @@ class Live(AnimatorOptions):
     camera: str = "0"
     output: str = "page"
     port: NonNegativeInt = 8700
-    mode: MotionMode = "absolute"
     source_crop: CropMethod | None = None
     every: PositiveInt = 5
     side_by_side: bool = False
@@ -71,14 +68,15 @@ class Live(AnimatorOptions):
             CheckpointError, ConfigError, DataError: The animator, the source, the camera or the output cannot be used.
         """
         self._check_options()
-        runner = self.load().runner
+        loaded = self.load()
+        runner = loaded.runner
         still = read_source(self.source, runner.resolution, self.crop_rule(self.source_crop))
-        render = SourceRenderer(runner, still, self.mode)
         square = FollowingSquare(self.crop_rule(), self.every)
         height = self.size or runner.resolution * -(-256 // runner.resolution)
         record = _Record()
         with ExitStack() as stack:
             camera = stack.enter_context(Camera(self.camera, self.fps))
+            render = SourceRenderer(runner, still, self.steering(loaded, camera.fps))
             show = self._open(stack, camera.fps)
             number, ends = -1, None if self.seconds is None else time.monotonic() + self.seconds
             try:
