@@ -108,7 +108,7 @@ def test_training_is_split_into_its_parts(tmp_path: Path, monkeypatch: pytest.Mo
     data = make_data(tmp_path / "data")
     common = [f"--data.init_args.root={data}", "--data.init_args.resolution=32", "--data.init_args.num_workers=0"]
     common += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true"]
-    common += [f"--model.weights.{name}=0" for name in ("points", "parts", "point_flow")]
+    common += [f"--model.weights.{name}=0" for name in ("points", "parts")]
     command = BenchTraining(
         experiment=str(EXPERIMENTS / "quickstart.yaml"),
         options=[*common, "--data.init_args.batch_size=2"],
