@@ -80,7 +80,30 @@ class KeyPointReader(nn.Module):
             return KeyPoints.read(latent.float() @ self.columns)
 
 
-class FommGenerator(nn.Module):
+class OfKeyPoints(nn.Module):
+    """A generator whose motion is key points, read from latent codes.
+
+    Args:
+        latent_size: ``D``.
+        points: ``P``.
+    """
+
+    def __init__(self, latent_size: int, points: int) -> None:
+        super().__init__()
+        self.latent_size = latent_size
+        self.led_points = points
+        self.reader = KeyPointReader(latent_size, points, type(self).__name__)
+
+    def lead(self, columns: Tensor, points: int) -> None:
+        """Take the motion vectors on which the key points are read.
+
+        Raises:
+            ConfigError: The motion coefficients are not the key points.
+        """
+        self.reader.take(columns, points)
+
+
+class FommGenerator(OfKeyPoints):
     """Renders by warping one map of the source's features under a soft combination of key points' affine motions.
 
     As in the paper: near each key point the picture moves by an affine map, from the point's place and Jacobian in the
@@ -117,26 +140,15 @@ class FommGenerator(nn.Module):
         motion_width: PositiveInt = 64,
         blocks: PositiveInt = 6,
     ) -> None:
-        super().__init__()
+        super().__init__(latent_size, points)
         self.resolution = resolution
-        self.latent_size = latent_size
-        self.led_points = points
         self.sizes = tuple(level_sizes(resolution, resolution // SCALE, resolution // SCALE))
         self.channels = (min(max_channels, SCALE * width),)
-        self.reader = KeyPointReader(latent_size, points, type(self).__name__)
         self.motion = DenseMotion(points, self.sizes[0], motion_width, 2 * max_channels)
         self.body = nn.Sequential(*(ResidualBlock(self.channels[0]) for _ in range(blocks)))
         half = min(max_channels, 2 * width)
         self.up = nn.ModuleList([convolution(self.channels[0], half), convolution(half, width)])
         self.last = nn.Conv2d(width, 3, 7, padding=3)
-
-    def lead(self, columns: Tensor, points: int) -> None:
-        """Take the motion vectors on which the key points are read.
-
-        Raises:
-            ConfigError: The motion coefficients are not the key points.
-        """
-        self.reader.take(columns, points)
 
     def forward(self, latent: Tensor, source_latent: Tensor, features: list[Tensor], image: Tensor) -> Generated:
         """Render, see :class:`~sfdkit.model.generator_like.GeneratorLike`."""

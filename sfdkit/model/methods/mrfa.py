@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sfdkit.errors import ConfigError
 from sfdkit.model.blocks import call, full_precision, identity_grid, level_sizes, resize, warp
 from sfdkit.model.key_points import DenseMotion, Hourglass, KeyPoints, convolution
-from sfdkit.model.methods.fomm import SCALE, KeyPointReader
+from sfdkit.model.methods.fomm import SCALE, OfKeyPoints
 from sfdkit.types import Generated
 
 START = 8
@@ -128,7 +128,7 @@ class BlendingLevel(nn.Module):
         return self.merge(torch.cat([blended, *warped[1:]], 1))
 
 
-class MrfaGenerator(nn.Module):
+class MrfaGenerator(OfKeyPoints):
     """Refines a flow from key points by matching structure, and paints from features warped by both flows.
 
     As in the paper and its authors' code (https://github.com/JialeTao/MRFA): key points give a prior flow and occlusion
@@ -172,13 +172,10 @@ class MrfaGenerator(nn.Module):
         matching_size: PositiveInt | None = None,
         prior_only: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(latent_size, points)
         self.resolution = resolution
-        self.latent_size = latent_size
-        self.led_points = points
         self.sizes = tuple(level_sizes(resolution, START, resolution // 2))
         self.channels = tuple(min(max_channels, width * resolution // size) for size in self.sizes)
-        self.reader = KeyPointReader(latent_size, points, type(self).__name__)
         self.motion = DenseMotion(points, resolution // SCALE, motion_width, 4 * max_channels)
         self.matches = self.motion_update = None
         if not prior_only:
@@ -199,14 +196,6 @@ class MrfaGenerator(nn.Module):
         )
         self.finish = convolution(self.channels[-1], width)
         self.last = nn.Conv2d(width, 3, 7, padding=3)
-
-    def lead(self, columns: Tensor, points: int) -> None:
-        """Take the motion vectors on which the key points are read.
-
-        Raises:
-            ConfigError: The motion coefficients are not the key points.
-        """
-        self.reader.take(columns, points)
 
     def forward(self, latent: Tensor, source_latent: Tensor, features: list[Tensor], image: Tensor) -> Generated:
         """Render, see :class:`~sfdkit.model.generator_like.GeneratorLike`."""
