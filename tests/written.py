@@ -16,7 +16,7 @@ from torchvision.io import encode_jpeg
 from sfdkit.apply.axes import Axes, BlockAxes, Direction
 from sfdkit.data.shards.format import SCHEMA, ClipMeta, ShardIndex, pack_frames
 from sfdkit.data.shards.index import describe_shard, save_index
-from sfdkit.media.video_writer import VideoWriter
+from sfdkit.media.video_writer import Sound, VideoWriter
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.puppets.clips import make_clip
@@ -120,7 +120,7 @@ def _write_tar(path: Path, clips: Sequence[tuple[torch.Tensor, ClipMeta]], real:
 
 def write_video(path: Path, frames: Sequence[np.ndarray], fps: float = 10, audio_from: Path | None = None) -> Path:
     """Write H W 3 uint8 frames as a video."""
-    with VideoWriter(path, fps, audio_from) as writer:
+    with VideoWriter(path, fps, audio_from and Sound(audio_from)) as writer:
         for frame in frames:
             writer.write(frame)
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,16 +12,21 @@ import numpy as np
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
+from sfdkit.apply.driver import Driver
 from sfdkit.apply.frame_source import open_frame_source, read_source
 from sfdkit.apply.frame_writer import check_output, open_frame_writer
 from sfdkit.apply.motion_track import MotionTrack
-from sfdkit.apply.options import Height, Loaded, SteeringOptions
-from sfdkit.apply.reenactment import Animated, animate_frames, animate_track, read_motion
-from sfdkit.apply.steering import nearest_frame
+from sfdkit.apply.options import Crf, Height, Loaded, SteeringOptions, Time, seconds
+from sfdkit.apply.reenactment import SourceRenderer
+from sfdkit.apply.steering import Steering, nearest_frame
+from sfdkit.apply.whole_picture import Part, animate_whole
+from sfdkit.apply.whole_source import Faces, WholeSource, open_whole_source
 from sfdkit.errors import ConfigError
 from sfdkit.media.crop import CropMethod
 from sfdkit.media.draw import enlarge
 from sfdkit.media.frame_rate import Fps
+from sfdkit.media.framing import Follow
+from sfdkit.media.video_writer import Codec, Encoding, Sound
 
 
 class Written(NamedTuple):
@@ -37,15 +42,15 @@ class Written(NamedTuple):
     """How long it took, from the first driving frame to the finished file."""
 
 
-class _Motion(NamedTuple):
-    """The animated frames to come."""
+class _Film(NamedTuple):
+    """The frames to come."""
 
-    parts: Iterator[Animated]
+    pictures: Iterator[np.ndarray]
+    """H W 3 uint8 each."""
     frames: int
     """How many to expect; 0 where nothing is known."""
     fps: float
-    audio: Path | None
-    """The file whose sound belongs to them."""
+    sound: Sound | None
 
 
 @dataclass(kw_only=True)
@@ -53,117 +58,200 @@ class Animate(SteeringOptions):
     """Move the face of a picture as the face of a driving clip moves, or as a motion track says.
 
     Give either driving or motion. Frames are decoded, animated and written batch by batch: a long clip needs no more
-    memory than a short one.
+    memory than a short one. A driver whose face is gone for a second is held there, and a warning says when.
 
     Args:
-        source: The face to move: a picture, or a video or folder of pictures whose first frame is taken.
+        source: The face to move: a picture, or a video or folder of pictures whose first frame is taken; with paste all
+            of its frames.
         output: A file .mp4 or .gif; a name without suffix becomes a folder of PNG frames; .png takes a single driving
             picture.
-        driving: The motion: a video, a folder of pictures in the order of their names, or one picture.
+        driving: The motion: a video, a folder of pictures in the order of their names, or one picture; or one for each
+            face of the source by its number from the left, with paste: --driving '{1: A.mp4, 2: B.mp4}'.
         motion: The motion: a track that sfdkit motion extract wrote with this checkpoint. It has no sound.
+        paste: Put the result back into the whole picture, or into each frame of a source video, which keeps its own
+            frames; it ends with the shorter of the two. What surrounds the face stays bit for bit.
+        face: With paste, which faces of the source move: largest, all, or the number of one from the left.
+        follow: Where a face is cut out of a video: shot takes one square for all of a shot, head one that goes smoothly
+            with the head. Neither turns or changes its size within a shot.
+        from_: Begin of the driving clip that is used: seconds, 1:05 or 0:01:05.5.
+        to: Its end.
+        loop: How often the motion is played; its sound is played once.
         reference: What relative motion is relative to: the first driving frame, which then needs about the source's
             pose, or auto: the driving frame whose pose is nearest to the source's. The driver is read twice for that.
         source_crop: The same as crop, for the source alone; as crop by default.
         batch_size: Driving frames per step.
         side_by_side: Show source, driving (unless a track drives) and result beside each other.
         fps: Frames per second of the output. A driving video is resampled in time and keeps its length, and so is a
-            track, by linear interpolation; the pictures of a folder are taken to be that far apart. Its own rate by
-            default, 25 for a folder.
-        audio: Keep the sound of the driving video in an mp4.
-        size: Height of the written face in pixels; the model's resolution by default.
+            track, by linear interpolation; the pictures of a folder are taken to be that far apart. By default that of
+            the source video with paste, else the driver's, 25 for a folder.
+        audio: The sound of an mp4: that of the driving video, of the source video, or none.
+        size: Height of the written picture in pixels; by default the model's resolution, with paste the source's
+            height.
+        codec: Of an mp4: h264 plays everywhere, hevc and av1 are smaller.
+        crf: Quality of an mp4, from 0, the best, to 51.
     """
 
     source: str
     output: str
-    driving: str | None = None
+    driving: dict[int, str] | str | None = None
     motion: str | None = None
+    paste: bool = False
+    face: Literal["largest", "all"] | PositiveInt = "largest"
+    follow: Follow = "shot"
+    from_: Time = 0.0
+    to: Time | None = None
+    loop: PositiveInt = 1
     reference: Literal["first", "auto"] = "first"
     source_crop: CropMethod | None = None
     batch_size: PositiveInt = 8
     side_by_side: bool = False
     fps: Fps | None = None
-    audio: bool = True
+    audio: Literal["driving", "source", "none"] = "driving"
     size: Height | None = None
+    codec: Codec = "h264"
+    crf: Crf = 18
 
     def run(self) -> Written:
         """Animate and write the result.
 
         Raises:
             CheckpointError: The checkpoint is missing, damaged or of another model, or the track is another model's.
-            ConfigError: Both driving and motion, or neither, or an output of an unknown kind.
+            ConfigError: Options that contradict each other, or an output of an unknown kind.
             DataError: Source, driving or motion cannot be read, no face was found, or the output cannot be written.
+        """
+        target = self._check_options()
+        loaded = self.load()
+        film = self._paste(loaded) if self.paste else self._cut(loaded)
+        began, written, shape = time.perf_counter(), 0, (0, 0, 3)
+        with (
+            open_frame_writer(target, film.fps, film.sound, Encoding(self.codec, self.crf)) as write_frame,
+            tqdm(total=film.frames or None, desc="animate", unit="frame") as bar,
+        ):
+            for picture in film.pictures:
+                write_frame(picture)
+                shape = picture.shape
+                written += 1
+                bar.update()
+        height, width, _ = shape
+        result = Written(target, written, film.fps, width, height, time.perf_counter() - began)
+        _report(result, loaded.runner.device)
+        return result
+
+    def _check_options(self) -> Path:
+        """Return the path of the output.
+
+        Raises:
+            ConfigError: Options contradict each other, or the output is of an unknown kind.
+            DataError: The output's folder cannot be made.
         """
         if (self.driving is None) == (self.motion is None):
             given = "neither" if self.motion is None else "both"
             raise ConfigError(f"give either --driving (a clip) or --motion (a track); {given} is given")
-        inputs = {"source": self.source, "driving": self.driving, "motion": self.motion}
-        self.check_apart(self.output, **inputs)
-        target = check_output(self.output, self.driving or self.motion)
+        drivers = self._drivers()
+        names = {"driving" if number is None else f"driving.{number}": file for number, file in drivers.items()}
+        self.check_apart(self.output, source=self.source, motion=self.motion, **names)
+        target = check_output(self.output, None if self.loop > 1 else next(iter(drivers.values()), self.motion))
         if self.reference == "auto" and self.mode == "absolute":
             raise ConfigError("reference: auto is for relative motion; give --mode relative, or leave it out")
-        loaded = self.load()
+        if not self.paste:
+            for option, value in (("face", self.face), ("driving", self.driving), ("audio", self.audio)):
+                if isinstance(value, dict | int) or value in ("all", "source"):
+                    raise ConfigError(f"{option}: {value} is for whole pictures; give --paste true")
+        if isinstance(self.driving, dict) and self.face != "largest":
+            raise ConfigError(f"face: {self.face} is said by the numbers in driving already; leave it out")
+        if self.motion and (self.from_ or self.to is not None):
+            raise ConfigError("from and to are for --driving: a track is played whole")
+        return target
+
+    def _drivers(self) -> dict[int | None, str]:
+        """Return number of a face to its driving clip; None for all faces."""
+        if isinstance(self.driving, dict):
+            return {number: file for number, file in self.driving.items()}
+        return {} if self.driving is None else {None: self.driving}
+
+    def _cut(self, loaded: Loaded) -> _Film:
+        """Animate the source's face alone."""
         runner = loaded.runner
         still = read_source(self.source, runner.resolution, self.crop_rule(self.source_crop))
-        motion = self._from_track(loaded, still) if self.motion else self._from_clip(loaded, still)
-        height, began = self.size or runner.resolution, time.perf_counter()
-        written, width = 0, 0
-        with (
-            open_frame_writer(target, motion.fps, motion.audio) as write_frame,
-            tqdm(total=motion.frames or None, desc="animate", unit="frame") as bar,
-        ):
-            for part in motion.parts:
-                for picture in self._pictures(still, part, height):
-                    write_frame(picture)
-                    width = picture.shape[1]
-                written += len(part.image)
-                bar.update(len(part.image))
-        result = Written(target, written, motion.fps, width, height, time.perf_counter() - began)
-        _report(result, runner.device)
-        return result
+        driver = self._open_driver(loaded, next(iter(self._drivers().values()), None), self.fps)
+        render = SourceRenderer(runner, still, self._how(loaded, driver, still))
+        height = self.size or runner.resolution
 
-    def _from_track(self, loaded: Loaded, still: np.ndarray) -> _Motion:
-        assert self.motion is not None
-        track = MotionTrack.load(self.motion, loaded.runner)
-        self._require_change(self.motion, len(track.motion))
-        track = track if self.fps is None else track.at_rate(self.fps)
-        first = self._reference(loaded, still, track.motion) if self.reference == "auto" else None
-        how = self.steering(loaded, track.fps, first)
-        parts = animate_track(loaded.runner, still, track.motion, how, self.batch_size)
-        return _Motion(parts, len(track.motion), track.fps, None)
+        def pictures() -> Iterator[np.ndarray]:
+            for driving, motion in driver.batches(self.batch_size):
+                for k, result in enumerate(render(motion)):
+                    yield self._beside(still, None if driving is None else driving[k], result, height)
 
-    def _from_clip(self, loaded: Loaded, still: np.ndarray) -> _Motion:
-        assert self.driving is not None
-        runner = loaded.runner
-        clip = open_frame_source(self.driving, runner.resolution, self.crop_rule(), self.fps)
-        self._require_change(self.driving, clip.frames)
-        first = None
-        if self.reference == "auto":
-            every = [motion for _, motion in read_motion(runner, clip, self.batch_size)]
-            first = self._reference(loaded, still, np.concatenate(every))
-        how = self.steering(loaded, clip.fps, first)
-        parts = animate_frames(runner, still, clip, how, self.batch_size)
-        return _Motion(parts, clip.frames, clip.fps, clip.audio if self.audio else None)
+        sound = driver.sound if self.audio == "driving" else None
+        return _Film(pictures(), driver.frames, driver.fps, sound)
 
-    def _reference(self, loaded: Loaded, still: np.ndarray, motion: np.ndarray) -> np.ndarray:
-        """Return the coefficients, M, of the driving frame whose pose is nearest to the source's, and tell which."""
-        own = loaded.runner.describe(loaded.runner.source(still)).motion
-        number = nearest_frame(motion, own, loaded.find_axes(self.axes))
-        print(f"motion is relative to driving frame {number}, whose pose is nearest to the source's")
-        return motion[number]
+    def _paste(self, loaded: Loaded) -> _Film:
+        """Animate faces of the whole source."""
+        which: Faces = frozenset({self.face}) if isinstance(self.face, int) else self.face
+        which = frozenset(self.driving) if isinstance(self.driving, dict) else which
+        rule = self.crop_rule(self.source_crop)
+        source = open_whole_source(self.source, rule, which, self.follow, self.fps, self.size)
+        rate = self.fps if source.still else source.clip.fps
+        drivers = dict[int | None, Driver]()
+        for number, file in self._drivers().items():
+            drivers[number] = self._open_driver(loaded, file, rate)
+            rate = drivers[number].fps
+        if not drivers:
+            drivers = {None: self._open_driver(loaded, None, rate)}
+        parts = self._parts(loaded, source, drivers)
+        first = next(iter(drivers.values()))
+        frames = [driver.frames for driver in drivers.values()] + ([] if source.still else [source.clip.frames])
+        sounds = {"driving": first.sound, "source": source.sound, "none": None}
+        pasted = animate_whole(loaded.runner, source, parts, self.batch_size)
+        pictures = (self._beside(p.before, p.driving, p.image, p.image.shape[0]) for p in pasted)
+        return _Film(pictures, min(frames), first.fps, sounds[self.audio])
 
-    def _require_change(self, clip: str, frames: int) -> None:
-        if self.mode == "relative" and frames == 1:
+    def _parts(self, loaded: Loaded, source: WholeSource, drivers: Mapping[int | None, Driver]) -> dict[int, Part]:
+        """Return number of a face to what moves it."""
+        parts, resolution = {}, loaded.runner.resolution
+        for number, framing in source.faces.items():
+            if (side := framing.side) < resolution:
+                print(
+                    f"{self.source}: the square of its face has {side:.0f} pixels, and the model draws {resolution}: "
+                    "less detail than it could"
+                )
+            driver = drivers.get(number) or drivers[None]
+            parts[number] = Part(driver, self._how(loaded, driver, source.first_crop(number, resolution)))
+        return parts
+
+    def _open_driver(self, loaded: Loaded, file: str | None, fps: float | None) -> Driver:
+        """Open a driving clip, or the track where no file is given."""
+        if file is None:
+            assert self.motion is not None
+            track = MotionTrack.load(self.motion, loaded.runner)
+            driver = Driver(loaded.runner, track if fps is None else track.at_rate(fps), self.loop)
+        else:
+            start, end = seconds(self.from_), None if self.to is None else seconds(self.to)
+            resolution = loaded.runner.resolution
+            clip = open_frame_source(file, resolution, self.crop_rule(), fps, start, end, self.follow)
+            driver = Driver(loaded.runner, clip, self.loop)
+        if self.mode == "relative" and driver.frames == 1:
             raise ConfigError(
-                f"mode: relative adds the change since the first driving frame, and {clip} holds no other; "
-                "use --mode absolute, or a clip"
+                f"mode: relative adds the change since the first driving frame, and {file or self.motion} holds no "
+                "other; use --mode absolute, or a clip"
             )
+        return driver
 
-    def _pictures(self, still: np.ndarray, part: Animated, height: int) -> Iterator[np.ndarray]:
-        """Yield H W 3 uint8: the results, or source, driving (where there is one) and result beside each other."""
-        for number, result in enumerate(part.image):
-            beside = [] if part.driving is None else [part.driving[number]]
-            shown = np.concatenate([still, *beside, result], axis=1) if self.side_by_side else result
-            yield enlarge(shown, height)
+    def _how(self, loaded: Loaded, driver: Driver, face: np.ndarray) -> Steering:
+        """Return how the driver's motion becomes that of a face, R R 3 uint8."""
+        if self.reference == "first":
+            return self.steering(loaded, driver.fps)
+        motion, runner = driver.motion(self.batch_size), loaded.runner
+        number = nearest_frame(motion, runner.describe(runner.source(face)).motion, loaded.find_axes(self.axes))
+        print(f"motion is relative to driving frame {number}, whose pose is nearest to the source's")
+        return self.steering(loaded, driver.fps, motion[number])
+
+    def _beside(self, source: np.ndarray, driving: np.ndarray | None, result: np.ndarray, height: int) -> np.ndarray:
+        """Return H W 3 uint8: the result, or source, driving (where there is one) and result beside each other."""
+        if not self.side_by_side:
+            return enlarge(result, height)
+        row = [source, *([] if driving is None else [driving]), result]
+        return np.concatenate([enlarge(picture, height) for picture in row], axis=1)
 
 
 def _report(result: Written, device: str) -> None:

@@ -62,10 +62,10 @@ class Extract(AnimatorOptions):
                 bar.update(len(motion))
         if not rows:
             raise DataError(f"{self.driving} holds no frame: give another clip")
-        track = MotionTrack(np.concatenate(rows), clip.fps, runner.motion_model, clip.path.name).rounded(self.bits)
+        track = MotionTrack(np.concatenate(rows), clip.fps, runner.motion_model, clip.clip.path.name).rounded(self.bits)
         track.save(target)
         print(f"wrote {target}: {len(track.motion)} frames, {len(track.motion) / track.fps:.2f} s at {track.fps:g} fps")
-        print(rate_line(track, _size(clip.path)))
+        print(rate_line(track, _size(clip.clip.path)))
         return track
 
 

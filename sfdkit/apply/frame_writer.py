@@ -15,10 +15,10 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from sfdkit.apply.frame_source import kind_of
+from sfdkit.apply.clip import kind_of
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.files import make_folder, write_picture
-from sfdkit.media.video_writer import WRITE_SUFFIXES, VideoWriter
+from sfdkit.media.video_writer import USUAL, WRITE_SUFFIXES, Encoding, Sound, VideoWriter
 
 FrameWriter: TypeAlias = Callable[[np.ndarray], None]
 """Appends a frame, H W 3 uint8."""
@@ -59,13 +59,16 @@ def check_output(output: str | Path, driving: str | Path | None) -> Path:
 
 
 @contextmanager
-def open_frame_writer(path: Path, fps: float, audio: Path | None) -> Iterator[FrameWriter]:
+def open_frame_writer(
+    path: Path, fps: float, sound: Sound | None = None, encoding: Encoding = USUAL
+) -> Iterator[FrameWriter]:
     """Open an output that :func:`check_output` accepted; it appears when complete, and not after an error.
 
     Args:
         path: A video, a picture (which takes one frame), or a folder that gets ``000000.png``, ``000001.png``, ...
         fps: Frames per second of a video.
-        audio: The file whose sound goes into an mp4.
+        sound: What an mp4 gets.
+        encoding: Of an mp4.
 
     Raises:
         DataError: The output cannot be written, or no frame was.
@@ -74,7 +77,7 @@ def open_frame_writer(path: Path, fps: float, audio: Path | None) -> Iterator[Fr
     if suffix == ".png":
         yield partial(write_picture, path)
     elif suffix:
-        with VideoWriter(path, fps, audio if suffix == ".mp4" else None) as writer:
+        with VideoWriter(path, fps, sound if suffix == ".mp4" else None, encoding) as writer:
             yield writer.write
     else:
         part, numbers = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)), count()

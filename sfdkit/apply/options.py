@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -19,7 +21,28 @@ from sfdkit.media.crop import CropMethod, CropRule
 from sfdkit.media.detect import OPENCV
 from sfdkit.weights.shipped import find_weights
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
 Height: TypeAlias = restricted_number_type("Height", int, [(">=", 1), ("<=", 4096)])  # type: ignore[valid-type]
+
+
+Crf: TypeAlias = restricted_number_type("Crf", int, [(">=", 0), ("<=", 63)])  # type: ignore[valid-type]
+Time: TypeAlias = NonNegativeFloat | str
+"""Seconds, or a text such as 1:05 or 0:01:05.5."""
+
+
+def seconds(time: Time) -> float:
+    """Return a time in seconds.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not isinstance(time, str):
+        return float(time)
+    parts = time.split(":")
+    if not all(_NUMBER.fullmatch(part) for part in parts) or len(parts) > 3:
+        raise ConfigError(f"{time!r} is no time; give seconds, or minutes and seconds such as 1:05, or 0:01:05.5")
+    return sum(float(part) * 60**power for power, part in enumerate(reversed(parts)))
 
 
 class Loaded(NamedTuple):
@@ -165,5 +188,5 @@ class SteeringOptions(AnimatorOptions):
         named = self.regions is not None or isinstance(self.strength, dict)
         axes = loaded.find_axes(self.axes) if named or self.axes else None
         gain = make_gain(axes, loaded.runner.motion_size, self.regions, self.strength)
-        smoothing = OneEuroFilter(fps, self.smooth_cutoff, self.smooth_beta) if self.smooth else None
+        smoothing = partial(OneEuroFilter, fps, self.smooth_cutoff, self.smooth_beta) if self.smooth else None
         return Steering(self.mode, first, gain, smoothing)

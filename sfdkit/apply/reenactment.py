@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sfdkit.apply.runner import Runner
-from sfdkit.apply.steering import MotionMode, Steering
+from sfdkit.apply.steering import MotionMode, Steered, Steering
 
 
 class Animated(NamedTuple):
@@ -111,9 +111,34 @@ class SourceRenderer:
     def __init__(self, runner: Runner, source: np.ndarray, how: Steering | MotionMode) -> None:
         self.runner = runner
         self.source = runner.source(source)
-        how = how if isinstance(how, Steering) else Steering(how)
-        self.steer = how.begin(runner.describe(self.source).motion)
+        self.own = runner.describe(self.source).motion
+        self.steer = Steered(_steering(how))
 
     def __call__(self, motion: np.ndarray) -> np.ndarray:
         """Render K R R 3 under motion K M."""
-        return self.runner.render(self.source, self.steer(motion))
+        return self.runner.render(self.source, self.steer(motion, self.own))
+
+
+class MovingRenderer:
+    """Renders a face whose own picture changes from frame to frame, as in a video.
+
+    Args:
+        runner: What runs the animator.
+        how: As for :func:`animate_frames`.
+    """
+
+    def __init__(self, runner: Runner, how: Steering | MotionMode) -> None:
+        self.runner = runner
+        self.steer = Steered(_steering(how))
+
+    def __call__(self, pictures: np.ndarray, motion: np.ndarray) -> np.ndarray:
+        """Render K R R 3 uint8 of the pictures, K R R 3 uint8, each under its row of the motion, K M."""
+        sources = [self.runner.source(picture) for picture in pictures]
+        own = np.stack([self.runner.describe(source).motion for source in sources])
+        steered = self.steer(motion, own)
+        parts = [self.runner.render(source, row[None]) for source, row in zip(sources, steered, strict=True)]
+        return np.concatenate(parts)
+
+
+def _steering(how: Steering | MotionMode) -> Steering:
+    return how if isinstance(how, Steering) else Steering(how)

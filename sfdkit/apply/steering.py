@@ -8,7 +8,7 @@ Legend: ``T`` or ``K`` frames, ``M`` motion coefficients, ``F`` factors of a fac
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -76,38 +76,39 @@ class Steering:
             own, ``b(s) + b(d_t) - b(d_0)``.
         first: M: ``b(d_0)``; the first frame's by default.
         gain: M M, applied to the difference from the source's own coefficients, see :func:`make_gain`.
-        smoothing: Of the driver's coefficients.
+        smoothing: Makes the filter of the driver's coefficients.
     """
 
     mode: MotionMode = "absolute"
     first: np.ndarray | None = None
     gain: np.ndarray | None = None
-    smoothing: OneEuroFilter | None = None
-
-    def begin(self, own: np.ndarray) -> Steered:
-        """Return what steers one source, whose own coefficients are ``own``, M."""
-        return Steered(self, own)
+    smoothing: Callable[[], OneEuroFilter] | None = None
 
 
 class Steered:
-    """Steers one source; call it with one batch of the driver's coefficients after the other.
+    """Steers one face; call it with one batch of the driver's coefficients after the other.
 
     Args:
         how: What to do.
-        own: M: the source's own coefficients.
     """
 
-    def __init__(self, how: Steering, own: np.ndarray) -> None:
-        self.how, self.own, self.first = how, own, how.first
+    def __init__(self, how: Steering) -> None:
+        self.how, self.first = how, how.first
+        self._smooth = None if how.smoothing is None else how.smoothing()
 
-    def __call__(self, motion: np.ndarray) -> np.ndarray:
-        """Map K M coefficients to K M."""
-        motion = motion if self.how.smoothing is None else self.how.smoothing(motion)
+    def __call__(self, motion: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Map the driver's coefficients, K M, to those of the source, K M.
+
+        Args:
+            motion: K M, of the driver.
+            own: M or K M: the source's own.
+        """
+        motion = motion if self._smooth is None else self._smooth(motion)
         if self.how.mode == "relative":
             self.first = motion[0] if self.first is None else self.first
-            motion = self.own + motion - self.first
+            motion = own + motion - self.first
         if self.how.gain is not None:
-            motion = self.own + (motion - self.own) @ self.how.gain.T
+            motion = own + (motion - own) @ self.how.gain.T
         return motion.astype(np.float32)
 
 

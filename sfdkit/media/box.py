@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from math import hypot
 from typing import NamedTuple
 
 _NEAR = 0.5
@@ -61,6 +62,17 @@ class Track(NamedTuple):
 def union(boxes: Sequence[Box]) -> Box:
     """Return the smallest box that holds all of them."""
     return Box(min(b.x0 for b in boxes), min(b.y0 for b in boxes), max(b.x1 for b in boxes), max(b.y1 for b in boxes))
+
+
+def between(one: Box, other: Box) -> float:
+    """Return the distance of two boxes' middles in pixels."""
+    return hypot(one.x0 + one.x1 - other.x0 - other.x1, one.y0 + one.y1 - other.y0 - other.y1) / 2
+
+
+def same_head(one: Box, other: Box) -> bool:
+    """Tell whether two boxes can be one head at two moments of a short clip."""
+    sizes = one.x1 - one.x0, other.x1 - other.x0
+    return max(sizes) <= 1.6 * min(sizes) and between(one, other) <= sum(sizes) / 2
 
 
 def overlap(one: Box, other: Box) -> float:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot
 from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import cv2
 import numpy as np
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from sfdkit.media.box import Box, overlap, union
+from sfdkit.media.box import Box, overlap, same_head, union
 from sfdkit.media.detect import OPENCV, Face, FaceChoice, FaceWatcher, open_detector
 
 CropMethod = Literal["none", "centre", "face", "union", "aligned"]
@@ -219,20 +218,13 @@ class CropRule:
         return meta
 
 
-def _same_face(a: Box, b: Box) -> bool:
-    """Tell whether two boxes can be one head at two moments of a short clip."""
-    size_a, size_b = a.x1 - a.x0, b.x1 - b.x0
-    away = hypot((a.x0 + a.x1 - b.x0 - b.x1) / 2, (a.y0 + a.y1 - b.y0 - b.y1) / 2)
-    return max(size_a, size_b) <= 1.6 * min(size_a, size_b) and away <= (size_a + size_b) / 2
-
-
 def _main_group(faces: Sequence[Face | None]) -> list[Face] | None:
     """Return the faces of the largest group that agree; None where they are in less than a third of the pictures.
 
     Boxes that do not agree are taken for false finds.
     """
     found = [face for face in faces if face is not None]
-    groups = [[other for other in found if _same_face(face.box, other.box)] for face in found]
+    groups = [[other for other in found if same_head(face.box, other.box)] for face in found]
     group = max(groups, key=len, default=[])
     return group if group and len(group) >= _SUPPORT * len(faces) else None
 

@@ -27,19 +27,20 @@ _LONGEST_GAP = 3600.0  # seconds; a longer one is a damaged time
 class SoundTrack:
     """Copies the sound of a file into an mp4 while its pictures are written.
 
-    Time 0 is the first picture of ``path``, or the first sound where it has no pictures. Only encoded packets up to
-    the time asked for are read, so memory does not grow with the length. Sound that cannot be kept never stops the
-    pictures: it ends with a warning.
+    Times count from ``start`` on, in seconds after the first picture of ``path``, or the first sound without pictures.
+    Only encoded packets up to the time asked for are read, so memory does not grow with the length. Sound that cannot
+    be kept never stops the pictures: it ends with a warning.
 
     Args:
         path: Any file with or without sound.
+        start: Seconds that are left out.
 
     Raises:
         DataError: The file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, start: float = 0.0) -> None:
+        self._path, self._start = path, start
         try:
             self._source = open_media(path)
         except (av.FFmpegError, OSError) as error:
@@ -78,7 +79,7 @@ class SoundTrack:
     def _origin(self) -> float:
         """Return the time in the source that is time 0 of the new file, in seconds."""
         stream: Any = picture_stream(self._source) or self._stream
-        return float((stream.start_time or 0) * stream.time_base)
+        return float((stream.start_time or 0) * stream.time_base) + self._start
 
     def _copied(self) -> Iterator[tuple[float, list[av.Packet]]]:
         origin, base = self._origin(), self._stream.time_base

@@ -1,4 +1,4 @@
-"""Writing videos frame by frame with PyAV: H.264 with sound in mp4, or an animated GIF."""
+"""Writing videos frame by frame with PyAV: H.264, H.265 or AV1 with sound in mp4, or an animated GIF."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import av
 import numpy as np
@@ -21,17 +21,48 @@ from sfdkit.media.sound import SoundTrack
 WRITE_SUFFIXES = (".mp4", ".gif")
 """Suffixes that :class:`VideoWriter` knows."""
 
+Codec: TypeAlias = Literal["h264", "hevc", "av1"]
+
+_ENCODERS: dict[Codec, str] = {"h264": "libx264", "hevc": "libx265", "av1": "libsvtav1"}
+_QUIET = {"hevc": {"x265-params": "log-level=error"}}
+
+
+class Encoding(NamedTuple):
+    """How an mp4 is encoded."""
+
+    codec: Codec = "h264"
+    """``h264`` plays everywhere; ``hevc`` (H.265) and ``av1`` are smaller."""
+    crf: int = 18
+    """Constant rate factor: 0 is best, 51 (63 for av1) worst; each has its own scale."""
+
+
+USUAL = Encoding()
+
+
+class Sound(NamedTuple):
+    """The sound that goes into an mp4."""
+
+    path: Path
+    """A file with sound; one without gives a silent video."""
+    start: float = 0.0
+    """Seconds after the first of the file's own pictures at which it begins."""
+
+
 _SHORTEST = 2  # hundredths of a second; viewers play shorter frames of a GIF at a tenth of a second
 
 
 class _Mp4Encoder:
-    """H.264 in mp4: yuv420p, BT.709, crf 18, index at the front; an odd side is padded by one repeated pixel."""
+    """An mp4: yuv420p, BT.709, index at the front; an odd side is padded by one repeated pixel."""
 
-    def __init__(self, path: Path, fps: float, width: int, height: int, audio_from: Path | None) -> None:
-        self._sound = SoundTrack(audio_from) if audio_from else None
+    def __init__(
+        self, path: Path, fps: float, width: int, height: int, sound: Sound | None, encoding: Encoding
+    ) -> None:
+        self._sound = SoundTrack(*sound) if sound else None
         self._rate = Fraction(fps).limit_denominator(1001)
         self._container = av.open(file_url(path), "w", format="mp4", options={"movflags": "+faststart"})
-        self._stream: Any = self._container.add_stream("libx264", rate=self._rate, options={"crf": "18"})
+        options = {"crf": str(encoding.crf), **_QUIET.get(encoding.codec, {})}
+        encoder: Any = _ENCODERS[encoding.codec]
+        self._stream: Any = self._container.add_stream(encoder, rate=self._rate, options=options)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
@@ -115,27 +146,27 @@ class VideoWriter:
 
     Use it as a context manager. The file appears whole when the block ends, and not at all after an exception.
 
-    - ``.mp4``: H.264, 4:2:0, crf 18. An odd width or height grows by one repeated pixel, as 4:2:0 needs even sides.
+    - ``.mp4``: 4:2:0. An odd width or height grows by one repeated pixel, as 4:2:0 needs even sides.
     - ``.gif``: a palette of 256 colours per frame. GIF counts time in hundredths of a second and viewers slow down
       frames shorter than two, so above 50 frames per second some frames are left out. A GIF is silent.
 
     Example:
-        >>> with VideoWriter("out.mp4", fps=25, audio_from=Path("driving.mp4")) as writer:  # doctest: +SKIP
+        >>> with VideoWriter("out.mp4", fps=25, sound=Sound(Path("driving.mp4"))) as writer:  # doctest: +SKIP
         ...     writer.write(frame)
 
     Args:
         path: The file to write; its suffix chooses the format.
         fps: Frames per second.
-        audio_from: A file whose sound is copied to an mp4, cut at the length of the pictures; its time 0 is the first
-            frame of its own pictures. AAC, AC-3 and ALAC are copied as they are, others become AAC. A file without
-            sound gives a silent video.
+        sound: What an mp4 gets, cut at the length of the pictures. AAC, AC-3 and ALAC are copied as they are, others
+            become AAC.
+        encoding: Of an mp4.
 
     Raises:
         ConfigError: A frame rate out of range.
         DataError: Unknown suffix, missing folder, no permission, a file that cannot be read, or no frame written.
     """
 
-    def __init__(self, path: str | Path, fps: float, audio_from: Path | None = None) -> None:
+    def __init__(self, path: str | Path, fps: float, sound: Sound | None = None, encoding: Encoding = USUAL) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in WRITE_SUFFIXES:
             raise DataError(f"cannot write {self.path}: the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
@@ -144,7 +175,7 @@ class VideoWriter:
         if self.path.is_dir():
             raise DataError(f"cannot write {self.path}: it is a folder; give the name of a file")
         require_fps(fps)
-        self._fps, self._audio_from = fps, audio_from
+        self._fps, self._sound, self._encoding = fps, sound, encoding
         self._encoder: _Mp4Encoder | _GifEncoder | None = None
         self._shape: tuple[int, ...] = ()
 
@@ -176,7 +207,7 @@ class VideoWriter:
     def _open(self, width: int, height: int) -> _Mp4Encoder | _GifEncoder:
         if self.path.suffix.lower() == ".gif":
             return _GifEncoder(self._part, self._fps, width, height)
-        return _Mp4Encoder(self._part, self._fps, width, height, self._audio_from)
+        return _Mp4Encoder(self._part, self._fps, width, height, self._sound, self._encoding)
 
     def __enter__(self) -> Self:
         """Create a temporary file beside the final one."""

@@ -149,7 +149,7 @@ def test_a_video_keeps_length_rate_and_sound(files: Path, tmp_path: Path, capsys
 
 
 def test_sound_and_rate_can_be_changed(files: Path, tmp_path: Path) -> None:
-    run(files, tmp_path / "out.mp4", audio=False, fps=20)
+    run(files, tmp_path / "out.mp4", audio="none", fps=20)
     info = probe(tmp_path / "out.mp4")
     assert (info.width, info.fps, info.frames, info.has_audio) == (32, 20.0, 22, False)
 
@@ -187,7 +187,7 @@ def test_the_command_line_reads_every_option(files: Path, tmp_path: Path) -> Non
     words += (
         f" --output {tmp_path}/o.gif --mode relative --crop none --source_crop none --batch_size 3 --fps 5 --size 40"
     )
-    words += " --side_by_side true --device cpu --audio false --margin 0.2"
+    words += " --side_by_side true --device cpu --audio none --margin 0.2"
     assert main(words.split()) == 0
     info = probe(tmp_path / "o.gif")
     assert (info.width, info.height, info.fps) == (120, 40, 5.0)

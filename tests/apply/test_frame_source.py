@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfdkit.apply.frame_source import kind_of, open_frame_source, read_source, resample_frames, sample_evenly
+from sfdkit.apply.clip import kind_of, resample_frames
+from sfdkit.apply.frame_source import open_frame_source, read_source
 from sfdkit.errors import ConfigError, DataError, SfdkitWarning
 from sfdkit.media.crop import CropRule, Place, crop_resize
 from tests.written import puppet_frames, write_video
@@ -42,26 +43,11 @@ def test_uneven_times_repeat_and_drop_frames_so_that_the_length_stays() -> None:
     assert shown([], 25) == []
 
 
-@pytest.mark.parametrize("length", [1, 5, 16, 17, 100, 1000])
-def test_sparse_frames_cover_a_stream_of_unknown_length(length: int) -> None:
-    kept = [int(f[0]) for f in sample_evenly((np.array([k]) for k in range(length)), 16)]
-    steps = set(np.diff(kept).tolist())
-    assert kept[0] == 0 and len(kept) <= 16 and len(steps) <= 1
-    assert kept == list(range(length)) if length <= 16 else len(kept) >= 8
-    assert length - kept[-1] <= (steps or {1}).pop()
-
-
-def test_one_sparse_frame_reads_one_frame() -> None:
-    stream = (np.array([k]) for k in range(10))
-    assert [int(f[0]) for f in sample_evenly(stream, 1)] == [0]
-    assert int(next(stream)[0]) == 1
-
-
 def test_a_video_is_delivered_at_its_rate_and_size(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ramp(12), fps=10)
     driver = open_frame_source(path, 16, CropRule("none"))
     frames = list(driver)
-    assert (driver.fps, driver.frames, driver.audio, driver.kind) == (10.0, 12, None, "video")
+    assert (driver.fps, driver.frames, driver.clip.has_sound, driver.clip.kind) == (10.0, 12, False, "video")
     assert all(f.shape == (16, 16, 3) and f.dtype == np.uint8 for f in frames)
     levels = [float(f.mean()) for f in frames]
     assert levels == pytest.approx([10 * k for k in range(12)], abs=4)
@@ -82,11 +68,11 @@ def test_a_folder_plays_in_natural_order_and_a_picture_is_one_frame(tmp_path: Pa
     for number, frame in enumerate(ramp(12)):
         Image.fromarray(frame).save(folder / f"frame{number}.png")
     driver = open_frame_source(folder, 16, CropRule("centre"), fps=12.5)
-    assert (driver.fps, driver.frames, driver.kind) == (12.5, 12, "folder")
+    assert (driver.fps, driver.frames, driver.clip.kind) == (12.5, 12, "folder")
     assert [int(f[0, 0, 0]) for f in driver] == [10 * k for k in range(12)]
     single = open_frame_source(folder / "frame3.png", 16, CropRule("none"))
     assert [int(f[0, 0, 0]) for f in single] == [30]
-    assert (single.fps, single.frames, single.kind) == (25.0, 1, "picture")
+    assert (single.fps, single.frames, single.clip.kind) == (25.0, 1, "picture")
 
 
 def test_one_box_serves_the_whole_clip(tmp_path: Path) -> None:
@@ -107,7 +93,8 @@ def test_faces_are_cut_out_of_the_whole_clip(tmp_path: Path) -> None:
     canvas = [np.pad(f, ((60, 20), (200, 40), (0, 0)), mode="edge") for f in frames]
     path = write_video(tmp_path / "a.mp4", canvas)
     driver = open_frame_source(path, 64, CropRule("face", 0.2))
-    assert driver.place.box.x0 > 150 and driver.place.box.x1 - driver.place.box.x0 < 200
+    place = driver.framing.at(0)
+    assert place is not None and place.box.x0 > 150 and place.box.x1 - place.box.x0 < 200
     assert len(list(driver)) == 8
     source = read_source(path, 64, CropRule("face", 0.2))
     assert source.shape == (64, 64, 3)
@@ -190,7 +177,7 @@ def test_a_damaged_picture_ends_a_folder(tmp_path: Path) -> None:
 def test_one_rule_for_sources_and_drivers(tmp_path: Path, name: str, kind: str) -> None:
     Image.fromarray(ramp(9)[8]).save(tmp_path / name, kind)
     driver = open_frame_source(tmp_path / name, 16, CropRule("none"))
-    assert (driver.kind, driver.frames) == ("picture", 1)
+    assert (driver.clip.kind, driver.frames) == ("picture", 1)
     source = read_source(tmp_path / name, 16, CropRule("none"))
     assert [float(f.mean()) for f in (*driver, source)] == pytest.approx([80, 80], abs=2)
     video = write_video(tmp_path / "v.mp4", ramp(3)).rename(tmp_path / "video.png")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sfdkit.apply.animate import Animate
 from sfdkit.apply.axes import Axes, BlockAxes, Direction
-from sfdkit.apply.steering import REGIONS, OneEuroFilter, Steering, make_gain, nearest_frame
+from sfdkit.apply.steering import REGIONS, OneEuroFilter, Steered, Steering, make_gain, nearest_frame
 from sfdkit.cli import main
 from sfdkit.errors import ConfigError
 from sfdkit.model.fingerprints import basis_fingerprint
@@ -40,11 +40,13 @@ AXES = axes_of({"yaw": unit(0), "mouth_open": unit(1, also=0), "smile": unit(2),
 
 def test_relative_motion_is_added_to_the_sources_own() -> None:
     own, motion = np.arange(3.0), np.arange(12.0).reshape(4, 3)
-    steer = Steering("relative").begin(own)
-    made = np.concatenate([steer(motion[:1]), steer(motion[1:])])
+    steer = Steered(Steering("relative"))
+    made = np.concatenate([steer(motion[:1], own), steer(motion[1:], own)])
     np.testing.assert_allclose(made, own + motion - motion[0])
-    np.testing.assert_allclose(Steering("relative", motion[2]).begin(own)(motion), own + motion - motion[2])
-    np.testing.assert_allclose(Steering().begin(own)(motion), motion)
+    np.testing.assert_allclose(Steered(Steering("relative", motion[2]))(motion, own), own + motion - motion[2])
+    np.testing.assert_allclose(Steered(Steering())(motion, own), motion)
+    moving = np.arange(12.0, 24.0).reshape(4, 3)  # a source that moves by itself
+    np.testing.assert_allclose(Steered(Steering("relative"))(motion, moving), moving + motion - motion[0])
 
 
 def test_regions_move_alone_and_each_by_its_strength() -> None:
@@ -62,7 +64,7 @@ def test_regions_move_alone_and_each_by_its_strength() -> None:
         assert gain is not None
         np.testing.assert_allclose(gain @ (moved + rest), wanted, atol=1e-6)
         own = np.ones(SIZE)
-        steered = Steering(gain=gain).begin(own)((own + moved + rest)[None])[0]
+        steered = Steered(Steering(gain=gain))((own + moved + rest)[None], own)[0]
         np.testing.assert_allclose(steered, own + wanted, atol=1e-6)
     assert make_gain(None, SIZE, None, 1.0) is None
     parts = [make_gain(AXES, SIZE, [name], 1.0) for name in ("pose", "eyes", "brows", "mouth")]

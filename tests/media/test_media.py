@@ -20,7 +20,7 @@ from sfdkit.media.container import is_video
 from sfdkit.media.crop import CropRule
 from sfdkit.media.frame_rate import require_fps, true_fps
 from sfdkit.media.video_reader import probe, read_frames
-from sfdkit.media.video_writer import VideoWriter
+from sfdkit.media.video_writer import Sound, VideoWriter
 from tests.media.test_video import ramp, write
 
 WHOLE = CropRule("none")
@@ -188,7 +188,7 @@ def test_animated_pictures_are_videos(tmp_path: Path, name: str) -> None:
     extra = {"lossless": True} if kind == "WEBP" else {}
     frames[0].save(tmp_path / name, kind, save_all=True, append_images=frames[1:], duration=100, loop=0, **extra)
     driver = open_frame_source(tmp_path / name, 16, WHOLE)
-    assert (driver.kind, driver.fps, driver.frames) == ("video", 10.0, 4) and is_video(tmp_path / name)
+    assert (driver.clip.kind, driver.fps, driver.frames) == ("video", 10.0, 4) and is_video(tmp_path / name)
     assert [round(float(f.mean()) / 60) for f in driver] == [0, 1, 2, 3]
     assert [round(time, 3) for _, time in read_frames(tmp_path / name)] == [0.0, 0.1, 0.2, 0.3]
 
@@ -273,7 +273,7 @@ def test_a_colon_in_a_relative_name_is_no_protocol(tmp_path: Path, monkeypatch: 
     name = Path("12:30 call.mp4")
     write(name, 5)
     assert len(list(read_frames(name))) == probe(name).frames == 5
-    with VideoWriter("http:copy.mp4", 25, sounding(Path("tone:1.mkv"), "pcm_s16le", 48000, 1)) as writer:
+    with VideoWriter("http:copy.mp4", 25, Sound(sounding(Path("tone:1.mkv"), "pcm_s16le", 48000, 1))) as writer:
         writer.write(ramp(0))
     assert heard(Path("http:copy.mp4"))[0] > 0
 
@@ -334,7 +334,7 @@ def test_sound_of_any_rate_and_kind_is_written(
         suffix = ".mkv"
         source = tmp_path / "a.mkv"
     sounding(source, codec, rate, channels)
-    with VideoWriter(tmp_path / "o.mp4", 25, source) as writer:
+    with VideoWriter(tmp_path / "o.mp4", 25, Sound(source)) as writer:
         for number in range(25):
             writer.write(ramp(number))
     length, loud = heard(tmp_path / "o.mp4")
@@ -348,7 +348,7 @@ def test_channels_without_a_place_are_kept(tmp_path: Path, channels: int) -> Non
         file.setparams((channels, 2, 48000, 0, "NONE", ""))
         tone = (np.sin(np.arange(48000) / 17) * 9000).astype("<i2")
         file.writeframes(np.repeat(tone[:, None], channels, 1).tobytes())
-    with VideoWriter(tmp_path / "o.mp4", 25, tmp_path / "a.wav") as writer:
+    with VideoWriter(tmp_path / "o.mp4", 25, Sound(tmp_path / "a.wav")) as writer:
         for number in range(25):
             writer.write(ramp(number))
     length, loud = heard(tmp_path / "o.mp4")
@@ -364,7 +364,7 @@ def test_sound_that_breaks_off_does_not_lose_the_pictures(tmp_path: Path, monkey
     monkeypatch.setattr("sfdkit.media.sound._Resampler.__call__", broken)
     with (
         pytest.warns(SfdkitWarning, match=r"sound of .*a\.mkv cannot be kept"),
-        VideoWriter(tmp_path / "o.mp4", 25, source) as writer,
+        VideoWriter(tmp_path / "o.mp4", 25, Sound(source)) as writer,
     ):
         for number in range(10):
             writer.write(ramp(number))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sfdkit.errors import DataError
 from sfdkit.media.video_reader import probe, read_frames
-from sfdkit.media.video_writer import VideoWriter
+from sfdkit.media.video_writer import Sound, VideoWriter
 from tests.media.test_video import ramp, write
 
 RATE = 16000
@@ -53,7 +53,7 @@ def test_odd_sizes_grow_by_one_repeated_pixel(tmp_path: Path) -> None:
 def test_sound_is_encoded_then_copied_in_step_and_cut(tmp_path: Path) -> None:
     wav = beep(tmp_path / "beep.wav")
     for name, source, frames in (("a.mp4", wav, 50), ("b.mp4", tmp_path / "a.mp4", 40)):
-        with VideoWriter(tmp_path / name, 25, source) as writer:
+        with VideoWriter(tmp_path / name, 25, source and Sound(source)) as writer:
             for index in range(frames):
                 writer.write(ramp(index))
         begin, length, codec = sound(tmp_path / name)
@@ -64,10 +64,10 @@ def test_sound_is_encoded_then_copied_in_step_and_cut(tmp_path: Path) -> None:
 
 
 def test_copied_sound_is_bit_equal(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "a.mp4", 25, beep(tmp_path / "beep.wav")) as writer:
+    with VideoWriter(tmp_path / "a.mp4", 25, Sound(beep(tmp_path / "beep.wav"))) as writer:
         for index in range(30):
             writer.write(ramp(index))
-    with VideoWriter(tmp_path / "b.mp4", 25, tmp_path / "a.mp4") as writer:
+    with VideoWriter(tmp_path / "b.mp4", 25, Sound(tmp_path / "a.mp4")) as writer:
         for _ in range(30):
             writer.write(ramp(0))
 
@@ -80,7 +80,7 @@ def test_copied_sound_is_bit_equal(tmp_path: Path) -> None:
 
 
 def test_a_source_without_sound_gives_a_silent_video(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "b.mp4", 25, write(tmp_path / "a.mp4", 5)) as writer:
+    with VideoWriter(tmp_path / "b.mp4", 25, Sound(write(tmp_path / "a.mp4", 5))) as writer:
         writer.write(ramp(0))
     assert not probe(tmp_path / "b.mp4").has_audio
 
@@ -116,7 +116,7 @@ def test_refusals_name_the_file_and_leave_nothing(tmp_path: Path) -> None:
         pass
     with (
         pytest.raises(DataError, match=r"sound of .*file"),
-        VideoWriter(tmp_path / "a.mp4", 25, tmp_path / "file") as w,
+        VideoWriter(tmp_path / "a.mp4", 25, Sound(tmp_path / "file")) as w,
     ):
         w.write(ramp(0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.mp4"]
