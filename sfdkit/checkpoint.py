@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 from zipfile import is_zipfile
 
 import torch
@@ -26,6 +27,8 @@ SCHEMA = 1
 NO_NOISE = -20.0
 """Logarithm of the motion coefficients' noise without the loss term ``kl``: no noise."""
 NOISE = "motion_head.log_noise"
+_PLAIN = ("builtins", "jsonargparse.typing")
+"""Modules of the types of arguments that are no parts of a model."""
 BASIS, COLUMNS = "descriptors.weight", "generator.reader.columns"
 
 
@@ -202,6 +205,7 @@ def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> 
                 f"{path} names the class {name}, which is not sfdkit's; "
                 f"if you trust it, pass --trust [{name.split('.')[0]}]"
             )
+    _require_spelled_out(config, path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(FaceAnimator, "animator")
     try:
@@ -210,6 +214,32 @@ def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> 
         raise CheckpointError(f"{path}: its model cannot be built: {explain(str(error), parser)}") from error
     assert isinstance(built, ParsedNamespace)
     return built.animator
+
+
+def _require_spelled_out(part: Any, path: Path) -> None:
+    """Check that each part of a model is written as its class_path and init_args, in which foreign classes are seen.
+
+    The parser would also take a part as a text: the name of a class, which it imports, or a file to read on.
+
+    Raises:
+        CheckpointError: One is written in another way.
+    """
+    whole = isinstance(part, dict) and set(part) <= {"class_path", "init_args", "dict_kwargs"}
+    if not whole or not isinstance(part.get("class_path"), str) or not isinstance(part.get("init_args", {}), dict):
+        raise CheckpointError(
+            f"{path} has a part of a model that is not written as class_path and init_args: {str(part)[:80]!r}; "
+            "give a file that sfdkit wrote"
+        )
+    module, _, name = part["class_path"].rpartition(".")
+    try:
+        built = getattr(import_module(module), name)
+        hints = {n: hint for base in reversed(built.__mro__) for n, hint in get_type_hints(base.__init__).items()}
+    except (ImportError, AttributeError, NameError, ValueError):
+        return  # building it says what is wrong
+    for key, value in part.get("init_args", {}).items():
+        kinds = [kind for kind in (hints.get(key), *get_args(hints.get(key))) if isinstance(kind, type)]
+        if "." in key or (value is not None and any(kind.__module__ not in _PLAIN for kind in kinds)):
+            _require_spelled_out(value, path)
 
 
 def without_downloads(config: Any) -> Any:
