@@ -18,7 +18,8 @@ from sfdkit.config.renamed import rename_config
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.tensor_file import SUFFIX
-from sfdkit.weights.file import StoredAnimator, read_weights
+from sfdkit.weights.file import StoredAnimator, facts_of, read_weights
+from sfdkit.weights.folder import check_facts, check_files, folder_of
 from sfdkit.weights.shipped import find_weights
 
 KEY = "sfdkit"
@@ -48,19 +49,24 @@ class LoadedAnimator(NamedTuple):
 def load_animator(
     checkpoint: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()
 ) -> LoadedAnimator:
-    """Load an animator from a checkpoint, a weights file, or the weights that come with sfdkit.
+    """Load an animator from a file, a model folder, by the name of weights that come with sfdkit, or from the web.
 
     A checkpoint is read with ``weights_only=True``, and only classes of sfdkit itself, or of packages named in
     ``trust``, are built.
 
     Args:
-        checkpoint: A checkpoint that ``sfdkit fit`` wrote, a weights file that ``sfdkit model pack`` wrote, or a name
-            such as ``puppets64`` that ``sfdkit model list`` shows.
+        checkpoint: A checkpoint that ``sfdkit fit`` wrote, a weights file that ``sfdkit model pack`` wrote, a folder
+            that ``sfdkit model save`` wrote, a name such as ``puppets64`` that ``sfdkit model list`` shows,
+            ``hf://user/name[@revision][/folder]``, or the ``https://`` address of a weights file.
         device: Where to place the animator.
         trust: Packages besides sfdkit whose classes the file may name, for example your own encoder's.
 
     Raises:
-        CheckpointError: No such file or name, no file of sfdkit, or the weights do not fit the model.
+        CheckpointError: No such file or name, no file of sfdkit, the weights do not fit the model, or the files of a
+            model folder disagree.
+        ConfigError: An address of another form.
+        DataError: What is at the address is too large, or no weights file.
+        StorageError: Nothing is at the address, or it cannot be reached.
     """
     path = find_weights(checkpoint)
     stored = read_animator(path)
@@ -71,6 +77,8 @@ def load_animator(
         raise CheckpointError(
             f"{path}: the weights do not fit the model it describes: {str(error).splitlines()[1].strip()}"
         ) from error
+    if folder := folder_of(path):
+        check_facts(folder, facts_of(animator), stored.config, stored.axes)
     animator.eval().requires_grad_(False)
     return LoadedAnimator(animator.to(device), stored.train, stored.config, stored.axes)
 
@@ -79,10 +87,13 @@ def read_animator(path: Path) -> StoredAnimator:
     """Read what a checkpoint or a weights file holds of an animator.
 
     Raises:
-        CheckpointError: No such file, no file of sfdkit, or of another version.
+        CheckpointError: No such file, no file of sfdkit, of another version, or the files of a model folder disagree.
     """
     if path.suffix.lower() == SUFFIX:
-        return read_weights(path)
+        folder = folder_of(path)
+        axes = check_files(folder) if folder else None
+        weights = read_weights(path)
+        return weights if axes is None else weights._replace(axes=axes)
     stored = read_checkpoint(path)
     about = stored[KEY]
     if about.get("schema") != SCHEMA:
