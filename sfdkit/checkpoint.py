@@ -11,7 +11,7 @@ from zipfile import is_zipfile
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse import Namespace as ParsedNamespace
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfdkit.config.messages import explain
 from sfdkit.config.renamed import rename_config
@@ -28,8 +28,6 @@ SCHEMA = 1
 NO_NOISE = -20.0
 """Logarithm of the motion coefficients' noise without the loss term ``kl``: no noise."""
 NOISE = "motion_head.log_noise"
-_PLAIN = ("builtins", "jsonargparse.typing")
-"""Modules of the types of arguments that are no parts of a model."""
 BASIS, COLUMNS = "descriptors.weight", "generator.reader.columns"
 
 
@@ -249,8 +247,13 @@ def _require_spelled_out(part: Any, path: Path) -> None:
         return  # building it says what is wrong
     for key, value in part.get("init_args", {}).items():
         kinds = [kind for kind in (hints.get(key), *get_args(hints.get(key))) if isinstance(kind, type)]
-        if "." in key or (value is not None and any(kind.__module__ not in _PLAIN for kind in kinds)):
+        if "." in key or (value is not None and any(map(_is_part, kinds))):
             _require_spelled_out(value, path)
+
+
+def _is_part(kind: type) -> bool:
+    """Return whether arguments of a type are parts of a model: modules, or what is like them (a protocol)."""
+    return issubclass(kind, nn.Module) or getattr(kind, "_is_protocol", False)
 
 
 def without_downloads(config: Any) -> Any:
