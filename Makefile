@@ -59,6 +59,7 @@ lint: $(STAMP)  ## ruff (style, docstrings) and mypy (types)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy examples
 
 docs: $(STAMP)  ## write docs/cli.md from the command line's parsers
 	$(VENV)/bin/python -m sfdkit.cli_docs docs/cli.md

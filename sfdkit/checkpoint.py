@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 from zipfile import is_zipfile
 
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse import Namespace as ParsedNamespace
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfdkit.config.messages import explain
 from sfdkit.config.renamed import rename_config
 from sfdkit.errors import CheckpointError
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.tensor_file import SUFFIX
-from sfdkit.weights.file import StoredAnimator, read_weights
+from sfdkit.weights.file import StoredAnimator, facts_of, read_weights
+from sfdkit.weights.folder import check_facts, check_files, folder_of
 from sfdkit.weights.shipped import find_weights
 
 KEY = "sfdkit"
@@ -45,19 +47,24 @@ class LoadedAnimator(NamedTuple):
 def load_animator(
     checkpoint: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()
 ) -> LoadedAnimator:
-    """Load an animator from a checkpoint, a weights file, or the weights that come with sfdkit.
+    """Load an animator from a file, a model folder, by the name of weights that come with sfdkit, or from the web.
 
     A checkpoint is read with ``weights_only=True``, and only classes of sfdkit itself, or of packages named in
     ``trust``, are built.
 
     Args:
-        checkpoint: A checkpoint that ``sfdkit fit`` wrote, a weights file that ``sfdkit model pack`` wrote, or a name
-            such as ``puppets64`` that ``sfdkit model list`` shows.
+        checkpoint: A checkpoint that ``sfdkit fit`` wrote, a weights file that ``sfdkit model pack`` wrote, a folder
+            that ``sfdkit model save`` wrote, a name such as ``puppets64`` that ``sfdkit model list`` shows,
+            ``hf://user/name[@revision][/folder]``, or the ``https://`` address of a weights file.
         device: Where to place the animator.
         trust: Packages besides sfdkit whose classes the file may name, for example your own encoder's.
 
     Raises:
-        CheckpointError: No such file or name, no file of sfdkit, or the weights do not fit the model.
+        CheckpointError: No such file or name, no file of sfdkit, the weights do not fit the model, or the files of a
+            model folder disagree.
+        ConfigError: An address of another form.
+        DataError: What is at the address is too large, or no weights file.
+        StorageError: Nothing is at the address, or it cannot be reached.
     """
     path = find_weights(checkpoint)
     stored = read_animator(path)
@@ -68,6 +75,8 @@ def load_animator(
         raise CheckpointError(
             f"{path}: the weights do not fit the model it describes: {str(error).splitlines()[1].strip()}"
         ) from error
+    if folder := folder_of(path):
+        check_facts(folder, facts_of(animator), stored.config, stored.axes)
     animator.eval().requires_grad_(False)
     return LoadedAnimator(animator.to(device), stored.train, stored.config, stored.axes)
 
@@ -76,10 +85,13 @@ def read_animator(path: Path) -> StoredAnimator:
     """Read what a checkpoint or a weights file holds of an animator.
 
     Raises:
-        CheckpointError: No such file, no file of sfdkit, or of another version.
+        CheckpointError: No such file, no file of sfdkit, of another version, or the files of a model folder disagree.
     """
     if path.suffix.lower() == SUFFIX:
-        return read_weights(path)
+        folder = folder_of(path)
+        axes = check_files(folder) if folder else None
+        weights = read_weights(path)
+        return weights if axes is None else weights._replace(axes=axes)
     stored = read_checkpoint(path)
     about = stored[KEY]
     if about.get("schema") != SCHEMA:
@@ -202,6 +214,7 @@ def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> 
                 f"{path} names the class {name}, which is not sfdkit's; "
                 f"if you trust it, pass --trust [{name.split('.')[0]}]"
             )
+    _require_spelled_out(config, path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(FaceAnimator, "animator")
     try:
@@ -210,6 +223,37 @@ def build_animator(config: dict[str, Any], path: Path, trust: Sequence[str]) -> 
         raise CheckpointError(f"{path}: its model cannot be built: {explain(str(error), parser)}") from error
     assert isinstance(built, ParsedNamespace)
     return built.animator
+
+
+def _require_spelled_out(part: Any, path: Path) -> None:
+    """Check that each part of a model is written as its class_path and init_args, in which foreign classes are seen.
+
+    The parser would also take a part as a text: the name of a class, which it imports, or a file to read on.
+
+    Raises:
+        CheckpointError: One is written in another way.
+    """
+    whole = isinstance(part, dict) and set(part) <= {"class_path", "init_args", "dict_kwargs"}
+    if not whole or not isinstance(part.get("class_path"), str) or not isinstance(part.get("init_args", {}), dict):
+        raise CheckpointError(
+            f"{path} has a part of a model that is not written as class_path and init_args: {str(part)[:80]!r}; "
+            "give a file that sfdkit wrote"
+        )
+    module, _, name = part["class_path"].rpartition(".")
+    try:
+        built = getattr(import_module(module), name)
+        hints = {n: hint for base in reversed(built.__mro__) for n, hint in get_type_hints(base.__init__).items()}
+    except (ImportError, AttributeError, NameError, ValueError):
+        return  # building it says what is wrong
+    for key, value in part.get("init_args", {}).items():
+        kinds = [kind for kind in (hints.get(key), *get_args(hints.get(key))) if isinstance(kind, type)]
+        if "." in key or (value is not None and any(map(_is_part, kinds))):
+            _require_spelled_out(value, path)
+
+
+def _is_part(kind: type) -> bool:
+    """Return whether arguments of a type are parts of a model: modules, or what is like them (a protocol)."""
+    return issubclass(kind, nn.Module) or getattr(kind, "_is_protocol", False)
 
 
 def without_downloads(config: Any) -> Any:

@@ -41,7 +41,8 @@ OWN_COMMANDS = {
     "puppets": "draw the synthetic faces, train on them:  sfdkit puppets sheet|render|train-perceptual",
     "bench": "measure speed:  sfdkit bench inference|training|pipeline",
     "export": "graphs for ONNX Runtime and others:  sfdkit export --checkpoint C --output FOLDER",
-    "model": "weights that come along, small files of weights, parameters:  sfdkit model list|card|pack|summary",
+    "model": "weights that come along, small files of weights, sharing, parameters:  "
+    "sfdkit model list|card|pack|save|push|summary",
 }
 
 
@@ -197,8 +198,10 @@ def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., A
         return {"pack": packs, "ls": ls, "copy": copy, "check": check}
     if command == "model":
         from sfdkit.weights.commands import Card, Pack, Summary, list_shipped
+        from sfdkit.weights.sharing import Push, Save
 
-        return {"list": list_shipped, "card": Card, "pack": Pack, "summary": Summary}
+        own = {"list": list_shipped, "card": Card, "pack": Pack, "save": Save, "push": Push, "summary": Summary}
+        return own
     from sfdkit.face_networks.commands import train_perceptual
     from sfdkit.puppets.commands import render_file, sheet
 

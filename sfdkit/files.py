@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +38,46 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder so that a reader finds it whole or not at all.
+
+    Args:
+        folder: A new or an empty folder.
+
+    Yields:
+        A folder beside it to write to, which takes its place when the block ends, and is removed when the block fails.
+
+    Raises:
+        ConfigError: Something is in the way.
+        DataError: The folder above cannot be created or written to.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"output: {folder} exists and is no empty folder; name a new one")
+    make_folder(folder.parent)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        part.chmod(0o755)
+        yield part
+        if folder.exists():
+            folder.rmdir()
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made or loaded again: ``$SFDKIT_CACHE``, or ``sfdkit`` in the user's cache."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("SFDKIT_CACHE") or user / "sfdkit")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Value]) -> None:

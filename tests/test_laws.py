@@ -24,6 +24,7 @@ ROOMS = {
     "filelock": ("sfdkit.storage.cache", "sfdkit.data.pack.work"),
     "kornia": ("sfdkit.data.augment", "sfdkit.face_networks.puppet_examples"),
     "timm": ("sfdkit.model.encoders",),
+    "huggingface_hub": ("sfdkit.weights.hub",),
     "safetensors": ("sfdkit.tensor_file", "sfdkit.face_networks.puppet_measurer"),
     "scipy": ("sfdkit.study.compare",),
     "jinja2": ("sfdkit.evaluate.report", "sfdkit.export.web", "sfdkit.study.report"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -70,8 +70,9 @@ class AnimatorOptions(Command):
     """Which animator, and how faces are cut out for it.
 
     Args:
-        checkpoint: A checkpoint that sfdkit fit wrote, a weights file that sfdkit model pack wrote, or a name such as
-            puppets64 that sfdkit model list shows.
+        checkpoint: A checkpoint that sfdkit fit wrote, a weights file of sfdkit model pack, a folder of sfdkit model
+            save, a name such as puppets64 that sfdkit model list shows, hf://user/name[@revision][/folder] on the
+            Hugging Face hub, or the https address of a weights file.
         model: In place of a checkpoint: a folder that sfdkit export wrote; ONNX Runtime runs it, without torch.
         crop: How to cut faces out, as in the training data: face, union or aligned (detected), centre (largest square)
             or none (the whole picture).
@@ -104,7 +105,12 @@ class AnimatorOptions(Command):
         if (self.checkpoint is None) == (self.model is None):
             given = "neither" if self.model is None else "both"
             raise ConfigError(f"give either --checkpoint or --model (a folder of sfdkit export); {given} is given")
-        return find_weights(self.checkpoint) if self.checkpoint is not None else Path(str(self.model))
+        return self._weights if self.checkpoint is not None else Path(str(self.model))
+
+    @cached_property
+    def _weights(self) -> Path:
+        """Those of the checkpoint, looked for once."""
+        return find_weights(str(self.checkpoint))
 
     def check_apart(self, output: str, **inputs: str | None) -> None:
         """Refuse an output that would replace the animator or one of the ``inputs``, see :func:`require_apart`.

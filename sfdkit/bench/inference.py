@@ -35,7 +35,7 @@ class BenchInference(Command):
     and quartiles, the share of the roofline that a product of matrices and a copy reach here, and the loss of quality.
 
     Args:
-        animator: A checkpoint or a name such as puppets64, a folder of sfdkit export, or the YAML file of an experiment
+        animator: What --checkpoint takes, a folder of sfdkit export, or the YAML file of an experiment
             (with random weights).
         compare: Another one, timed in turn with the first; the ratio is printed.
         batch_size: Driving frames at once; times are for all of them.

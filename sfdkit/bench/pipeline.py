@@ -36,7 +36,7 @@ class BenchPipeline(Command):
     """Time sfdkit animate from file to file: finding the face, decoding and cropping, motion, rendering, writing.
 
     Args:
-        animator: A checkpoint or a name such as puppets64, a folder of sfdkit export, or the YAML file of an experiment
+        animator: What --checkpoint takes, a folder of sfdkit export, or the YAML file of an experiment
             (with random weights).
         source: The face to move; a puppet by default.
         driving: The driving clip; by default two seconds of a puppet in 1280 x 720, written for this.

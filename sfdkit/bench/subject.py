@@ -17,6 +17,7 @@ from sfdkit.export.runtime import Animator, providers_of
 from sfdkit.media.draw import enlarge
 from sfdkit.model.summary import Cost, cost_per_driven_frame
 from sfdkit.puppets.clips import make_clip
+from sfdkit.weights.folder import WEIGHTS
 
 
 class Subject(NamedTuple):
@@ -47,7 +48,7 @@ def open_subject(
     Raises:
         CheckpointError, ConfigError, DataError: It cannot be opened or run there.
     """
-    if (Path(name) / FILE_NAME).is_file():
+    if (Path(name) / FILE_NAME).is_file() and not (Path(name) / WEIGHTS).is_file():
         if precision != "float32":
             raise ConfigError(f"precision: {name} has its own; export with --half true for float16")
         if compiled:

@@ -12,6 +12,9 @@ from abc import ABC, abstractmethod
 class Command(ABC):
     """A command; subclasses are dataclasses of its options."""
 
+    positional = False  # without an annotation, which would make an option of it
+    """Whether options without a default are given by their place, without their names."""
+
     @abstractmethod
     def run(self) -> object:
         """Run the command with these options."""

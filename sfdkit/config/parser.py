@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from sfdkit.config.command import Command
 from sfdkit.config.help import PlainHelp
 from sfdkit.config.messages import explain
 
@@ -26,6 +27,12 @@ class OneLineParser(ArgumentParser):
             option = args[0].rstrip("_")
             args, kwargs = (option, *args[1:]), {"dest": args[0][2:], "metavar": option[2:].upper(), **kwargs}
         return super().add_argument(*args, **kwargs)
+
+    def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
+        """Add the options of a command, by their names or, where it wants that, by their place."""
+        if issubclass(theclass, Command) and theclass.positional:
+            kwargs["as_positional"] = True
+        return super().add_class_arguments(theclass, *args, **kwargs)
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse a command line."""

@@ -97,8 +97,9 @@ def evaluate(
     ``torchrun --nproc_per_node 4 -m sfdkit evaluate ...`` shares the pairs out over four processes and GPUs.
 
     Args:
-        checkpoint: A checkpoint that sfdkit fit wrote, a weights file that sfdkit model pack wrote, or a name such as
-            puppets64 that sfdkit model list shows.
+        checkpoint: A checkpoint that sfdkit fit wrote, a weights file of sfdkit model pack, a folder of sfdkit model
+            save, a name such as puppets64 that sfdkit model list shows, hf://user/name[@revision][/folder] on the
+            Hugging Face hub, or the https address of a weights file.
         shards: A folder with index.json, of the model's resolution, for example shards/puppets64/test.
         output: The folder for the results; files of the same names are replaced.
         clips: Clips to use, from the start of the index, or of a protocol videos by name; all by default.
@@ -127,12 +128,13 @@ def evaluate(
         ShardError: The folder has no index, or a shard is missing or damaged.
     """
     command, began = _command_line(locals()), time.perf_counter()
+    source = find_weights(checkpoint)
     for name in FILES:
-        require_apart(Path(output) / name, checkpoint=find_weights(checkpoint), pairs=pairs)
+        require_apart(Path(output) / name, checkpoint=source, pairs=pairs)
     where = join_ranks()
     index = load_index(shards)
     folder = make_folder(Path(output))
-    loaded = load_animator(checkpoint, choose_device(device), trust or ())
+    loaded = load_animator(source, choose_device(device), trust or ())
     animator, torch_device = loaded.animator, next(loaded.animator.parameters()).device
     _require_resolution(animator, index, checkpoint, shards)
     size = batch_size or default_batch_size(torch_device, animator.resolution)

@@ -16,7 +16,6 @@ from sfdkit.export.write import checked_on, export_animator
 from sfdkit.files import require_apart
 from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.weights.commands import Trained, describe
-from sfdkit.weights.shipped import find_weights
 
 
 @dataclass(kw_only=True)
@@ -60,7 +59,7 @@ class Export(Trained):
             DataError: The axes cannot be read.
             ExportError: The model cannot be exported, or what came out differs from it.
         """
-        source = find_weights(self.checkpoint)
+        source = self.source
         require_apart(self.output, checkpoint=source, axes=self.axes)
         page = self._page()
         loaded = self.load()

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +23,7 @@ from sfdkit.errors import ConfigError, ExportError
 from sfdkit.export.graphs import Traceable, graphs_of
 from sfdkit.export.manifest import OPSET, PERSON, Batch, Format, Graph, Manifest, Target
 from sfdkit.export.runtime import open_graph
-from sfdkit.files import make_folder
+from sfdkit.files import new_folder
 from sfdkit.model.animator import FaceAnimator
 from sfdkit.model.blocks import for_cpu
 from sfdkit.model.encoders import Encoder
@@ -91,12 +88,7 @@ def export_animator(
         raise ConfigError("target: cpu is for ONNX Runtime; use --format onnx, or --target any")
     if int8 is not None and (half or file_format == "pt2"):
         raise ConfigError("int8: it is for --format onnx without --half")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ConfigError(f"output: {folder} exists and is no empty folder; name a new one")
-    make_folder(folder.parent)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        part.chmod(0o755)
+    with new_folder(folder) as part:
         graphs = {}
         with torch.no_grad(), animator.descriptors.kept(), _quiet():  # the basis becomes a constant
             for name, traceable in graphs_of(animator, 1 if batch == "1" else 2).items():
@@ -135,12 +127,7 @@ def export_animator(
         manifest.write(part)
         if beside is not None:
             beside(part, manifest)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(part, folder)
-        return manifest
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    return manifest
 
 
 def _to_int8(

@@ -6,7 +6,6 @@ Legend: ``F`` pictures, ``R`` resolution.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.face_networks.puppet_network import EXPRESSION, PuppetNetwork
 from sfdkit.face_networks.types import Measured
+from sfdkit.files import cache_folder
 from sfdkit.points import to_pixels
 from sfdkit.tensor_file import write_tensors
 
@@ -40,10 +40,8 @@ def train_command(resolution: int) -> str:
 
 
 def regressor_path(resolution: int) -> Path:
-    """Return the file of a resolution's regressor in the cache: in ``$SFDKIT_CACHE``, or in the user's cache."""
-    folder = os.environ.get("SFDKIT_CACHE")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(folder) if folder else cache / "sfdkit") / f"regressor-{resolution}.safetensors"
+    """Return the file of a resolution's regressor in the cache, see :func:`sfdkit.files.cache_folder`."""
+    return cache_folder() / f"regressor-{resolution}.safetensors"
 
 
 def save_regressor(path: Path, regressor: Regressor) -> None:

@@ -84,9 +84,9 @@ class AnimationTask(Reenactment):
             much less memory, for large pictures or batches, and more time.
         compile: Compile the generator (``torch.compile``): its small operations become few. The first step takes a
             minute or more. The discriminator is not compiled, as r1 differentiates its gradient.
-        start_from: A checkpoint, a weights file or a name such as puppets64, whose weights a new training begins with,
-            where this model has weights of the same name and shape, for example one of half the resolution and twice
-            the width; the others stay random.
+        start_from: What --checkpoint takes, such as a checkpoint, puppets64 or hf://user/name, whose weights a new
+            training begins with, where this model has weights of the same name and shape, for example one of half the
+            resolution and twice the width; the others stay random.
 
     Raises:
         ConfigError: A weight for an unknown term, or an adversarial weight without a discriminator.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -25,13 +26,23 @@ class Trained(Command):
     """Options that say which trained animator is meant.
 
     Args:
-        checkpoint: A checkpoint that sfdkit fit wrote, a weights file that sfdkit model pack wrote, or a name such as
-            puppets64 that sfdkit model list shows.
+        checkpoint: A checkpoint that sfdkit fit wrote, a weights file of sfdkit model pack, a folder of sfdkit model
+            save, a name such as puppets64 that sfdkit model list shows, hf://user/name[@revision][/folder] on the
+            Hugging Face hub, or the https address of a weights file.
         trust: Packages besides sfdkit whose classes the checkpoint may name: --trust [mypackage].
     """
 
     checkpoint: str
     trust: list[str] | None = None
+
+    @cached_property
+    def source(self) -> Path:
+        """The file that the checkpoint is.
+
+        Raises:
+            SfdkitError: There are no weights of this name or at this address.
+        """
+        return find_weights(self.checkpoint)
 
     def load(self) -> LoadedAnimator:
         """Load the animator.
@@ -39,7 +50,7 @@ class Trained(Command):
         Raises:
             CheckpointError: The checkpoint is missing, damaged or of another model.
         """
-        return load_animator(self.checkpoint, trust=self.trust or ())
+        return load_animator(self.source, trust=self.trust or ())
 
 
 class Summary(Trained):
@@ -60,9 +71,9 @@ class Card(Trained):
             CheckpointError: The checkpoint is missing, damaged or of another model.
             DataError: The card cannot be read.
         """
-        loaded, path = self.load(), find_weights(self.checkpoint)
-        print(f"{'file:':13}{path}, {_megabytes(path)}")
-        print(describe(loaded, path))
+        loaded = self.load()
+        print(f"{'file:':13}{self.source}, {_megabytes(self.source)}")
+        print(describe(loaded, self.source))
 
 
 def describe(loaded: LoadedAnimator, path: Path) -> str:
@@ -83,7 +94,7 @@ def describe(loaded: LoadedAnimator, path: Path) -> str:
         "training": f"{train['steps']:,} steps in {train['seconds'] / 60:.1f} minutes, seed {train['seed']}",
     }
     card = card_of(path)
-    words = f"\n{_read_card(card)}" if card.is_file() else f"{'card:':13}none; it would be {card.name} beside the file"
+    words = f"\n{read_card(card)}" if card.is_file() else f"{'card:':13}none; it would be {card.name} beside the file"
     return "\n".join([*(f"{name + ':':13}{value}" for name, value in about.items()), words])
 
 
@@ -112,31 +123,54 @@ class Pack(Trained):
             ConfigError: The output has another suffix, or would replace the checkpoint.
             DataError: The axes cannot be read, or the output cannot be written.
         """
-        source = find_weights(self.checkpoint)
-        require_apart(self.output, checkpoint=source, axes=self.axes)
-        target = check_suffix(self.output, "output")
+        target = Path(self.output)
+        self.require_apart()
+        check_suffix(target, "output")
+        loaded, stored = self.packed()
+        write_weights(target, stored)
+        print(
+            f"wrote {target}: {parameters(loaded.animator):,} parameters, {_megabytes(target)} "
+            f"({self.checkpoint}: {_megabytes(self.source)}), {'with' if stored.axes else 'without'} axes"
+        )
+        return target
+
+    def require_apart(self, **inputs: str | None) -> None:
+        """Refuse an output that would replace what it is made from.
+
+        Raises:
+            ConfigError: It would.
+        """
+        require_apart(self.output, checkpoint=self.source, axes=self.axes, **inputs)
+
+    def packed(self) -> tuple[LoadedAnimator, StoredAnimator]:
+        """Load the animator, and return what a weights file holds of it as well.
+
+        Raises:
+            CheckpointError: The checkpoint is missing, damaged or of another model, or the axes are of another model.
+            DataError: The axes cannot be read.
+        """
         loaded = self.load()
-        found = find_axes(self.axes, source, loaded.axes)
+        found = find_axes(self.axes, self.source, loaded.axes)
         axes = None
         if found is not None:
             Axes.parse(*found, basis_fingerprint(loaded.animator.descriptors))
             axes = json.dumps(json.loads(found[0]), separators=(",", ":"))
         weights = loaded.animator.state_dict()
-        write_weights(target, StoredAnimator(without_downloads(loaded.experiment), weights, loaded.train, axes))
-        print(
-            f"wrote {target}: {parameters(loaded.animator):,} parameters, {_megabytes(target)} "
-            f"({self.checkpoint}: {_megabytes(source)}), {'with' if axes else 'without'} axes"
-        )
-        return target
+        return loaded, StoredAnimator(without_downloads(loaded.experiment), weights, loaded.train, axes)
 
 
 def list_shipped() -> None:
     """List the weights that come with sfdkit; every --checkpoint takes their names."""
     for name, path in shipped_weights().items():
-        print(f"{name:12} {_megabytes(path)}  {yaml.safe_load(_read_card(card_of(path)))['summary']}")
+        print(f"{name:12} {_megabytes(path)}  {yaml.safe_load(read_card(card_of(path)))['summary']}")
 
 
-def _read_card(path: Path) -> str:
+def read_card(path: Path) -> str:
+    """Read the card of a weights file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

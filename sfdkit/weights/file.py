@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from sfdkit.errors import CheckpointError, DataError
+from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.fingerprints import basis_fingerprint
 from sfdkit.tensor_file import read_tensors, write_tensors
 
 SCHEMA = "sfdkit.animator/1"
@@ -71,6 +73,17 @@ def read_weights(path: Path) -> StoredAnimator:
         raise CheckpointError(f"{path} is damaged: its header is no json ({error}); pack the weights again") from error
     weights = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     return StoredAnimator(config, weights, train, about.get("axes"))
+
+
+def facts_of(animator: FaceAnimator) -> dict[str, Any]:
+    """Return ``resolution identity_size motion_size basis``, which tell whether files belong to an animator."""
+    layer = animator.descriptors
+    return {
+        "resolution": animator.resolution,
+        "identity_size": layer.identity_size,
+        "motion_size": layer.motion_size,
+        "basis": basis_fingerprint(layer),
+    }
 
 
 def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -198,6 +198,48 @@ def test_what_is_no_weights_file_is_one_line(
     assert line.startswith("sfdkit: error: ") and "wrong.safetensors" in line and said in line
 
 
+@pytest.mark.parametrize("part", ["encoder", "driving_encoder", "descriptors", "generator"])
+@pytest.mark.parametrize("how", ["name", "json", "file", "key"])
+def test_no_part_of_a_model_is_imported_by_a_text(
+    part: str, how: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parser reads names of classes, json and files of YAML in the place of a part, and imports what they name."""
+    (tmp_path / "hostile.py").write_text("from pathlib import Path\nPath('ran').touch()\n\n\nclass Part: ...\n")
+    (tmp_path / "part.yaml").write_text("class_path: hostile.Part\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with safe_open(files / "small.safetensors", "pt") as file:
+        about = file.metadata()
+    config = json.loads(about["animator"])
+    texts = {"name": "hostile.Part", "json": '{"class_path": "hostile.Part"}', "file": str(tmp_path / "part.yaml")}
+    config["init_args"][f"{part}.class_path" if how == "key" else part] = texts.get(how, "hostile.Part")
+    save_file(load_file(files / "small.safetensors"), "o.safetensors", about | {"animator": json.dumps(config)})
+    with pytest.raises(CheckpointError, match="not written as class_path and init_args"):
+        load_animator("o.safetensors")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_arguments_of_a_trusted_encoder_may_be_texts(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "from pathlib import Path\n\nfrom sfdkit.model.encoders import TimmEncoder\n\n\n"
+        "class Mine(TimmEncoder):\n"
+        "    def __init__(self, name: str, resolution: int, max_stride: int, notes: Path) -> None:\n"
+        "        super().__init__(name, resolution, max_stride=max_stride)\n"
+    )
+    (tmp_path / "trusted_encoder.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with safe_open(files / "small.safetensors", "pt") as file:
+        about = file.metadata()
+    config = json.loads(about["animator"])
+    encoder = config["init_args"]["encoder"]
+    encoder.update(class_path="trusted_encoder.Mine", init_args={**encoder["init_args"], "notes": "notes.txt"})
+    path = tmp_path / "o.safetensors"
+    save_file(load_file(files / "small.safetensors"), path, about | {"animator": json.dumps(config)})
+    assert type(load_animator(path, trust=["trusted_encoder"]).animator.encoder).__name__ == "Mine"
+
+
 def test_what_would_be_replaced_or_has_another_suffix_is_refused(files: Path, tmp_path: Path) -> None:
     small = str(files / "small.safetensors")
     with pytest.raises(ConfigError, match="would be replaced"):

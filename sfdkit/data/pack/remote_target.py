@@ -16,9 +16,9 @@ from typing import Any
 
 from sfdkit.data.pack.packed import PACK_NAME, SPLITS
 from sfdkit.data.pack.target import WORK, Target, is_packed
-from sfdkit.data.pack.work import cache_folder
 from sfdkit.data.shards.format import INDEX_NAME, ShardEntry
 from sfdkit.errors import ConfigError, DataError, MissingError, StorageError
+from sfdkit.files import cache_folder
 from sfdkit.storage import Storage
 
 _MARK = ".packing.json"  # in an output that is not local, says who packs into it

@@ -53,8 +53,3 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != _LOCK:
             path.unlink()
-
-
-def cache_folder() -> Path:
-    """Return the user's folder for what can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfdkit"
