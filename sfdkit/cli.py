@@ -18,32 +18,39 @@ from typing import Any
 
 from sfdkit.errors import SfdkitError, did_you_mean
 
-TRAINER_COMMANDS = {
-    "fit": "train an animator:  sfdkit fit --config experiments/quickstart.yaml",
-    "validate": "measure self-reenactment on the validation split",
-    "test": "measure self-reenactment on the test split",
-    "predict": "render the test split and write pictures",
+GROUPS = {
+    "use": {
+        "animate": "move faces of a picture or video as a clip's face moves",
+        "live": "move a face by a camera, or by a video as one",
+        "edit": "move a face along named axes: turn, smile, glasses, age ...",
+        "interpolate": "go from one face to another",
+        "motion": "keep a clip's motion in a file: motion extract",
+        "model": "weights and sharing: list, card, pack, save, push, summary",
+        "export": "graphs for ONNX Runtime, torch.export and web browsers",
+    },
+    "train": {
+        "fit": "train an animator",
+        "validate": "measure self-reenactment on the validation split",
+        "test": "measure self-reenactment on the test split",
+        "predict": "render the test split and write pictures",
+    },
+    "measure": {
+        "evaluate": "figures, probes and a report of a checkpoint on shards",
+        "study": "compare variants over seeds: study run, report, sheet",
+        "bench": "speed: bench inference, training, pipeline",
+        "measure": "train the network that measures puppets: measure train",
+    },
+    "data": {
+        "prepare": "pack a published data set: voxceleb, hdtf, celebv, clips",
+        "crop": "see what would be cut out of videos: crop preview",
+        "shards": "pack, list, copy and check shards: pack, ls, copy, check",
+        "puppets": "draw the synthetic faces: sheet, render, train-perceptual",
+    },
 }
-OWN_COMMANDS = {
-    "animate": "move the face of a picture as a video's:  "
-    "sfdkit animate --checkpoint C --source S --driving D --output O",
-    "live": "move a face by a camera:  sfdkit live --model EXPORTED --source S",
-    "edit": "move a face along named axes:  "
-    "sfdkit edit --checkpoint C --source S --axis yaw --from -20 --to 20 --output O",
-    "interpolate": "go from one face to another:  sfdkit interpolate --checkpoint C --source A --target B --output O",
-    "motion": "a clip's motion in a file:  sfdkit motion extract --checkpoint C --driving D --output T.safetensors",
-    "study": "run an experiment in variants and seeds, compare them:  sfdkit study run|report|sheet FOLDER",
-    "evaluate": "figures, probes and report.html of a checkpoint on shards",
-    "prepare": "pack a published data set:  sfdkit prepare voxceleb|hdtf|celebv|clips --root R --output S",
-    "crop": "see what would be cut:  sfdkit crop preview --root VIDEOS --output sheet.png",
-    "shards": "pack shards:  sfdkit shards pack puppets|videos|images, then sfdkit shards ls|copy|check",
-    "measure": "train the network that measures puppets:  sfdkit measure train --resolution 64",
-    "puppets": "draw the synthetic faces, train on them:  sfdkit puppets sheet|render|train-perceptual",
-    "bench": "measure speed:  sfdkit bench inference|training|pipeline",
-    "export": "graphs for ONNX Runtime and others:  sfdkit export --checkpoint C --output FOLDER",
-    "model": "weights that come along, small files of weights, sharing, parameters:  "
-    "sfdkit model list|card|pack|save|push|summary",
-}
+"""Groups of the commands; in each, command to what it does."""
+COMMANDS = {name: about for group in GROUPS.values() for name, about in group.items()}
+TRAINER_COMMANDS = GROUPS["train"]
+"""Those of LightningCLI."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -88,17 +95,18 @@ def entry() -> None:
 
 
 def _usage() -> str:
-    lines = ["usage: sfdkit COMMAND [OPTIONS]    (sfdkit COMMAND --help lists the options)", ""]
-    lines += [f"  {name:12}{text}" for name, text in (TRAINER_COMMANDS | OWN_COMMANDS).items()]
+    lines = ["usage: sfdkit COMMAND [OPTIONS]    (sfdkit COMMAND --help lists the options)"]
+    for group, commands in GROUPS.items():
+        for number, (name, about) in enumerate(commands.items()):
+            lines.append(f"{'' if number else group:8}{name:12}{about}")
     return "\n".join(lines)
 
 
 def _dispatch(arguments: list[str]) -> None:
     command = arguments[0]
-    known = [*TRAINER_COMMANDS, *OWN_COMMANDS]
-    if command not in known:
+    if command not in COMMANDS:
         raise SfdkitError(
-            f"there is no command {command!r}.{did_you_mean(command, known)} The commands are {', '.join(known)}"
+            f"there is no command {command!r}.{did_you_mean(command, COMMANDS)} The commands are {', '.join(COMMANDS)}"
         )
     _quiet()
     _look_here()

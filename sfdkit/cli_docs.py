@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from jsonargparse import ActionSubCommands, ArgumentParser
 
-from sfdkit.cli import OWN_COMMANDS, TRAINER_COMMANDS, main
+from sfdkit.cli import COMMANDS, TRAINER_COMMANDS, main
 from sfdkit.config.help import documented, plain
 from sfdkit.config.names import command_name
 from sfdkit.config.parser import OneLineParser
@@ -76,19 +76,13 @@ def trainer_sections() -> Iterator[str]:
             if command == "fit"
             else "It takes the keys of `sfdkit fit`."
         )
-        yield f"## sfdkit {command}\n\n{_sentence(about)}\n\n{keys}\n"
-
-
-def _sentence(about: str) -> str:
-    """Return a command's line of ``sfdkit --help`` as a sentence, its example as code."""
-    text, _, example = about.partition(":  ")
-    return f"{text[0].upper()}{text[1:]}{f': `{example}`' if example else '.'}"
+        yield f"## sfdkit {command}\n\n{about[0].upper()}{about[1:]}.\n\n{keys}\n"
 
 
 def reference() -> str:
     """Return the whole of docs/cli.md."""
     sections = [HEAD, *trainer_sections()]
-    for command in OWN_COMMANDS:
+    for command in (name for name in COMMANDS if name not in TRAINER_COMMANDS):
         sections += map(section, inner_commands(parser_of(command)))
     return re.sub(r"[ \t]+\n", "\n", "\n".join(sections))
 
