@@ -63,8 +63,8 @@ class Animate(SteeringOptions):
     Args:
         source: The face to move: a picture, or a video or folder of pictures whose first frame is taken; with paste all
             of its frames.
-        output: A file .mp4 or .gif; a name without suffix becomes a folder of PNG frames; .png takes a single driving
-            picture.
+        output: A file .mp4, .webp or .gif; a name without suffix becomes a folder of PNG frames; .png takes a single
+            driving picture.
         driving: The motion: a video, a folder of pictures in the order of their names, or one picture; or one for each
             face of the source by its number from the left, with paste: --driving '{1: A.mp4, 2: B.mp4}'.
         motion: The motion: a track that sfdkit motion extract wrote with this checkpoint. It has no sound.

@@ -46,8 +46,8 @@ class _Strip(AnimatorOptions):
 
     Args:
         source: The face: a picture, or a video or folder of pictures whose first frame is taken.
-        output: A strip of pictures in a .png; or .mp4, .gif or a folder of PNG frames (a name without suffix), which go
-            from one end to the other and back again.
+        output: A strip of pictures in a .png; or .mp4, .webp, .gif or a folder of PNG frames (a name without suffix),
+            which go from one end to the other and back again.
         steps: Pictures from one end to the other; 7 in a strip, 50 in a video by default.
         size: Height of each face in pixels; by default the model's resolution, enlarged to at least 128.
         fps: Frames per second of a video.

@@ -22,17 +22,21 @@ from sfdkit.errors import ConfigError
 
 KEY = "compose"
 OPTIONS = ("--config", "-c")
+MERGED = ("weights", "starts", "networks")
+"""Mappings under ``model`` of which a file may give some entries: the parser itself would drop all others."""
 
 
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """Return command-line arguments with each ``--config FILE`` preceded by the files that FILE is composed of.
 
-    A file with names of the release before (:mod:`sfdkit.config.renamed`) is replaced by its content with new names.
+    A file with names of the release before (:mod:`sfdkit.config.renamed`) is replaced by its content with new names. A
+    text with all entries so far follows one that has some of the entries of :data:`MERGED`.
 
     Raises:
         ConfigError: A file that does not exist, is no YAML, or composes itself; an option without a file.
     """
     expanded: list[str] = []
+    before: dict[str, Any] = {}
     words = iter(rename_arguments(arguments))
     for word in words:
         name, equals, value = word.partition("=")
@@ -46,7 +50,23 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
             content = read_config(path)
             renamed = rename_config(content, str(path))
             expanded += ["--config", str(path) if renamed == content else yaml.safe_dump(renamed, sort_keys=False)]
+            if more := _merged(renamed, before):
+                expanded += ["--config", yaml.safe_dump(more, sort_keys=False)]
     return expanded
+
+
+def _merged(content: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Return entries of a file's mappings with those of earlier files, where these have more; ``before`` keeps them."""
+    model, more = content.get("model"), dict[str, Any]()
+    if not isinstance(model, dict):
+        return {}
+    for key in MERGED:
+        if isinstance(own := model.get(key), dict):
+            before[key] = before.get(key, {}) | own
+            more |= {key: before[key]} if before[key] != own else {}
+        elif key in model:
+            before.pop(key, None)
+    return {"model": more} if more else {}
 
 
 def config_files(arguments: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from sfdkit.errors import ConfigError
 from sfdkit.files import write_picture
 from sfdkit.media.frame_rate import Fps
-from sfdkit.media.video_writer import VideoWriter
+from sfdkit.media.video_writer import WRITE_SUFFIXES, VideoWriter
 from sfdkit.puppets.clips import to_bytes
 from sfdkit.puppets.factors import IdentityFactors, Split, sample_identity, sample_motion
 from sfdkit.puppets.render import render
@@ -77,7 +77,7 @@ def render_file(
     """Render one identity under the motion of any clip, as a picture or as a video.
 
     Args:
-        output: A .png gets the first frame, a .mp4 or .gif the whole clip.
+        output: A .png gets the first frame, a .mp4, .webp or .gif the whole clip.
         identity: Number of the identity.
         motion: Number of the clip whose motion is used.
         split: Split of both: train, validation or test.
@@ -90,7 +90,7 @@ def render_file(
     Raises:
         ConfigError: The output cannot be written.
     """
-    target = _output(output, (".png", ".mp4", ".gif"))
+    target = _output(output, (".png", *WRITE_SUFFIXES))
     who, what = sample_identity(identity, split, seed), sample_motion(motion, split, seed, frames, fps, pose)
     if target.suffix.lower() == ".png":
         _save(render(who, what[0], resolution).image[0], target)

@@ -102,6 +102,28 @@ def test_gif_keeps_time_and_colour(tmp_path: Path, fps: float, kept: int) -> Non
     assert total == pytest.approx(1000 * 20 / fps, abs=10)
 
 
+@pytest.mark.parametrize("fps", [12.5, 30, 60])
+def test_webp_keeps_time_and_colour(tmp_path: Path, fps: float) -> None:
+    path = write(tmp_path / "a.webp", 20, fps)
+    read = list(read_frames(path))
+    assert len(read) == 20 and probe(path).fps == pytest.approx(fps, rel=0.01)
+    for index in (0, 19):
+        assert np.abs(read[index][0].astype(int) - ramp(index)).mean() < 4
+    with Image.open(path) as picture:
+        assert picture.info["loop"] == 0 and picture.n_frames == 20
+
+
+def test_sound_begins_where_it_is_told_to(tmp_path: Path) -> None:
+    wav = beep(tmp_path / "beep.wav")  # silent for a second
+    for name, source in (("a.mp4", Sound(wav, 0.6)), ("b.mp4", Sound(tmp_path / "a.mp4", 0.2))):
+        with VideoWriter(tmp_path / name, 25, source) as writer:
+            for index in range(30):
+                writer.write(ramp(index))
+    assert [sound(tmp_path / name)[0] for name in ("a.mp4", "b.mp4")] == pytest.approx(
+        [0.4, 0.2], abs=0.1
+    )  # sound comes in packets of 64 ms
+
+
 def test_refusals_name_the_file_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.mp4").mkdir()
