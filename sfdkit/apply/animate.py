@@ -12,6 +12,7 @@ import numpy as np
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
+from sfdkit.apply.clip import kind_of, open_clip
 from sfdkit.apply.driver import Driver
 from sfdkit.apply.frame_source import open_frame_source, read_source
 from sfdkit.apply.frame_writer import check_output, open_frame_writer
@@ -22,11 +23,13 @@ from sfdkit.apply.steering import Steering, nearest_frame
 from sfdkit.apply.whole_picture import Part, animate_whole
 from sfdkit.apply.whole_source import Faces, WholeSource, open_whole_source
 from sfdkit.errors import ConfigError
-from sfdkit.media.crop import CropMethod
+from sfdkit.media.crop import LOOKING, CropMethod
 from sfdkit.media.draw import enlarge
 from sfdkit.media.frame_rate import Fps
 from sfdkit.media.framing import Follow
-from sfdkit.media.video_writer import Codec, Encoding, Sound
+from sfdkit.media.video_writer import USUAL, Codec, Encoding, Sound
+
+_MOST_CRF = 51
 
 
 class Written(NamedTuple):
@@ -66,7 +69,8 @@ class Animate(SteeringOptions):
         output: A file .mp4, .webp or .gif; a name without suffix becomes a folder of PNG frames; .png takes a single
             driving picture.
         driving: The motion: a video, a folder of pictures in the order of their names, or one picture; or one for each
-            face of the source by its number from the left, with paste: --driving '{1: A.mp4, 2: B.mp4}'.
+            face of the source by its number from the left, with paste: --driving '{1: A.mp4, 2: B.mp4}'. The result has
+            rate and sound of the first and ends with the shortest.
         motion: The motion: a track that sfdkit motion extract wrote with this checkpoint. It has no sound.
         paste: Put the result back into the whole picture, or into each frame of a source video, which keeps its own
             frames; it ends with the shorter of the two. What surrounds the face stays bit for bit.
@@ -88,7 +92,7 @@ class Animate(SteeringOptions):
         size: Height of the written picture in pixels; by default the model's resolution, with paste the source's
             height.
         codec: Of an mp4: h264 plays everywhere, hevc and av1 are smaller.
-        crf: Quality of an mp4, from 0, the best, to 51.
+        crf: Quality of an mp4, from 1, the best, to 51, of av1 to 63.
     """
 
     source: str
@@ -121,6 +125,7 @@ class Animate(SteeringOptions):
         """
         target = self._check_options()
         loaded = self.load()
+        self.steering(loaded, 1.0)  # what is wrong with regions is told before clips are read
         film = self._paste(loaded) if self.paste else self._cut(loaded)
         began, written, shape = time.perf_counter(), 0, (0, 0, 3)
         with (
@@ -144,29 +149,49 @@ class Animate(SteeringOptions):
             ConfigError: Options contradict each other, or the output is of an unknown kind.
             DataError: The output's folder cannot be made.
         """
-        if (self.driving is None) == (self.motion is None):
+        if (not self.driving) == (self.motion is None):
             given = "neither" if self.motion is None else "both"
             raise ConfigError(f"give either --driving (a clip) or --motion (a track); {given} is given")
         drivers = self._drivers()
         names = {"driving" if number is None else f"driving.{number}": file for number, file in drivers.items()}
         self.check_apart(self.output, source=self.source, motion=self.motion, **names)
-        target = check_output(self.output, None if self.loop > 1 else next(iter(drivers.values()), self.motion))
+        pictures = [file for file in drivers.values() if kind_of(Path(file)) == "picture"]
+        target = check_output(self.output, next(iter([*pictures, *drivers.values()]), self.motion))
         if self.reference == "auto" and self.mode == "absolute":
             raise ConfigError("reference: auto is for relative motion; give --mode relative, or leave it out")
         if not self.paste:
             for option, value in (("face", self.face), ("driving", self.driving), ("audio", self.audio)):
                 if isinstance(value, dict | int) or value in ("all", "source"):
                     raise ConfigError(f"{option}: {value} is for whole pictures; give --paste true")
+        if target.suffix.lower() != ".mp4" and Encoding(self.codec, self.crf) != USUAL:
+            raise ConfigError(f"codec and crf are for .mp4, and output is {target}; leave them out")
+        if self.codec != "av1" and self.crf > _MOST_CRF:
+            raise ConfigError(f"crf: {self.crf} is beyond {_MOST_CRF}, the worst that {self.codec} has")
+        if self.loop > 1 and target.suffix.lower() == ".png":
+            raise ConfigError(f"loop: {self.loop} times one picture is a clip, and {target} holds one picture")
         if isinstance(self.driving, dict) and self.face != "largest":
             raise ConfigError(f"face: {self.face} is said by the numbers in driving already; leave it out")
         if self.motion and (self.from_ or self.to is not None):
             raise ConfigError("from and to are for --driving: a track is played whole")
+        methods = {self.crop, self.source_crop if self.paste and self.source_crop else self.crop}
+        if self.follow == "head" and not methods & set(LOOKING):
+            raise ConfigError(
+                f"follow: head needs to see the face, and crop {self.crop} does not look; give --crop face"
+            )
+        for file in drivers.values():
+            open_clip(file, self.fps, *self._span())  # what is wrong with them is told at once
         return target
+
+    def _span(self) -> tuple[float, float | None]:
+        """Return begin and end of the driving clips in seconds."""
+        return seconds(self.from_), None if self.to is None else seconds(self.to)
 
     def _drivers(self) -> dict[int | None, str]:
         """Return number of a face to its driving clip; None for all faces."""
         if isinstance(self.driving, dict):
             return {number: file for number, file in self.driving.items()}
+        if self.driving is not None and self.driving[:1] in ("{", "["):
+            raise ConfigError(f"driving: {self.driving} names no faces by number; write '{{1: A.mp4, 2: B.mp4}}'")
         return {} if self.driving is None else {None: self.driving}
 
     def _cut(self, loaded: Loaded) -> _Film:
@@ -202,6 +227,8 @@ class Animate(SteeringOptions):
         first = next(iter(drivers.values()))
         frames = [driver.frames for driver in drivers.values()] + ([] if source.still else [source.clip.frames])
         sounds = {"driving": first.sound, "source": source.sound, "none": None}
+        if self.audio == "source" and source.sound is None:
+            print(f"{self.source} has no sound: the video is silent")
         pasted = animate_whole(loaded.runner, source, parts, self.batch_size)
         pictures = (self._beside(p.before, p.driving, p.image, p.image.shape[0]) for p in pasted)
         return _Film(pictures, min(frames), first.fps, sounds[self.audio])
@@ -216,7 +243,8 @@ class Animate(SteeringOptions):
                     "less detail than it could"
                 )
             driver = drivers.get(number) or drivers[None]
-            parts[number] = Part(driver, self._how(loaded, driver, source.first_crop(number, resolution)))
+            face = source.first_crop(number, resolution) if self.reference == "auto" else None
+            parts[number] = Part(driver, self._how(loaded, driver, face))
         return parts
 
     def _open_driver(self, loaded: Loaded, file: str | None, fps: float | None) -> Driver:
@@ -226,22 +254,21 @@ class Animate(SteeringOptions):
             track = MotionTrack.load(self.motion, loaded.runner)
             driver = Driver(loaded.runner, track if fps is None else track.at_rate(fps), self.loop)
         else:
-            start, end = seconds(self.from_), None if self.to is None else seconds(self.to)
             resolution = loaded.runner.resolution
-            clip = open_frame_source(file, resolution, self.crop_rule(), fps, start, end, self.follow)
+            clip = open_frame_source(file, resolution, self.crop_rule(), fps, *self._span(), self.follow)
             driver = Driver(loaded.runner, clip, self.loop)
-        if self.mode == "relative" and driver.frames == 1:
+        if self.mode == "relative" and driver.frames == self.loop:
             raise ConfigError(
                 f"mode: relative adds the change since the first driving frame, and {file or self.motion} holds no "
                 "other; use --mode absolute, or a clip"
             )
         return driver
 
-    def _how(self, loaded: Loaded, driver: Driver, face: np.ndarray) -> Steering:
-        """Return how the driver's motion becomes that of a face, R R 3 uint8."""
-        if self.reference == "first":
+    def _how(self, loaded: Loaded, driver: Driver, face: np.ndarray | None) -> Steering:
+        """Return how the driver's motion becomes that of a face, R R 3 uint8, which the reference auto needs."""
+        if self.reference == "first" or face is None:
             return self.steering(loaded, driver.fps)
-        motion, runner = driver.motion(self.batch_size), loaded.runner
+        motion, runner = driver.motion, loaded.runner
         number = nearest_frame(motion, runner.describe(runner.source(face)).motion, loaded.find_axes(self.axes))
         print(f"motion is relative to driving frame {number}, whose pose is nearest to the source's")
         return self.steering(loaded, driver.fps, motion[number])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ Kind: TypeAlias = Literal["video", "folder", "picture"]
 FOLDER_FPS = 25.0
 """Frames per second of a folder of pictures, unless the user says otherwise."""
 
+_EXACT = 1e-4  # seconds by which times of frames may be rounded
 _Frame = TypeVar("_Frame")
 
 
@@ -50,16 +52,24 @@ class Clip:
 
     def numbered(self, quiet: bool = False) -> Iterator[tuple[int, np.ndarray]]:
         """Iterate; ``quiet`` leaves the warning out."""
-        return enumerate(resample_frames(self._within(quiet), self.fps))
+        length = None if self.end is None else self.end - self.start
+        return enumerate(resample_frames(self._within(quiet), self.fps, length))
 
     def _within(self, quiet: bool) -> Iterator[tuple[np.ndarray, float]]:
-        """Yield frames of the clip's part of the file, and their times."""
-        reach = 0.5 / self.fps  # a frame that begins just before counts
+        """Yield frames and times: from the frame that is shown at the start to the first after the end."""
+        shown: np.ndarray | None = None
         for frame, time in _until_damage(_timed_frames(self.path, self.kind, self.fps, self.start), quiet):
-            if self.end is not None and time >= self.end - reach:
+            if time < self.start - _EXACT:
+                shown = frame
+                continue
+            if shown is not None and time > self.start + _EXACT:
+                yield shown, self.start
+            shown = None
+            yield frame, time
+            if self.end is not None and time >= self.end:
                 return
-            if time >= self.start - reach:
-                yield frame, time
+        if shown is not None:
+            yield shown, self.start
 
     def first_frame(self) -> np.ndarray:
         """Return the first frame, H W 3 uint8.
@@ -129,8 +139,10 @@ def kind_of(path: Path, otherwise: Kind = "video") -> Kind:
     return "picture" if suffix in PICTURE_SUFFIXES else otherwise
 
 
-def resample_frames(frames: Iterable[tuple[_Frame, float]], fps: float) -> Iterator[_Frame]:
-    """Turn frames with times into frames at a fixed rate: at each tick the frame that is nearest in time.
+def resample_frames(
+    frames: Iterable[tuple[_Frame, float]], fps: float, length: float | None = None
+) -> Iterator[_Frame]:
+    """Turn frames with times into frames at a fixed rate: at each tick the one that is shown then, or half a tick later.
 
     A clip of a constant rate comes out unchanged at its own rate, small errors in its times notwithstanding; elsewhere
     frames are repeated or left out, so that picture and sound stay together.
@@ -140,22 +152,24 @@ def resample_frames(frames: Iterable[tuple[_Frame, float]], fps: float) -> Itera
     Args:
         frames: Pictures and their times in seconds, rising.
         fps: Ticks per second; the first is at the time of the first frame.
+        length: Seconds after which it ends; None for all frames.
 
     Yields:
         One picture per tick.
     """
     tick, start, gap = 0, 0.0, 1 / fps
+    ticks = math.inf if length is None else max(1, round(length * fps))
     held: tuple[_Frame, float] | None = None
     for frame, time in frames:
         if held is None:
             start = time
         else:
             gap = time - held[1]
-            while tick / fps < held[1] + gap / 2 - start:
+            while tick < ticks and tick / fps < time - min(gap, 1 / fps) / 2 - start:
                 yield held[0]
                 tick += 1
         held = (frame, time)
-    while held is not None and (tick == 0 or tick / fps < held[1] + gap - 0.5 / fps - start):
+    while held is not None and tick < ticks and (tick == 0 or tick / fps < held[1] + gap - 0.5 / fps - start):
         yield held[0]
         tick += 1
 

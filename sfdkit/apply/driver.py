@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, repeat
 
 import numpy as np
@@ -16,6 +17,8 @@ from sfdkit.apply.motion_track import MotionTrack
 from sfdkit.apply.reenactment import read_motion
 from sfdkit.apply.runner import Runner
 from sfdkit.media.video_writer import Sound
+
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Driver:
         """Its sound, if any."""
         if isinstance(self.source, MotionTrack) or not self.source.clip.has_sound:
             return None
-        return Sound(self.source.clip.path, self.source.clip.start)
+        clip = self.source.clip
+        return Sound(clip.path, clip.start, None if clip.end is None else clip.end - clip.start)
 
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
         """Yield driving frames, K R R 3 uint8, None for a track; and their coefficients, K M."""
@@ -55,7 +59,8 @@ class Driver:
             played = chain.from_iterable(repeat(self.source, self.loops))
             yield from read_motion(self.runner, played, batch_size)
 
-    def motion(self, batch_size: int) -> np.ndarray:
-        """Read all coefficients, T M, of playing it once."""
+    @cached_property
+    def motion(self) -> np.ndarray:
+        """All coefficients, T M, of playing it once."""
         once = Driver(self.runner, self.source)
-        return np.concatenate([motion for _, motion in once.batches(batch_size)])
+        return np.concatenate([motion for _, motion in once.batches(_BATCH)])

@@ -14,7 +14,7 @@ import numpy as np
 from sfdkit.apply.clip import FOLDER_FPS, Clip, kind_of, open_clip
 from sfdkit.errors import DataError
 from sfdkit.media.crop import CropRule, Place, Refusal, crop_resize
-from sfdkit.media.framing import Follow, Framing, frame_shots, still_framing, tell_gone
+from sfdkit.media.framing import Follow, Framing, frame_shots, still_framing, tell
 from sfdkit.media.shots import find_shots
 
 
@@ -76,8 +76,8 @@ def open_frame_source(
         rule: How to cut the face out.
         fps: Frames per second to deliver. A video is resampled in time, so that its length stays; pictures of a folder
             are taken to be that far apart. None: the video's own rate, or 25.
-        start: Seconds to leave out at the begin.
-        end: Seconds after the clip's begin where it ends; None for all of it.
+        start: Seconds to leave out at the begin of the file.
+        end: Seconds after the begin of the file where the clip ends; None for all of it.
         follow: Whether the square keeps still in each shot or goes with the head.
 
     Raises:
@@ -104,13 +104,12 @@ def find_framing(clip: Clip, rule: CropRule, follow: Follow) -> Framing:
     """
     if not rule.looks:
         return still_framing(find_place(clip.first_frame(), rule, clip.path))
-    shots = find_shots((frame for _, frame in clip.numbered(quiet=True)), rule)
-    tracks = [shot.largest() for shot in shots]
     try:
-        framing = frame_shots(shots, tracks, rule, follow)
+        shots = find_shots((frame for _, frame in clip.numbered(quiet=True)), clip.fps, rule)
+        framing = frame_shots(shots, [shot.main_tracks() for shot in shots], clip.fps, rule, follow)
     except DataError as error:
         raise no_face(clip.path, str(error)) from error
-    tell_gone(framing, shots[-1].stop, clip.fps, str(clip.path), "its motion is held there")
+    tell(framing, shots[-1].stop, clip.fps, str(clip.path), "its motion is held there")
     return framing
 
 

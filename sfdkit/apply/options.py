@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 Height: TypeAlias = restricted_number_type("Height", int, [(">=", 1), ("<=", 4096)])  # type: ignore[valid-type]
 
 
-Crf: TypeAlias = restricted_number_type("Crf", int, [(">=", 0), ("<=", 63)])  # type: ignore[valid-type]
+Crf: TypeAlias = restricted_number_type("Crf", int, [(">=", 1), ("<=", 63)])  # type: ignore[valid-type]
 Time: TypeAlias = NonNegativeFloat | str
 """Seconds, or a text such as 1:05 or 0:01:05.5."""
 

@@ -13,7 +13,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -116,7 +116,7 @@ class SourceRenderer:
 
     def __call__(self, motion: np.ndarray) -> np.ndarray:
         """Render K R R 3 under motion K M."""
-        return self.runner.render(self.source, self.steer(motion, self.own))
+        return self.runner.render(self.source, self.steer(self.steer.follow(motion), self.own))
 
 
 class MovingRenderer:
@@ -131,13 +131,14 @@ class MovingRenderer:
         self.runner = runner
         self.steer = Steered(_steering(how))
 
-    def __call__(self, pictures: np.ndarray, motion: np.ndarray) -> np.ndarray:
-        """Render K R R 3 uint8 of the pictures, K R R 3 uint8, each under its row of the motion, K M."""
-        sources = [self.runner.source(picture) for picture in pictures]
-        own = np.stack([self.runner.describe(source).motion for source in sources])
-        steered = self.steer(motion, own)
-        parts = [self.runner.render(source, row[None]) for source, row in zip(sources, steered, strict=True)]
-        return np.concatenate(parts)
+    def __call__(self, pictures: Mapping[int, np.ndarray], motion: np.ndarray) -> dict[int, np.ndarray]:
+        """Render the pictures, row of the motion K M to R R 3 uint8; rows without a picture are followed alone."""
+        motion, made = self.steer.follow(motion), {}
+        for row, picture in pictures.items():
+            source = self.runner.source(picture)
+            steered = self.steer(motion[row], self.runner.describe(source).motion)
+            made[row] = self.runner.render(source, steered[None])[0]
+        return made
 
 
 def _steering(how: Steering | MotionMode) -> Steering:

@@ -86,7 +86,7 @@ class Steering:
 
 
 class Steered:
-    """Steers one face; call it with one batch of the driver's coefficients after the other.
+    """Steers one face: :meth:`follow` takes one batch of the driver's coefficients after the other.
 
     Args:
         how: What to do.
@@ -96,16 +96,21 @@ class Steered:
         self.how, self.first = how, how.first
         self._smooth = None if how.smoothing is None else how.smoothing()
 
+    def follow(self, motion: np.ndarray) -> np.ndarray:
+        """Take the driver's next coefficients, K M, and return them smoothed."""
+        motion = motion if self._smooth is None else self._smooth(motion)
+        self.first = motion[0] if self.first is None else self.first
+        return motion
+
     def __call__(self, motion: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Map the driver's coefficients, K M, to those of the source, K M.
+        """Map the driver's coefficients, K M as :meth:`follow` gave them, to those of the source, K M.
 
         Args:
             motion: K M, of the driver.
             own: M or K M: the source's own.
         """
-        motion = motion if self._smooth is None else self._smooth(motion)
         if self.how.mode == "relative":
-            self.first = motion[0] if self.first is None else self.first
+            assert self.first is not None
             motion = own + motion - self.first
         if self.how.gain is not None:
             motion = own + (motion - own) @ self.how.gain.T

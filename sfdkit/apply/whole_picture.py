@@ -16,7 +16,8 @@ from sfdkit.apply.reenactment import MovingRenderer, SourceRenderer
 from sfdkit.apply.runner import Runner
 from sfdkit.apply.steering import Steering
 from sfdkit.apply.whole_source import WholeSource
-from sfdkit.media.crop import Place, crop_resize
+from sfdkit.media.box import overlap
+from sfdkit.media.crop import crop_resize
 from sfdkit.media.framing import Framing
 from sfdkit.media.paste import paste
 
@@ -51,7 +52,7 @@ def animate_whole(
         batch_size: Frames per step.
 
     Yields:
-        Frames, until the source or the first driver ends.
+        Frames, until the source ends, or the driver that ends first.
     """
     faces = {number: _Face(runner, source, number, part.how) for number, part in parts.items()}
     streams = {id(part.driver): part.driver.batches(batch_size) for part in parts.values()}
@@ -70,11 +71,11 @@ def animate_whole(
         shown = next(iter(batches.values()))[0]
         for k, (number, frame) in enumerate(before):
             image = frame.copy()
-            for face, pictures in moved.items():
-                if k in pictures:
-                    place = source.faces[face].at(number)
-                    assert place is not None
-                    paste(image, *pictures[k], place)
+            places = {face: source.faces[face].at(number) for face, pictures in moved.items() if k in pictures}
+            for face, place in places.items():
+                assert place is not None
+                others = [other for name, other in places.items() if name != face and other is not None]
+                paste(image, *moved[face][k], place, [other for other in others if overlap(place.box, other.box)])
             yield Pasted(frame, None if shown is None else shown[k], image)
         if len(before) < count:
             return
@@ -102,9 +103,6 @@ class _Face:
             return {}
         if self.still is not None:
             return {k: (image, self.still) for k, image in enumerate(self.render_still(motion))}
-        places: dict[int, Place] = {k: p for k, n in enumerate(numbers) if (p := self.framing.at(n)) is not None}
-        if not places:
-            return {}
-        crops = np.stack([crop_resize(frames[k], place, self.resolution) for k, place in places.items()])
-        images = self.render(crops, motion[list(places)])
-        return {k: (image, crop) for k, image, crop in zip(places, images, crops, strict=True)}
+        places = {k: place for k, n in enumerate(numbers) if (place := self.framing.at(n)) is not None}
+        crops = {k: crop_resize(frames[k], place, self.resolution) for k, place in places.items()}
+        return {k: (image, crops[k]) for k, image in self.render(crops, motion).items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -14,17 +15,18 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from sfdkit.apply.clip import Clip, open_clip
-from sfdkit.apply.frame_source import no_face
+from sfdkit.apply.frame_source import find_place, no_face
 from sfdkit.errors import ConfigError, DataError
-from sfdkit.media.crop import CropRule, Refusal, crop_resize
+from sfdkit.media.crop import CropRule, crop_resize
 from sfdkit.media.draw import enlarge
-from sfdkit.media.framing import Follow, Framing, frame_shots, still_framing, tell_gone
+from sfdkit.media.framing import Follow, Framing, frame_shots, still_framing, tell
 from sfdkit.media.shots import FaceTrack, Shot, find_shots
 from sfdkit.media.video_writer import Sound
 
 Faces: TypeAlias = Literal["largest", "all"] | frozenset[int]
 """Which faces are meant: the largest, all, or those of these numbers from the left, which begin at 1."""
 
+_TOLD = 10  # shots whose faces are told
 LARGEST_SIDE = 4096
 """Pixels of the longer side above which whole pictures are made smaller: encoders and players take no more."""
 
@@ -52,19 +54,22 @@ class WholeSource:
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield numbers and frames, H W 3 uint8; a picture again and again."""
         if self.still:
-            yield from repeat((0, self.first_frame()))
+            yield from repeat((0, self.first_frame))
         for number, frame in self.clip:
             yield number, self._sized(frame)
 
+    @cached_property
     def first_frame(self) -> np.ndarray:
-        """Return the first frame, H W 3 uint8."""
+        """The first frame, H W 3 uint8."""
         return self._sized(self.clip.first_frame())
 
     def first_crop(self, face: int, resolution: int) -> np.ndarray:
         """Return a face where it is seen first, R R 3 uint8."""
         framing = self.faces[face]
         first = framing.first
-        frame = next(self._sized(frame) for number, frame in self.clip.numbered(quiet=True) if number == first)
+        frame = self.first_frame
+        if first:
+            frame = next(self._sized(frame) for number, frame in self.clip.numbered(quiet=True) if number == first)
         place = framing.at(first)
         assert place is not None
         return crop_resize(frame, place, resolution)
@@ -96,32 +101,31 @@ def open_whole_source(
         DataError: The file is missing or cannot be read, or a face that is meant was not found or cannot be cut.
     """
     clip = open_clip(path, fps)
-    own_height, own_width = clip.first_frame().shape[:2]
+    plain = WholeSource(clip, height, {})
+    own_height, own_width = plain.first_frame.shape[:2]
     if height is None and max(own_height, own_width) > LARGEST_SIDE:
         height = round(own_height * LARGEST_SIDE / max(own_height, own_width))
         print(f"{path} has {own_width}x{own_height} pixels: it is made {height} high; --size gives another height")
-    plain = WholeSource(clip, height, {})
+        plain = WholeSource(clip, height, {})
     if not rule.looks:
         if which != "largest":
-            raise ConfigError(f"face: crop {rule.method} looks for no faces; give --crop face, or leave --face out")
-        frame = plain.first_frame()
-        place = rule.place([], frame.shape[1], frame.shape[0])
-        if isinstance(place, Refusal):
-            raise no_face(clip.path, place.detail)
-        return WholeSource(clip, height, {0: still_framing(place)})
-    frames = [plain.first_frame()] if plain.still else (plain._sized(f) for _, f in clip.numbered(quiet=True))
-    shots = find_shots(frames, rule, several=True)
+            raise ConfigError(
+                f"crop {rule.method} looks for no faces; give --source_crop face, or leave out --face and its numbers"
+            )
+        return WholeSource(clip, height, {0: still_framing(find_place(plain.first_frame, rule, clip.path))})
+    frames = [plain.first_frame] if plain.still else (plain._sized(f) for _, f in clip.numbered(quiet=True))
     try:
-        faces = _frame_faces(shots, which, rule, follow)
+        shots = find_shots(frames, clip.fps, rule, several=True)
+        faces = _frame_faces(shots, which, clip.fps, rule, follow)
     except DataError as error:
         raise no_face(clip.path, str(error)) from error
     _tell(clip, shots, which, faces)
     return WholeSource(clip, height, faces)
 
 
-def _frame_faces(shots: list[Shot], which: Faces, rule: CropRule, follow: Follow) -> dict[int, Framing]:
+def _frame_faces(shots: list[Shot], which: Faces, fps: float, rule: CropRule, follow: Follow) -> dict[int, Framing]:
     if which == "largest":
-        return {0: frame_shots(shots, [shot.largest() for shot in shots], rule, follow)}
+        return {0: frame_shots(shots, [shot.main_tracks() for shot in shots], fps, rule, follow)}
     most = max(len(shot.tracks) for shot in shots)
     if not most:
         raise DataError("no face was found")
@@ -129,20 +133,27 @@ def _frame_faces(shots: list[Shot], which: Faces, rule: CropRule, follow: Follow
     for number in sorted(wanted):
         if not 1 <= number <= most:
             raise DataError(f"face: there is no face {number}; {most} found, counted from the left from 1")
-    return {number: frame_shots(shots, [_numbered(shot, number) for shot in shots], rule, follow) for number in wanted}
-
-
-def _numbered(shot: Shot, number: int) -> FaceTrack | None:
-    return shot.tracks[number - 1] if number <= len(shot.tracks) else None
+    seen = {number: [shot.tracks[number - 1 : number] for shot in shots] for number in sorted(wanted)}
+    return {number: frame_shots(shots, tracks, fps, rule, follow) for number, tracks in seen.items()}
 
 
 def _tell(clip: Clip, shots: list[Shot], which: Faces, faces: Mapping[int, Framing]) -> None:
     """Print who was found, and warn where a video does not show a face."""
-    for number, shot in enumerate(shots, 1):
+    for number, shot in enumerate(shots[:_TOLD], 1):
         where = f"{clip.path}" if len(shots) == 1 else f"{clip.path}, shot {number} from {shot.first / clip.fps:.2f} s"
-        sizes = ", ".join(f"{place}: {track.size:.0f} pixels" for place, track in enumerate(shot.tracks, 1))
-        print(f"{where}: {len(shot.tracks)} face{'s' * (len(shot.tracks) != 1)} from the left ({sizes or 'none'})")
+        seen = ", ".join(f"{place}: {_words(track, shot, clip.fps)}" for place, track in enumerate(shot.tracks, 1))
+        print(f"{where}: {len(shot.tracks)} face{'s' * (len(shot.tracks) != 1)} from the left ({seen or 'none'})")
+    if len(shots) > _TOLD:
+        print(f"and {len(shots) - _TOLD} more shots")
     if clip.kind != "picture":
         for number, framing in faces.items():
             who = f"face {number} of {clip.path}" if number else str(clip.path)
-            tell_gone(framing, shots[-1].stop, clip.fps, who, "its frames stay as they are there")
+            tell(framing, shots[-1].stop, clip.fps, who, "its frames stay as they are there")
+
+
+def _words(track: FaceTrack, shot: Shot, fps: float) -> str:
+    """Return how large a face is, and when it is seen where that is not for all of the shot."""
+    size = f"{track.size:.0f} pixels"
+    if track.start - shot.first < fps and shot.stop - track.stop < fps:
+        return size
+    return f"{size}, seen from {track.start / fps:.2f} to {track.stop / fps:.2f} s"

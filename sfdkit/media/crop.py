@@ -140,19 +140,20 @@ class CropRule:
         """
         return FaceWatcher(open_detector(self.face.detector, eyes=self.method == "aligned"), self.face.which)
 
-    def place(self, faces: Sequence[Face | None], width: int, height: int) -> Place | Refusal:
+    def place(self, faces: Sequence[Face | None], width: int, height: int, one_head: bool = False) -> Place | Refusal:
         """Return the crop of a clip, or why there is none.
 
         Args:
             faces: Detections in pictures spread over the clip; needed where faces are detected.
             width: Pixels of the pictures.
             height: Pixels of the pictures.
+            one_head: It is known that all are one head; else those that do not agree are taken for false finds.
         """
         if not self.looks:
             side = max(width, height) if self.method == "none" else min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
             return Place(Box(float(left), float(top), float(left + side), float(top + side)))
-        group = _main_group(faces)
+        group = [face for face in faces if face is not None] if one_head else _main_group(faces)
         if group is None:
             seen = sum(face is not None for face in faces)
             need = math.ceil(_SUPPORT * len(faces))

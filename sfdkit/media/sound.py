@@ -34,13 +34,14 @@ class SoundTrack:
     Args:
         path: Any file with or without sound.
         start: Seconds that are left out.
+        length: Seconds after that at which the sound ends; None for all of it.
 
     Raises:
         DataError: The file cannot be opened.
     """
 
-    def __init__(self, path: Path, start: float = 0.0) -> None:
-        self._path, self._start = path, start
+    def __init__(self, path: Path, start: float = 0.0, length: float | None = None) -> None:
+        self._path, self._start, self._length = path, start, length
         try:
             self._source = open_media(path)
         except (av.FFmpegError, OSError) as error:
@@ -118,8 +119,8 @@ class SoundTrack:
             late = time - count / rate
             gap = round(late * rate) if _GAP < late < longest else 0
             begin, parts = (count + gap) / rate, list(self._silence(gap))
-            packets = []
-            for part in [*parts, *resample(frame)]:
+            packets, early = [], round(-time * rate) if self._start and not count else 0
+            for part in [*parts, *_without(resample(frame), early)]:
                 part.pts, part.time_base = count, Fraction(1, rate)
                 count += part.samples
                 packets += self._target.encode(part)
@@ -136,6 +137,7 @@ class SoundTrack:
 
     def write_until(self, seconds: float) -> None:
         """Write the sound that begins before ``seconds``."""
+        seconds = seconds if self._length is None else min(seconds, self._length)
         while self._container is not None:
             try:
                 self._next = self._next or next(self._feed, None)
@@ -186,6 +188,19 @@ def _can_copy(path: Path) -> bool:
             return last is not None
     except (av.FFmpegError, ValueError):
         return False
+
+
+def _without(parts: list[av.AudioFrame], samples: int) -> Iterator[av.AudioFrame]:
+    """Yield parts of planar floats without so many samples at their begin."""
+    for part in parts:
+        if samples >= part.samples:
+            samples -= part.samples
+        elif samples <= 0:
+            yield part
+        else:
+            cut = av.AudioFrame.from_ndarray(part.to_ndarray()[:, samples:].copy(), "fltp", part.layout.name)
+            cut.sample_rate, samples = part.sample_rate, 0
+            yield cut
 
 
 class _Resampler:

@@ -46,6 +46,8 @@ class Sound(NamedTuple):
     """A file with sound; one without gives a silent video."""
     start: float = 0.0
     """Seconds after the first of the file's own pictures at which it begins."""
+    length: float | None = None
+    """Seconds that are taken; None for all."""
 
 
 _SHORTEST = 2  # hundredths of a second; viewers play shorter frames of a GIF at a tenth of a second
@@ -66,6 +68,8 @@ class _Mp4Encoder:
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
+        if encoding.codec == "hevc":
+            context.codec_tag = "hvc1"  # the only one that Apple's players take
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
         context.color_range = 1  # limited
         if self._sound:

@@ -292,4 +292,4 @@ def test_devices_that_cannot_work() -> None:
 def test_checkpoint_of_another_model(files: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match=r"other\.ckpt is the checkpoint of another program"):
-        run(tmp_path, tmp_path / "o.mp4", "d.mp4", "s.png", checkpoint="other.ckpt")
+        run(files, tmp_path / "o.mp4", checkpoint=str(tmp_path / "other.ckpt"))

@@ -33,7 +33,7 @@ def test_a_steady_clip_stays_as_it_is() -> None:
 
 
 def test_uneven_times_repeat_and_drop_frames_so_that_the_length_stays() -> None:
-    assert shown([0.0, 0.1, 0.4, 0.41, 0.5], 10) == [0, 1, 1, 2, 2, 4]
+    assert shown([0.0, 0.1, 0.4, 0.41, 0.5], 10) == [0, 1, 1, 1, 2, 4]
     half = shown([k / 20 for k in range(40)], 10)
     assert half == list(range(0, 40, 2))
     double = shown([k / 10 for k in range(20)], 20)
@@ -60,6 +60,25 @@ def test_another_rate_keeps_the_length(tmp_path: Path) -> None:
     levels = [float(f.mean()) for f in driver]
     assert (driver.fps, driver.frames) == (5.0, 6)
     assert levels == pytest.approx([0, 20, 40, 60, 80, 100], abs=4)
+
+
+@pytest.mark.parametrize(("start", "end", "wanted"), [(1.0, 5.0, [0] * 10 + [1] * 20 + [2] * 10), (2.5, 3.5, [1] * 10)])
+def test_a_part_begins_with_the_frame_that_is_shown_then(
+    tmp_path: Path, start: float, end: float, wanted: list[int]
+) -> None:
+    """Frames of two seconds each."""
+    slides = [Image.fromarray(frame) for frame in ramp(4)]
+    slides[0].save(tmp_path / "a.gif", save_all=True, append_images=slides[1:], duration=2000)
+    driver = open_frame_source(tmp_path / "a.gif", 16, CropRule("none"), 10, start, end)
+    assert driver.frames == len(wanted)
+    assert [round(float(frame.mean()) / 10) for frame in driver] == wanted
+
+
+def test_a_part_at_another_rate_begins_at_its_start(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", ramp(25), fps=25)
+    for fps in (25.0, 5.0):
+        levels = [float(frame.mean()) / 10 for frame in open_frame_source(path, 16, CropRule("none"), fps, 0.4, 0.8)]
+        assert levels == pytest.approx(np.arange(10, 20, 25 / fps), abs=1.1)
 
 
 def test_a_folder_plays_in_natural_order_and_a_picture_is_one_frame(tmp_path: Path) -> None:

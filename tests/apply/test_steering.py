@@ -41,12 +41,13 @@ AXES = axes_of({"yaw": unit(0), "mouth_open": unit(1, also=0), "smile": unit(2),
 def test_relative_motion_is_added_to_the_sources_own() -> None:
     own, motion = np.arange(3.0), np.arange(12.0).reshape(4, 3)
     steer = Steered(Steering("relative"))
-    made = np.concatenate([steer(motion[:1], own), steer(motion[1:], own)])
+    made = np.concatenate([steer(steer.follow(part), own) for part in (motion[:1], motion[1:])])
     np.testing.assert_allclose(made, own + motion - motion[0])
-    np.testing.assert_allclose(Steered(Steering("relative", motion[2]))(motion, own), own + motion - motion[2])
+    later = Steered(Steering("relative", motion[2]))
+    np.testing.assert_allclose(later(later.follow(motion), own), own + motion - motion[2])
     np.testing.assert_allclose(Steered(Steering())(motion, own), motion)
     moving = np.arange(12.0, 24.0).reshape(4, 3)  # a source that moves by itself
-    np.testing.assert_allclose(Steered(Steering("relative"))(motion, moving), moving + motion - motion[0])
+    np.testing.assert_allclose(steer(motion, moving), moving + motion - motion[0])
 
 
 def test_regions_move_alone_and_each_by_its_strength() -> None:

@@ -51,6 +51,32 @@ def test_only_pixels_in_the_square_change(place: Place) -> None:
     assert share > 0.8 or place is PLACES["outside"]
 
 
+def test_a_square_smaller_than_the_model_is_averaged_also_where_it_is_turned() -> None:
+    checks = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    for turn in (0.0, 5.0):
+        picture = np.full((200, 200, 3), 128, np.uint8)
+        grey = np.full_like(checks, 128)
+        paste(picture, checks, grey, Place(Box(40.0, 40.0, 117.0, 117.0), turn))
+        assert picture[70:90, 70:90].std() < 12
+
+
+def test_overlapping_squares_keep_what_is_nearer_to_their_middle() -> None:
+    squares = {0: Place(Box(20.0, 30.0, 110.0, 120.0)), 200: Place(Box(70.0, 30.0, 160.0, 120.0))}
+    grey = np.full((64, 64, 3), 100, np.uint8)
+    rows = {}
+    for order in ((0, 200), (200, 0)):
+        for known in (True, False):
+            picture = np.full((150, 250, 3), 100, np.uint8)
+            for level in order:
+                others = [squares[other] for other in order if other != level and known]
+                paste(picture, np.full_like(grey, level), grey, squares[level], others)
+            rows[order, known] = picture[75, :, 0].astype(int)
+    unlike = {known: np.abs(rows[(0, 200), known] - rows[(200, 0), known]).max() for known in (True, False)}
+    assert unlike[True] < 30 < unlike[False]  # whichever comes first
+    for row in (rows[(0, 200), True], rows[(200, 0), True]):
+        assert row[65] < 30 and row[115] > 170
+
+
 def test_colours_meet_at_the_seam_and_the_middle_keeps_its_own() -> None:
     before = np.full((64, 64, 3), 100, np.uint8)
     result = before.copy()
@@ -61,3 +87,6 @@ def test_colours_meet_at_the_seam_and_the_middle_keeps_its_own() -> None:
     assert np.abs(matched[seam] - 100).max() <= 3
     assert np.abs(matched[30:34, 30:34] - 200).max() <= 3
     assert (match_seam(before, before) == before).all()
+    picture = np.full((100, 100, 3), 100, np.uint8)
+    paste(picture, result, before, Place(Box(10.0, 10.0, 90.0, 90.0)))
+    assert np.abs(picture[45:55, 10:18].astype(int) - 100).max() <= 2
