@@ -142,7 +142,7 @@ def kind_of(path: Path, otherwise: Kind = "video") -> Kind:
 def resample_frames(
     frames: Iterable[tuple[_Frame, float]], fps: float, length: float | None = None
 ) -> Iterator[_Frame]:
-    """Turn frames with times into frames at a fixed rate: at each tick the one that is shown then, or half a tick later.
+    """Turn frames with times into frames at a fixed rate: at each tick the one shown then, or half a tick later.
 
     A clip of a constant rate comes out unchanged at its own rate, small errors in its times notwithstanding; elsewhere
     frames are repeated or left out, so that picture and sound stay together.
