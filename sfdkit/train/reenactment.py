@@ -80,7 +80,7 @@ class Reenactment(L.LightningModule):
 
     def _measure(self, batch: FrameBatch, metrics: MetricCollection) -> None:
         result, _, target = self.render(batch)
-        in_float32(metrics.update)(result.image.clamp(0, 1), target)
+        in_float32(metrics.update)(result.image.clamp(0, 1).contiguous(), target)  # as torchmetrics needs it
 
     def validation_step(self, batch: FrameBatch, batch_idx: int) -> None:
         """Measure a batch of the validation split."""

@@ -208,3 +208,11 @@ def test_validation_counts_in_float32_under_autocast(monkeypatch: pytest.MonkeyP
     with torch.autocast("cpu", torch.bfloat16):
         made.validation_step(BATCH, 0)  # type: ignore[arg-type]
     assert made.val_metrics.compute()["val/ssim"] == pytest.approx(1, abs=3e-3)  # type: ignore[operator, union-attr]
+
+
+def test_validation_takes_pictures_of_any_memory_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, image = task(), torch.rand(4, 3, 32, 32)
+    result = Generated(image.to(memory_format=torch.channels_last), image[:, :2], image[:, :1], image)
+    monkeypatch.setattr(made, "render", lambda batch: (result, None, image))
+    made.validation_step(BATCH, 0)  # type: ignore[arg-type]
+    assert made.val_metrics.compute()["val/l1"] == 0  # type: ignore[operator, union-attr]
