@@ -124,7 +124,7 @@ class Axes:
         else:
             vector = about.directions[key].vector
             if sigma:
-                vector = vector / _sigmas(vector, about.std, axis)
+                vector = vector / self.sigmas(axis)
         still = Coefficients(np.zeros_like(self.identity.mean), np.zeros_like(self.motion.mean))
         return still._replace(**{block: (vector * amount).astype(np.float32)})
 
@@ -136,6 +136,16 @@ class Axes:
         """
         block, key = self._find(axis)
         return "sigma" if sigma or isinstance(key, int) else getattr(self, block).directions[key].unit
+
+    def sigmas(self, axis: str) -> float:
+        """Return how many standard deviations one unit of a factor is, see :meth:`step`.
+
+        Raises:
+            ConfigError: There is no such axis, or its coefficients never move.
+        """
+        block, key = self._find(axis)
+        about: BlockAxes = getattr(self, block)
+        return 1.0 if isinstance(key, int) else _sigmas(about.directions[key].vector, about.std, axis)
 
     def names(self) -> list[str]:
         """Return the factors that have a direction, those of motion first."""

@@ -20,6 +20,7 @@ from sfdkit.apply.options import AnimatorOptions, Height
 from sfdkit.apply.runner import Coefficients, Runner, Source, What
 from sfdkit.errors import ConfigError
 from sfdkit.files import write_picture
+from sfdkit.media.crop import CropRule
 from sfdkit.media.draw import make_sheet, stack_sheets
 from sfdkit.media.frame_rate import Fps
 
@@ -32,12 +33,27 @@ VIDEO_STEPS = 50
 _BATCH = 16
 
 
-class _Face(NamedTuple):
+class Face(NamedTuple):
     """A face that was read."""
 
     picture: np.ndarray
     """R R 3 uint8."""
     source: Source
+
+
+def read_face(runner: Runner, path: str, rule: CropRule) -> Face:
+    """Read and encode a face.
+
+    Args:
+        runner: The animator.
+        path: A picture, or a video or folder of pictures whose first frame is taken.
+        rule: How to cut the face out.
+
+    Raises:
+        DataError: It cannot be read, or no face was found.
+    """
+    picture = read_source(path, runner.resolution, rule)
+    return Face(picture, runner.source(picture))
 
 
 @dataclass(kw_only=True)
@@ -69,9 +85,8 @@ class _Strip(AnimatorOptions):
     def _cell(self, runner: Runner) -> int:
         return self.size or runner.resolution * -(-LEAST_CELL // runner.resolution)
 
-    def _read_face(self, runner: Runner, path: str) -> _Face:
-        picture = read_source(path, runner.resolution, self.crop_rule())
-        return _Face(picture, runner.source(picture))
+    def _read_face(self, runner: Runner, path: str) -> Face:
+        return read_face(runner, path, self.crop_rule())
 
     def _write_video(
         self, path: Path, rows: Sequence[Sequence[np.ndarray]], captions: list[list[str]], cell: int
@@ -83,7 +98,7 @@ class _Strip(AnimatorOptions):
                 write_frame(frame)
 
 
-def _edited(runner: Runner, face: _Face, steps: Coefficients) -> list[np.ndarray]:
+def edited(runner: Runner, face: Face, steps: Coefficients) -> list[np.ndarray]:
     """Render a face with S steps added to its descriptors, S N and S M: S pictures, R R 3 uint8."""
     own = runner.describe(face.source)
     made: list[np.ndarray] = []
@@ -94,7 +109,7 @@ def _edited(runner: Runner, face: _Face, steps: Coefficients) -> list[np.ndarray
     return made
 
 
-def _between(runner: Runner, face: _Face, other: _Face, shares: np.ndarray, what: What) -> list[np.ndarray]:
+def _between(runner: Runner, face: Face, other: Face, shares: np.ndarray, what: What) -> list[np.ndarray]:
     """Render a face on its way to another one, by S shares: S pictures, R R 3 uint8."""
     start, end = runner.describe(face.source).motion, runner.describe(other.source).motion
     made: list[np.ndarray] = []
@@ -149,7 +164,7 @@ class Edit(_Strip):
         amounts = [round(float(a), 9) for a in np.linspace(self.from_, self.to, count)]
         steps = [self._steps(runner, known, name, amounts) for name in names]
         face = self._read_face(runner, self.source)
-        rows = [_edited(runner, face, each) for each in steps]
+        rows = [edited(runner, face, each) for each in steps]
         titles = [f"{name} ({known.unit(name, self.sigma) if known else 'raw'})" for name in names]
         cell, source = self._cell(runner), face.picture
         words = [f"{amount:+.3g}" for amount in amounts]

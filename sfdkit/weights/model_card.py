@@ -119,12 +119,17 @@ def model_card(
         training=f"{train['steps']:,} steps in {train['seconds'] / 60:.1f} minutes{people}, seed {train['seed']}",
         version=__version__,
         data=data or "It was not recorded: ask who made the model.",
-        figures=_figures(metrics),
+        figures=figures(metrics),
         limits="".join(f"- {limit}\n" for limit in about.get("limits", ())),
     )
 
 
-def _figures(metrics: Mapping[str, Any] | None) -> str:
+def figures(metrics: Mapping[str, Any] | None) -> str:
+    """Return the main figures of an evaluation as a table of Markdown.
+
+    Args:
+        metrics: The content of its ``metrics.json``, if there was one.
+    """
     if not metrics:
         return "There are none: no evaluation came along. `sfdkit evaluate` measures the model."
     table = [f"| | {' | '.join(_COLUMNS.values())} |", f"|---|{'---|' * len(_COLUMNS)}"]
