@@ -22,6 +22,7 @@ GROUPS = {
     "use": {
         "animate": "move faces of a picture or video as a clip's face moves",
         "live": "move a face by a camera, or by a video as one",
+        "page": "try models on a page of this machine",
         "edit": "move a face along named axes: turn, smile, glasses, age ...",
         "interpolate": "go from one face to another",
         "motion": "keep a clip's motion in a file: motion extract",
@@ -157,6 +158,10 @@ def _component(command: str, word: str = "") -> dict[str, Any] | Callable[..., A
         from sfdkit.live.command import Live
 
         return Live
+    if command == "page":
+        from sfdkit.page.command import Page
+
+        return Page
     if command == "edit":
         from sfdkit.apply.edit import Edit
 

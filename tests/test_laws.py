@@ -34,6 +34,8 @@ ROOMS = {
     "onnxruntime": ("sfdkit.face_networks.onnx_file", "sfdkit.export"),
     "onnx": ("sfdkit.face_networks.onnx_file", "sfdkit.export.half", "sfdkit.export.int8"),
     "onnx2torch": ("sfdkit.face_networks.onnx_file",),
+    "gradio": ("sfdkit.page",),
+    "starlette": ("sfdkit.page",),
     "lightning": ("sfdkit.train", "sfdkit.data.module"),
 }
 NEVER = [

@@ -1,0 +1,1 @@
+"""A page of this machine for trying trained models; the only place of Gradio."""
