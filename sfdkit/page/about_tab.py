@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from sfdkit.errors import DataError, SfdkitError
 from sfdkit.page.models import Model
 from sfdkit.page.widgets import HEAVY, Parts
 
@@ -33,7 +34,7 @@ class AboutTab:
         frame = gr.HTML()
         gr.on(
             [tab.select, parts.model.change],
-            parts.told(self.show),
+            self.show,
             parts.model,
             [told, download, frame],
             show_progress="minimal",
@@ -41,21 +42,21 @@ class AboutTab:
         )
 
     def show(self, name: str) -> tuple[str, gr.DownloadButton, str]:
-        """Return what is known of a model, its report to download, and the same in a frame without scripts.
-
-        Raises:
-            SfdkitError: The model cannot be loaded.
-        """
-        model = self.parts.models[name]
+        """Return what is known of a model, its report to download, and the same in a frame without scripts."""
+        try:
+            model = self.parts.models[name]
+            told = describe(model)
+        except SfdkitError as error:
+            return self.parts.desk.plain(str(error)), gr.DownloadButton(visible=False), ""
         report = _beside(model, "report.html")
         if report is None:
-            return describe(model), gr.DownloadButton(visible=False), ""
+            return told, gr.DownloadButton(visible=False), ""
         copy = Path(tempfile.mkdtemp(dir=self.parts.desk.folder)) / report.name
         shutil.copyfile(report, copy)
         large = copy.stat().st_size > MOST_BYTES
-        text = "" if large else html.escape(copy.read_text(encoding="utf-8"), quote=True)
+        text = "" if large else html.escape(copy.read_text(encoding="utf-8", errors="replace"), quote=True)
         frame = f'<iframe sandbox="" title="the report" class="report" srcdoc="{text}"></iframe>' if text else ""
-        return describe(model), gr.DownloadButton(value=str(copy), visible=True), frame
+        return told, gr.DownloadButton(value=str(copy), visible=True), frame
 
 
 def describe(model: Model) -> str:
@@ -69,7 +70,10 @@ def describe(model: Model) -> str:
     metrics = _beside(model, "metrics.json")
     parts = [f"### {model.name}", _facts(model)]
     if metrics is not None:
-        content: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+        try:
+            content: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{metrics} is no json ({error}); write it again with sfdkit evaluate") from error
         parts.append(f"### Figures\n\n{figures(content)}")
     return "\n\n".join(parts)
 

@@ -44,7 +44,7 @@ class AnimateTab:
             go = gr.Button("Animate", variant="primary", elem_id="animate")
             cancel = gr.Button("Cancel", elem_id="cancel")
             download = gr.DownloadButton("Download", interactive=False, elem_id="download")
-        said = gr.Markdown(elem_id="said")
+        said = gr.HTML(elem_id="said")
         with gr.Accordion("Options", open=False, elem_id="options"):
             self.options = _options()
         inputs = {parts.model, parts.crop, self.source, self.driving, self.track, self.by, *self.options.values()}

@@ -6,6 +6,7 @@ from typing import get_args
 
 import gradio as gr
 
+from sfdkit.errors import SfdkitError
 from sfdkit.media.crop import CropMethod
 from sfdkit.page.about_tab import AboutTab
 from sfdkit.page.animate_tab import AnimateTab
@@ -50,7 +51,7 @@ def build(models: Models, desk: Desk, examples: Examples, crop: CropMethod) -> g
                 info="how faces are cut out, as in the training data; examples are cut already",
                 elem_id="crop",
             )
-        facts = gr.Markdown(elem_id="facts")
+        facts = gr.HTML(elem_id="facts")
         parts = Parts(models, desk, model, cut)
         with gr.Tabs() as tabs:
             with gr.Tab("Animate", id="animate"):
@@ -65,14 +66,17 @@ def build(models: Models, desk: Desk, examples: Examples, crop: CropMethod) -> g
                 AboutTab(parts, about)
 
         def tell(name: str) -> str:
-            chosen = models[name]
+            try:
+                chosen = models[name]
+            except SfdkitError as error:
+                return desk.plain(str(error))
             runner = chosen.loaded.runner
             size = f"{runner.resolution} x {runner.resolution} pixels, on {runner.device}."
             if is_of_puppets(chosen):
                 return f"{size} Trained on puppets, as the examples are: it knows no real face."
             return f"{size} The examples are puppets, and this model may know other faces: judge it by files of yours."
 
-        gr.on([blocks.load, model.change], parts.told(tell), model, facts, **LIGHT)
+        gr.on([blocks.load, model.change], tell, model, facts, **LIGHT)
 
         def leave(request: gr.Request) -> None:
             desk.leave(request.session_hash)

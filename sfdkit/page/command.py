@@ -6,6 +6,7 @@ import signal
 import threading
 import webbrowser
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 from jsonargparse.typing import PositiveInt, restricted_number_type
@@ -61,12 +62,9 @@ class Page(Command):
             CheckpointError: A checkpoint is missing.
             ConfigError: Gradio is not installed, or the port is taken.
         """
-        try:
-            from sfdkit.page.server import LOOPBACK, serving
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "gradio":
-                raise
-            raise ConfigError("the page needs Gradio 6: pip install 'sfdkit[page]'") from error
+        _require_gradio()
+        from sfdkit.page.server import LOOPBACK, serving
+
         ended = threading.Event()
         earlier = signal.signal(signal.SIGTERM, lambda *_: ended.set())
         try:
@@ -98,3 +96,18 @@ class Page(Command):
         if not offered:
             raise ConfigError("checkpoint and model are empty lists; give one, or neither for puppets64")
         return offered
+
+
+def _require_gradio() -> None:
+    """Check that Gradio 6 is there, without importing it.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    try:
+        version = metadata.version("gradio")
+    except metadata.PackageNotFoundError:
+        version = ""
+    if int(version.partition(".")[0] or 0) < 6:
+        there = f"; this is {version}" if version else ""
+        raise ConfigError(f"the page needs Gradio 6 or newer{there}: pip install 'sfdkit[page]'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import re
 import shutil
@@ -62,7 +63,7 @@ class Desk:
             work: It gets a new folder for its results, which is removed when it fails or is stopped.
 
         Returns:
-            What it returns, and what it said, as Markdown.
+            What it returns, and what it said, as HTML.
 
         Raises:
             Stopped: It was stopped.
@@ -82,12 +83,14 @@ class Desk:
         finally:
             self._jobs[str(session)].discard(job)
         said.writelines(f"{each.message}\n" for each in seen if issubclass(each.category, SfdkitWarning))
-        return made, self.plain("  \n".join(said.getvalue().splitlines()))
+        return made, self.plain(said.getvalue().strip()).replace("\n", "<br>")
 
-    def stop(self, session: str | None) -> None:
-        """Stop the work of a session, also what waits for its turn."""
-        for job in list(self._jobs.get(str(session), ())):
+    def stop(self, session: str | None) -> bool:
+        """Stop the work of a session, also what waits for its turn; returns whether there was some."""
+        jobs = list(self._jobs.get(str(session), ()))
+        for job in jobs:
             job.stop()
+        return bool(jobs)
 
     def leave(self, session: str | None) -> None:
         """Stop the work of a session that is over, and remove its results."""
@@ -95,9 +98,9 @@ class Desk:
         shutil.rmtree(self._place(session), ignore_errors=True)
 
     def plain(self, message: str) -> str:
-        """Return a message of a command for the page: names of files alone, options without dashes."""
+        """Return a message of a command as HTML for the page: names of files alone, options without dashes."""
         message = re.sub(rf"{re.escape(str(self.folder))}/(?:[^\s:/]+/)*", "", message)
-        return _OPTION.sub("", message)
+        return html.escape(_OPTION.sub("", message), quote=False)
 
     def sweep(self) -> None:
         """Remove what was not used for longer than ``age``."""

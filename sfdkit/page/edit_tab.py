@@ -24,6 +24,8 @@ REACH = 3.0
 VECTORS = 16
 """Sliders of a block of a model without named axes."""
 _RANGE = re.compile(r"of (-?\d+) to (\d+)")
+_LIVE: dict[str, Any] = {"concurrency_id": "edit", "show_progress": "hidden", "api_visibility": "private"}
+"""Options of the events that draw the picture anew."""
 _TITLES: dict[Block, str] = {"motion": "Motion: pose and expression", "identity": "Identity: who it is"}
 
 
@@ -65,6 +67,8 @@ class EditTab:
             with gr.Column(scale=3, elem_classes="sliders"):
                 gr.render([parts.model], show_progress="hidden")(self._sliders)
         example.click(lambda: examples.source, None, self.source, **LIGHT)
+        unmoved = parts.told(lambda *values: self.show([], *values))
+        parts.model.change(unmoved, [parts.model, parts.crop, self.source], self.result, **_LIVE)
 
     def _sliders(self, name: str) -> None:
         """Build the sliders of a model."""
@@ -72,9 +76,9 @@ class EditTab:
             model = self.parts.models[name]
             blocks = {block: sliders_of(model, block) for block in BLOCKS}
         except SfdkitError as error:
-            gr.Markdown(self.parts.desk.plain(str(error)))
+            gr.HTML(self.parts.desk.plain(str(error)))
             return
-        if model.axes is None:
+        if model.axes is None or not model.axes.names():
             gr.Markdown("This model names no axes, which `sfdkit evaluate` on puppets writes: sliders move vectors.")
         built: dict[str, gr.Slider] = {}
         for block, sliders in blocks.items():
@@ -86,13 +90,12 @@ class EditTab:
                         made = gr.Slider(-most, most, value=0, step=most / 50, label=title, buttons=[], min_width=200)
                         built[axis] = made
         moved = list(built.values())
-        on: dict[str, Any] = {"outputs": self.result, "concurrency_id": "edit", "api_visibility": "private"}
         shown = self.parts.told(lambda *values: self.show(list(built), *values))
         inputs = [self.parts.model, self.parts.crop, self.source, *moved]
         triggers = [*(each.input for each in moved), self.source.change, self.parts.crop.input]
-        gr.on(triggers, shown, inputs, trigger_mode="always_last", show_progress="hidden", **on)
+        gr.on(triggers, shown, inputs, self.result, trigger_mode="always_last", **_LIVE)
         back = self.reset.click(lambda: [0] * len(moved), None, moved, **LIGHT)
-        back.then(shown, inputs, show_progress="hidden", **on)
+        back.then(shown, inputs, self.result, **_LIVE)
 
     def show(self, names: list[str], model: str, crop: CropMethod, source: str | None, *amounts: float) -> Any:
         """Return the picture with its face moved along axes; None without a picture.
@@ -116,7 +119,7 @@ def sliders_of(model: Model, block: Block) -> list[Slider]:
     runner, axes = model.loaded.runner, model.axes
     if block == "identity" and not model.changes_people:
         return []
-    if axes is None:
+    if axes is None or not getattr(axes, block).directions:
         size = runner.motion_size if block == "motion" else runner.identity_size
         return [Slider(f"{block}:{k}", f"{block} {k}", REACH) for k in range(min(size, VECTORS))]
     made = []

@@ -48,7 +48,7 @@ class InterpolateTab:
                 loop=True,
                 buttons=["download"],
             )
-        said = gr.Markdown()
+        said = gr.HTML()
         inputs = [parts.model, parts.crop, start, end, what, form, steps]
         event = go.click(parts.told(self.run), inputs, [strip, video, said], show_progress_on=[said], **HEAVY)
         parts.cancel(cancel, event)

@@ -38,7 +38,7 @@ class MotionTab:
             go = gr.Button("Extract", variant="primary", elem_id="extract")
             cancel = gr.Button("Cancel")
             use = gr.Button("Use in Animate", interactive=False, elem_id="use")
-        said = gr.Markdown(elem_id="motion-said")
+        said = gr.HTML(elem_id="motion-said")
         inputs = [parts.model, parts.crop, driving, bits, fps]
         event = go.click(parts.told(self.run), inputs, [track, use, said], show_progress_on=[track], **HEAVY)
         parts.cancel(cancel, event)

@@ -33,7 +33,6 @@ def serving(
 
     Raises:
         ConfigError: The port is taken, or there is no such host.
-        ModuleNotFoundError: Gradio is not installed.
     """
     port = _free_port(host, port)
     with Desk() as desk, _environment(desk):
@@ -44,7 +43,7 @@ def serving(
         from sfdkit.page.gate import Gate
 
         blocks = build(Models(models), desk, draw_examples(desk.examples), crop)
-        blocks.queue(api_open=False, max_size=32)
+        blocks.queue(api_open=False, max_size=256)
         try:
             _, address, _ = blocks.launch(
                 server_name=host,

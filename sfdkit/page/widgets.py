@@ -64,10 +64,10 @@ class Parts:
         """Let a button stop work, or take it out of the queue."""
 
         def stop(request: gr.Request) -> None:
-            self.desk.stop(request.session_hash)
-            gr.Info("Stopped. Nothing was kept.", title="", duration=3)
+            stopped = self.desk.stop(request.session_hash)
+            gr.Info("Stopped. Nothing was kept." if stopped else "Nothing is under way.", title="", duration=5)
 
-        button.click(stop, cancels=list(events), **LIGHT)
+        button.click(stop, cancels=list(events), **LIGHT | {"queue": True, "concurrency_limit": None})
 
 
 def picture(label: str, name: str) -> gr.Image:
