@@ -67,7 +67,7 @@ class Parts:
             stopped = self.desk.stop(request.session_hash)
             gr.Info("Stopped. Nothing was kept." if stopped else "Nothing is under way.", title="", duration=5)
 
-        button.click(stop, cancels=list(events), **LIGHT | {"queue": True, "concurrency_limit": None})
+        button.click(stop, cancels=list(events), **{**LIGHT, "queue": True, "concurrency_limit": None})
 
 
 def picture(label: str, name: str) -> gr.Image:
