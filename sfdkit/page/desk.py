@@ -81,7 +81,7 @@ class Desk:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         finally:
-            self._jobs[str(session)].discard(job)
+            self._jobs.get(str(session), set()).discard(job)
         said.writelines(f"{each.message}\n" for each in seen if issubclass(each.category, SfdkitWarning))
         return made, self.plain(said.getvalue().strip()).replace("\n", "<br>")
 
@@ -95,6 +95,7 @@ class Desk:
     def leave(self, session: str | None) -> None:
         """Stop the work of a session that is over, and remove its results."""
         self.stop(session)
+        self._jobs.pop(str(session), None)
         shutil.rmtree(self._place(session), ignore_errors=True)
 
     def plain(self, message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -13,6 +14,7 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
 )
 """What the browser may load: nothing from any other host."""
+_PORT = re.compile(r":\d+$")
 _HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
 
 
@@ -33,7 +35,7 @@ class Gate:
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        known = self.hosts is None or host.rpartition(":")[0].strip("[]") in self.hosts
+        known = self.hosts is None or _PORT.sub("", host).strip("[]") in self.hosts
         if not known or (origin is not None and origin.partition("://")[2] != host):
             return await PlainTextResponse("asked from another page", 403)(scope, receive, send)
 

@@ -36,7 +36,6 @@ def serving(
     """
     port = _free_port(host, port)
     with Desk() as desk, _environment(desk):
-        import gradio as gr
         from starlette.middleware import Middleware
 
         from sfdkit.page.build import LOOK, STYLE, build
@@ -46,7 +45,7 @@ def serving(
         blocks.queue(api_open=False, max_size=256)
         try:
             _, address, _ = blocks.launch(
-                server_name=host,
+                server_name=f"[{host}]" if ":" in host else host,
                 server_port=port,
                 max_file_size=limit_mb * 10**6,
                 app_kwargs={"middleware": [Middleware(Gate, LOOPBACK if host in LOOPBACK else None)]},
@@ -63,9 +62,12 @@ def serving(
                 prevent_thread_lock=True,
                 quiet=True,
             )
+        except OSError as error:
+            raise ConfigError(f"port: {port} cannot be used; give another, or 0 for any") from error
+        try:
             yield address
         finally:
-            gr.close_all(verbose=False)
+            blocks.close(verbose=False)
 
 
 def _free_port(host: str, port: int) -> int:

@@ -194,3 +194,24 @@ def test_the_examples_need_no_file(tab: Tab) -> None:
     tab.wait("document.querySelector('#result video')")
     go(tab, "About")
     tab.wait("document.querySelector('#about').innerText.includes('7 steps')")
+
+
+def test_results_go_when_the_tab_is_closed(page: tuple[str, Path], tmp_path: Path) -> None:
+    def results() -> list[Path]:
+        return [path for path in (page[1] / "results").rglob("*.mp4") if path.name == "animation.mp4"]
+
+    others = results()
+    tab = Tab(tmp_path / "profile")
+    try:
+        tab.open(page[0])
+        press(tab, "#example")
+        tab.wait("document.querySelector('#driving video')")
+        press(tab, "#animate")
+        tab.wait("document.querySelector('#result video')")
+        assert len(results()) == len(others) + 1
+    finally:
+        tab.close()
+    until = time.monotonic() + 60
+    while set(results()) - set(others):
+        assert time.monotonic() < until
+        time.sleep(0.1)
