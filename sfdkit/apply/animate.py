@@ -125,7 +125,9 @@ class Animate(SteeringOptions):
         """
         target = self._check_options()
         loaded = self.load()
-        self.steering(loaded, 1.0)  # what is wrong with regions is told before clips are read
+        self.steering(loaded, 1.0)  # what is wrong with regions or a driver is told before clips are searched
+        for file in self._drivers().values():
+            open_clip(file, self.fps, *self._span())
         film = self._paste(loaded) if self.paste else self._cut(loaded)
         began, written, shape = time.perf_counter(), 0, (0, 0, 3)
         with (
@@ -178,8 +180,7 @@ class Animate(SteeringOptions):
             raise ConfigError(
                 f"follow: head needs to see the face, and crop {self.crop} does not look; give --crop face"
             )
-        for file in drivers.values():
-            open_clip(file, self.fps, *self._span())  # what is wrong with them is told at once
+        self._span()
         return target
 
     def _span(self) -> tuple[float, float | None]:

@@ -147,7 +147,12 @@ def test_the_command_ends_at_a_signal_and_leaves_nothing(files: Path) -> None:
     before = folders()
     words = ["page", "--checkpoint", str(files / "run/checkpoints/last.ckpt"), "--port", "0", "--host", "0.0.0.0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sfdkit", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "sfdkit", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
     )
     try:
         assert process.stdout is not None
