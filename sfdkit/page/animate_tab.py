@@ -142,15 +142,14 @@ def _options() -> dict[str, Any]:
         made |= {
             "audio": gr.Radio(["driving", "source", "none"], value="driving", label="Sound of"),
             "codec": gr.Radio(list(get_args(Codec)), value="h264", label="Codec", info="h264 plays everywhere"),
-            "crf": gr.Slider(0, 51, value=18, step=1, label="CRF", info="0 is the best quality"),
+            "crf": gr.Slider(1, 51, value=18, step=1, label="CRF", info="1 is the best quality"),
         }
     return made
 
 
 def _values(model: Model, given: dict[str, Any]) -> dict[str, Any]:
     """Return options for the command: what is empty on the page is left out."""
-    zero = ("crf", "strength")
-    values = {name: value for name, value in given.items() if value not in (None, "", []) and (value or name in zero)}
+    values = {k: v for k, v in given.items() if v not in (None, "", []) and (v or k == "strength")}
     if "size" not in values and not values.get("paste"):
         resolution = model.loaded.runner.resolution
         values["size"] = resolution * -(-LEAST // resolution)
