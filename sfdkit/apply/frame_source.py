@@ -15,7 +15,7 @@ from sfdkit.apply.clip import FOLDER_FPS, Clip, kind_of, open_clip
 from sfdkit.errors import DataError
 from sfdkit.media.crop import CropRule, Place, Refusal, crop_resize
 from sfdkit.media.framing import Follow, Framing, frame_shots, still_framing, tell
-from sfdkit.media.shots import find_shots
+from sfdkit.media.shots import Shot, find_shots
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def find_framing(clip: Clip, rule: CropRule, follow: Follow) -> Framing:
     """
     if not rule.looks:
         return still_framing(find_place(clip.first_frame(), rule, clip.path))
+    shots = require_frames(find_shots((frame for _, frame in clip.numbered(quiet=True)), clip.fps, rule), clip)
     try:
-        shots = find_shots((frame for _, frame in clip.numbered(quiet=True)), clip.fps, rule)
         framing = frame_shots(shots, [shot.main_tracks() for shot in shots], clip.fps, rule, follow)
     except DataError as error:
         raise no_face(clip.path, str(error)) from error
@@ -144,6 +144,17 @@ def find_place(picture: np.ndarray, rule: CropRule, path: Path) -> Place:
     if isinstance(place, Refusal):
         raise no_face(path, place.detail)
     return place
+
+
+def require_frames(shots: list[Shot], clip: Clip) -> list[Shot]:
+    """Return the shots of a clip.
+
+    Raises:
+        DataError: There are none.
+    """
+    if not shots:
+        raise DataError(f"{clip.path} holds no frame: give another clip")
+    return shots
 
 
 def no_face(path: Path, detail: str) -> DataError:

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from sfdkit.apply.clip import Clip, open_clip
-from sfdkit.apply.frame_source import find_place, no_face
+from sfdkit.apply.frame_source import find_place, no_face, require_frames
 from sfdkit.errors import ConfigError, DataError
 from sfdkit.media.crop import CropRule, crop_resize
 from sfdkit.media.draw import enlarge
@@ -114,30 +114,35 @@ def open_whole_source(
             )
         return WholeSource(clip, height, {0: still_framing(find_place(plain.first_frame, rule, clip.path))})
     frames = [plain.first_frame] if plain.still else (plain._sized(f) for _, f in clip.numbered(quiet=True))
+    shots = require_frames(find_shots(frames, clip.fps, rule, several=True), clip)
+    seen = _choose(shots, which, clip.path)
     try:
-        shots = find_shots(frames, clip.fps, rule, several=True)
-        faces = _frame_faces(shots, which, clip.fps, rule, follow)
+        faces = {number: frame_shots(shots, tracks, clip.fps, rule, follow) for number, tracks in seen.items()}
     except DataError as error:
         raise no_face(clip.path, str(error)) from error
-    _tell(clip, shots, which, faces)
+    _tell(clip, shots, faces)
     return WholeSource(clip, height, faces)
 
 
-def _frame_faces(shots: list[Shot], which: Faces, fps: float, rule: CropRule, follow: Follow) -> dict[int, Framing]:
-    if which == "largest":
-        return {0: frame_shots(shots, [shot.main_tracks() for shot in shots], fps, rule, follow)}
+def _choose(shots: list[Shot], which: Faces, path: Path) -> dict[int, list[list[FaceTrack]]]:
+    """Return number of each face that is meant to its tracks in each shot; 0 is the largest.
+
+    Raises:
+        DataError: A face that is meant was not found.
+    """
     most = max(len(shot.tracks) for shot in shots)
     if not most:
-        raise DataError("no face was found")
-    wanted = frozenset(range(1, most + 1)) if which == "all" else which
-    for number in sorted(wanted):
+        raise no_face(path, "no face was found")
+    if which == "largest":
+        return {0: [shot.main_tracks() for shot in shots]}
+    wanted = sorted(range(1, most + 1) if which == "all" else which)
+    for number in wanted:
         if not 1 <= number <= most:
-            raise DataError(f"face: there is no face {number}; {most} found, counted from the left from 1")
-    seen = {number: [shot.tracks[number - 1 : number] for shot in shots] for number in sorted(wanted)}
-    return {number: frame_shots(shots, tracks, fps, rule, follow) for number, tracks in seen.items()}
+            raise DataError(f"{path}: there is no face {number}; {most} found, counted from the left from 1")
+    return {number: [shot.tracks[number - 1 : number] for shot in shots] for number in wanted}
 
 
-def _tell(clip: Clip, shots: list[Shot], which: Faces, faces: Mapping[int, Framing]) -> None:
+def _tell(clip: Clip, shots: list[Shot], faces: Mapping[int, Framing]) -> None:
     """Print who was found, and warn where a video does not show a face."""
     for number, shot in enumerate(shots[:_TOLD], 1):
         where = f"{clip.path}" if len(shots) == 1 else f"{clip.path}, shot {number} from {shot.first / clip.fps:.2f} s"

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from sfdkit.errors import DataError
 from sfdkit.media.box import Box, between, same_head
 from sfdkit.media.crop import CropRule
 from sfdkit.media.detect import Face, FaceWatcher, open_detector
@@ -130,11 +129,10 @@ def find_shots(frames: Iterable[np.ndarray], fps: float, rule: CropRule, several
         several: Look for all faces; else for the main one, which is faster.
 
     Returns:
-        The shots, in order.
+        The shots, in order; none where there is no frame.
 
     Raises:
         ConfigError: The detector cannot be had.
-        DataError: There is no frame.
     """
     is_cut, shots, look = CutFinder(), list[Shot](), _open_look(rule, several)
     apart, first = (max(1, round(seconds * fps)) for seconds in (_APART, _APART_FIRST))
@@ -149,8 +147,6 @@ def find_shots(frames: Iterable[np.ndarray], fps: float, rule: CropRule, several
         if since % (first if since < _BEGIN * fps else apart) == 0:
             shot.looks.append(number)
             _assign(shot.tracks, number, look(picture))
-    if not shots:
-        raise DataError("there is no frame")
     for shot in shots:
         shot.tracks = sorted(_sure(shot), key=lambda track: track.left)
     return shots

@@ -208,3 +208,11 @@ def test_kinds_of_what_is_not_there_are_told_by_suffix(tmp_path: Path) -> None:
     assert kind_of(Path("a.JPG")) == "picture"
     assert kind_of(Path("a.gif")) == kind_of(Path("a.unknown")) == "video"
     assert kind_of(Path("a.unknown"), otherwise="picture") == "picture"
+
+
+def test_what_is_wrong_with_a_clip_is_not_taken_for_a_missing_face(tmp_path: Path) -> None:
+    """The hint at another crop belongs to faces alone."""
+    for number, frame in enumerate(puppet_frames(1, 4, 160)):
+        Image.fromarray(frame[: 160 - 40 * (number == 3)]).save(tmp_path / f"{number}.png")
+    with pytest.raises(DataError, match="the frames of one clip need one size$"):
+        open_frame_source(tmp_path, 16, CropRule("face"))

@@ -94,7 +94,7 @@ def test_faces_are_chosen_from_the_left(files: Path, tmp_path: Path, capsys: pyt
     assert (made["all"][:, :, :half] == made[1][:, :, :half]).all()
     assert (made["all"][:, :, half:] == made[2][:, :, half:]).all()
     assert "two.png: 2 faces from the left (1: " in capsys.readouterr().out
-    with pytest.raises(DataError, match=r"two\.png: face: there is no face 3; 2 found, counted from the left"):
+    with pytest.raises(DataError, match=r"two\.png: there is no face 3; 2 found, counted from the left"):
         run(files, tmp_path / "o", "two.png", face=3)
 
 
