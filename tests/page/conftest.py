@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,15 @@ from PIL import Image
 from sfdkit.page.desk import Desk
 from sfdkit.page.models import Models
 from tests.written import known_axes, lively_animator, puppet_frames, write_checkpoint, write_video
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_folder() -> Iterator[None]:
+    """Pages of tests in other processes write elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="page-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", folder)
+        patch.setitem(os.environ, "TMPDIR", folder)
+        yield
 
 
 @pytest.fixture(scope="session")
