@@ -22,6 +22,8 @@ from sfdkit.media.detect import OPENCV
 from sfdkit.weights.shipped import find_weights
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+_CUTOFF, _BETA = 1.5, 0.5
+"""Usual constants of smoothing."""
 
 Height: TypeAlias = restricted_number_type("Height", int, [(">=", 1), ("<=", 4096)])  # type: ignore[valid-type]
 
@@ -175,8 +177,8 @@ class SteeringOptions(AnimatorOptions):
     strength: float | dict[str, float] = 1.0
     axes: str | None = None
     smooth: bool = False
-    smooth_cutoff: PositiveFloat = 1.5
-    smooth_beta: NonNegativeFloat = 0.5
+    smooth_cutoff: PositiveFloat = _CUTOFF
+    smooth_beta: NonNegativeFloat = _BETA
 
     def steering(self, loaded: Loaded, fps: float, first: np.ndarray | None = None) -> Steering:
         """Return how the motion of a driver of ``fps`` frames per second is taken over.
@@ -188,9 +190,12 @@ class SteeringOptions(AnimatorOptions):
 
         Raises:
             CheckpointError: The axes are of another model.
-            ConfigError: A region that does not exist, or that the model has no axis for.
+            ConfigError: A region that does not exist or that the model has no axis for, or constants of smoothing
+                without it.
             DataError: The axes cannot be read.
         """
+        if not self.smooth and (self.smooth_cutoff, self.smooth_beta) != (_CUTOFF, _BETA):
+            raise ConfigError("smooth_cutoff and smooth_beta are for --smooth true; give it, or leave them out")
         named = self.regions is not None or isinstance(self.strength, dict)
         axes = loaded.find_axes(self.axes) if named or self.axes else None
         gain = make_gain(axes, loaded.runner.motion_size, self.regions, self.strength)

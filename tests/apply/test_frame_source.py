@@ -214,5 +214,5 @@ def test_what_is_wrong_with_a_clip_is_not_taken_for_a_missing_face(tmp_path: Pat
     """The hint at another crop belongs to faces alone."""
     for number, frame in enumerate(puppet_frames(1, 4, 160)):
         Image.fromarray(frame[: 160 - 40 * (number == 3)]).save(tmp_path / f"{number}.png")
-    with pytest.raises(DataError, match="the frames of one clip need one size$"):
+    with pytest.raises(DataError, match=r"the frames of one clip need one size$"):
         open_frame_source(tmp_path, 16, CropRule("face"))

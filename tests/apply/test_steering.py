@@ -171,6 +171,7 @@ def test_options_of_the_command_line(files: Path, tmp_path: Path, capsys: pytest
         (["--regions=[eyes]", axes], "region eyes is moved by blink"),
         (["--regions=[mouth]"], "it has no named axes"),
         (["--reference=auto"], "reference: auto is for relative motion; give --mode relative"),
+        (["--smooth_cutoff=1"], "smooth_cutoff and smooth_beta are for --smooth true"),
     ):
         assert main([*words, *options]) == 1
         (line,) = [each for each in capsys.readouterr().err.splitlines() if "error" in each]
