@@ -37,6 +37,7 @@ GENERATORS: dict[str, Callable[..., Any]] = {
     "mrfa": partial(MrfaGenerator, points=2, width=4, max_channels=16, motion_width=4, matching=8),
     "prior": partial(MrfaGenerator, points=2, width=4, max_channels=16, motion_width=4, prior_only=True),
     "f3a": partial(F3aGenerator, width=4, max_channels=16, flow_width=8),
+    "fused": partial(F3aGenerator, width=4, max_channels=16, flow_width=8, warps=False),
 }
 OF_KEY_POINTS = ("fomm", "mrfa", "prior")
 """Those whose motion coefficients are key points."""

@@ -81,9 +81,9 @@ class F3aGenerator(nn.Module):
     motion features of the flow are combined scale by scale, and decoded to the picture; training is adversarial.
 
     What they do not say was chosen here: the flow is predicted from the source's coarsest features and the latent
-    codes, by convolutions that the codes modulate, at a quarter of the resolution; fusion is concatenation and two
-    convolutions; features are the encoder's through the animator's adapter; nothing is warped, but for the terms that
-    teach the flow. Depth is predicted and used, and no term judges it.
+    codes, by convolutions that the codes modulate, at a quarter of the resolution; the source's features are warped by
+    it, without which heads that turn far are painted as combs of stripes; fusion is concatenation and two convolutions;
+    features are the encoder's through the animator's adapter. Depth is predicted and used, and no term judges it.
 
     Args:
         resolution: ``R``, a power of two.
@@ -91,6 +91,7 @@ class F3aGenerator(nn.Module):
         width: Channels at R; they double with each coarser level.
         max_channels: The most channels of a level.
         flow_width: Channels of the maps from which the flow is predicted.
+        warps: Warp the source's features by the flow before they are fused with its own.
 
     Raises:
         ConfigError: A resolution that is no power of two from 32 to 1024.
@@ -106,8 +107,10 @@ class F3aGenerator(nn.Module):
         width: PositiveInt = 32,
         max_channels: PositiveInt = 256,
         flow_width: PositiveInt = 96,
+        warps: bool = True,
     ) -> None:
         super().__init__()
+        self.warps = warps
         self.resolution = resolution
         self.latent_size = latent_size
         self.sizes = tuple(level_sizes(resolution, START, resolution // 2))
@@ -125,12 +128,14 @@ class F3aGenerator(nn.Module):
         """Nothing is led: the flow is read from the latent codes as wholes."""
 
     def forward(self, latent: Tensor, source_latent: Tensor, features: list[Tensor], image: Tensor) -> Generated:
-        """Render, see :class:`~sfdkit.model.generator_like.GeneratorLike`; the mask is 0, as nothing is warped."""
+        """Render, see :class:`~sfdkit.model.generator_like.GeneratorLike`; the mask is 0: no pixel is copied."""
         again = self.activation_checkpointing
         code = torch.cat([latent, latent - source_latent], 1)
         flow = call(self.motion, features[0], code, checkpointing=again)
         hidden: Tensor | None = None
         for level, feature in zip(self.levels, features, strict=True):
+            if self.warps:
+                feature = warp(feature.float(), resize(flow[:, :2], feature.shape[2]))
             hidden = call(level, hidden, feature, flow, checkpointing=again)
         assert hidden is not None
         doubled = F.interpolate(hidden, scale_factor=2, mode="nearest")
