@@ -189,7 +189,7 @@ class FaceAnimator(nn.Module):
         if self.template is None:
             raise ConfigError(
                 "animator: code_share is 0: this model was not trained to draw faces from their code alone, so it "
-                "cannot change who is seen; train one with model.animator.init_args.code_share, for example 0.2"
+                "cannot change who is seen; train one with model.animator.init_args.code_share, for example 0.05"
             )
         image, features = self.template(len(identity))
         return SourceState(
