@@ -5,6 +5,7 @@ The only place where model, data and trainer meet.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import re
@@ -52,6 +53,10 @@ GROUPS = {
 COMMANDS = {name: about for group in GROUPS.values() for name, about in group.items()}
 TRAINER_COMMANDS = GROUPS["train"]
 """Those of LightningCLI."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""glibc's numbers of these parameters, malloc.h."""
+_TRIM_VARIABLE = "MALLOC_TRIM_THRESHOLD_"
+"""With it a user says the first."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -64,6 +69,8 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after an error that is printed as one line.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch on Linux takes large pages: trainings are 15 % faster
+    if _TRIM_VARIABLE not in os.environ:
+        _keep_memory()
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
@@ -79,6 +86,14 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"sfdkit: error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what is freed: else each step of a training gives its memory back, and faults it in again."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_MMAP_THRESHOLD, 2**25)  # the most that glibc takes
 
 
 def entry() -> None:

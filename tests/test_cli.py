@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,29 @@ def test_module_and_help() -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize(("given", "kept"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_freed_memory_is_kept(given: dict[str, str], kept: bool) -> None:
+    """Without, each round below faults 64 MB in again."""
+    program = """if True:
+        import resource
+        import numpy as np
+        from sfdkit.cli import main
+        main(["--version"])
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            arrays = [np.ones(2**20) for _ in range(8)]
+            del arrays
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    made = subprocess.run(
+        [sys.executable, "-c", program], env=environment | given, capture_output=True, text=True, check=True, timeout=60
+    )
+    faults = int(made.stdout.split()[-1])
+    assert faults < 20 if kept else faults > 20
 
 
 def test_unknown_command_suggests_one(capsys: pytest.CaptureFixture[str]) -> None:
