@@ -83,15 +83,15 @@ def run(
 def report(folder: str, runs: str | None = None, output: str | None = None, earlier: str | None = None) -> None:
     """Compare the runs of a study: tables, curves, and whether a difference is significant.
 
-    Writes report.md, report.html, report.csv (a row for each run and seed), summary.csv and the plots as SVG. Of an
-    unfinished study it shows what is there, and names what is missing.
+    Writes report.md, report.html, report.csv (a row for each run and seed), curves.csv, summary.csv and the plots as
+    SVG. Of an unfinished study it shows what is there, and names what is missing.
 
     Args:
         folder: Folder with study.yaml, or the name of a shipped study such as disentanglement.
         runs: Folder of the results; runs/studies/NAME by default.
         output: Folder for the report; the results' folder by default.
-        earlier: The report.csv of a report of the same study, from another machine or day: its rows stand in for runs
-            that are not finished here.
+        earlier: The report.csv of a report of the same study, from another machine or day: its rows, and those of the
+            curves.csv beside it, stand in for runs that are not finished here.
 
     Raises:
         ConfigError: The study's file cannot work.

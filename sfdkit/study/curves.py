@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,6 +24,14 @@ class Point(NamedTuple):
     value: float
 
 
+Curves: TypeAlias = dict[str, list[Point]]
+"""Scalars of one training by name."""
+
+
+HEAD = ("run", "seed_given", "scalar", *Point._fields)
+"""Of a table of curves."""
+
+
 class Band(NamedTuple):
     """A scalar over seeds."""
 
@@ -31,7 +40,7 @@ class Band(NamedTuple):
     deviation: float | None  # None for one seed
 
 
-def read_curves(logs: Path, keys: Sequence[str]) -> dict[str, list[Point]]:
+def read_curves(logs: Path, keys: Sequence[str]) -> Curves:
     """Read scalars of one training, also of one that was interrupted and resumed: then the later of two values counts.
 
     Args:
@@ -56,6 +65,31 @@ def read_curves(logs: Path, keys: Sequence[str]) -> dict[str, list[Point]]:
     return {
         key: [Point(step, seconds(step), value) for step, value in scalars(key).items()] for key in keys if key in there
     }
+
+
+def curve_rows(curves: Mapping[tuple[str, int], Curves]) -> list[list[str | float | None]]:
+    """Return curves by run and seed as the rows of a table under :data:`HEAD`; :func:`read_curve_rows` reads it."""
+    return [
+        [run, seed, key, *point]
+        for (run, seed), found in curves.items()
+        for key, points in found.items()
+        for point in points
+    ]
+
+
+def read_curve_rows(path: Path) -> dict[tuple[str, int], Curves]:
+    """Read the table of :func:`curve_rows`, a CSV file.
+
+    Raises:
+        KeyError, OSError, ValueError: It cannot be read, or is no such table.
+    """
+    found: dict[tuple[str, int], Curves] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            seconds = float(row["seconds"]) if row["seconds"] else None
+            curves = found.setdefault((row["run"], int(row["seed_given"])), {})
+            curves.setdefault(row["scalar"], []).append(Point(int(row["step"]), seconds, float(row["value"])))
+    return found
 
 
 def bands(curves: Sequence[Sequence[Point]]) -> dict[str, list[Band]]:

@@ -15,9 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from sfdkit.errors import DataError
 from sfdkit.files import atomic_write
+from sfdkit.study.curves import HEAD, curve_rows
 from sfdkit.study.jobs import Job
 from sfdkit.study.plot import dot_plot, line_plot, scatter_plot
-from sfdkit.study.results import LEVEL, Results, read_earlier
+from sfdkit.study.results import CURVES, LEVEL, TABLE, Results, read_earlier
 from sfdkit.study.spec import Column, Study
 
 _ABSENT = "\N{EN DASH}"
@@ -36,7 +37,8 @@ def write_report(study: Study, jobs: Sequence[Job], folder: Path, earlier: Path 
         study: The study.
         jobs: Its jobs.
         folder: Where to; it exists.
-        earlier: The ``report.csv`` of a report of the same study, which stands in for jobs that are not finished.
+        earlier: The ``report.csv`` of a report of the same study, which with the ``curves.csv`` beside it stands in for
+            jobs that are not finished.
 
     Returns:
         What to print: the table, what is missing, and where the report is.
@@ -46,7 +48,9 @@ def write_report(study: Study, jobs: Sequence[Job], folder: Path, earlier: Path 
     """
     results = Results(study, jobs, read_earlier(earlier, study) if earlier else None)
     means, plots = _means(results), _plots(results)
-    files = {"report.csv": _rows_csv(results), "summary.csv": _summary_csv(results)}
+    files = {TABLE: _rows_csv(results), "summary.csv": _summary_csv(results)}
+    if results.curves:
+        files[CURVES] = _csv(HEAD, curve_rows(results.curves))
     files |= _pages(results, means, plots) | {name: svg for name, (_, svg) in plots.items()}
     try:
         for name, text in files.items():
@@ -183,7 +187,7 @@ def _summary_csv(results: Results) -> str:
     return _csv(["run", "title", "metric", "direction", *_SUMMARY], rows)
 
 
-def _csv(head: list[str], rows: list[list[Any]]) -> str:
+def _csv(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Write a table; None is an empty cell."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([head, *rows])

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sfdkit.errors import DataError
 from sfdkit.files import Value
 from sfdkit.study.compare import Difference, Spread, difference, spread
-from sfdkit.study.curves import Band, bands, read_curves
+from sfdkit.study.curves import Band, Curves, bands, read_curve_rows, read_curves
 from sfdkit.study.jobs import Job, read_json
 from sfdkit.study.spec import Column, Study
 
 LEVEL = 0.05
 """A difference with a smaller p is significant."""
+TABLE, CURVES = "report.csv", "curves.csv"
+"""Files of a report that another one can read."""
+
+
+class Earlier(NamedTuple):
+    """What an earlier report holds, by run and seed."""
+
+    metrics: dict[tuple[str, int], dict[str, Value]]
+    curves: dict[tuple[str, int], Curves]
 
 
 class Results:
@@ -23,29 +33,31 @@ class Results:
     Args:
         study: The study.
         jobs: Its jobs.
-        earlier: Metrics by run and seed, of :func:`read_earlier`, for jobs that are not finished here; they bring no
-            curves.
+        earlier: Of an earlier report, for jobs that are not finished here.
 
     Raises:
         DataError: There are neither metrics nor curves yet.
     """
 
-    def __init__(
-        self, study: Study, jobs: Sequence[Job], earlier: Mapping[tuple[str, int], dict[str, Value]] | None = None
-    ) -> None:
+    def __init__(self, study: Study, jobs: Sequence[Job], earlier: Earlier | None = None) -> None:
         self.study = study
+        earlier = earlier or Earlier({}, {})
         self.rows: list[tuple[Job, dict[str, Value]]] = []
         """Finished jobs with their metrics."""
         self.missing: list[str] = []
         """What is known of each job that is not finished."""
         self.notes: list[str] = []
+        self.curves: dict[tuple[str, int], Curves] = {}
+        """By run and seed, of all that have logged any."""
         for job in jobs:
-            state, metrics = job.state(), read_json(job.folder / "metrics.json")
+            place, state, metrics = (job.run, job.seed), job.state(), read_json(job.folder / "metrics.json")
+            curves = read_curves(job.folder / "logs", study.curves)
             if state in ("done", "changed") and metrics:
                 self.rows.append((job, metrics))
-            elif found := (earlier or {}).get((job.run, job.seed)):
+            elif found := earlier.metrics.get(place):
                 self.rows.append((job, found))
-                self.notes.append(f"{job.name} is from an earlier report, which holds no curves")
+                curves = earlier.curves.get(place, {})
+                self.notes.append(f"{job.name} is from an earlier report")
             else:
                 self.missing.append(f"{job.name}: {_missing(job, state)}")
             if state == "changed":
@@ -53,11 +65,9 @@ class Results:
                     f"{job.name} was finished under another definition than {study.path.name} and its files have now "
                     f"({'; '.join(job.changes())}); sfdkit study run --redo true runs it again"
                 )
-        self._curves = {
-            run: [read_curves(job.folder / "logs", study.curves) for job in jobs if job.run == run]
-            for run in study.runs
-        }
-        if not self.rows and not any(curve for seeds in self._curves.values() for curve in seeds):
+            if curves:
+                self.curves[place] = curves
+        if not self.rows and not self.curves:
             raise DataError(
                 f"no run of the study has given anything in {jobs[0].folder.parent.parent}; call sfdkit study run "
                 f"{study.path.parent}, or name the folder of the results with --runs"
@@ -105,8 +115,12 @@ class Results:
 
     def bands(self, key: str, kind: str) -> dict[str, list[Band]]:
         """Return a curve of each run that has it, over seeds, against ``steps`` or ``seconds``."""
-        found = {run: bands([seed.get(key, []) for seed in seeds])[kind] for run, seeds in self._curves.items()}
-        return {run: points for run, points in found.items() if points}
+        found = {}
+        for name in self.study.runs:
+            seeds = [curves.get(key, []) for (run, _), curves in self.curves.items() if run == name]
+            if points := bands(seeds)[kind]:
+                found[name] = points
+        return found
 
     @property
     def tested(self) -> list[Column]:
@@ -115,28 +129,32 @@ class Results:
         return [c for c in columns if any(self.numbers(run, c.key) for run in self.study.runs)]
 
 
-def read_earlier(path: Path, study: Study) -> dict[tuple[str, int], dict[str, Value]]:
-    """Read the ``report.csv`` of an earlier report: the metrics of each run and seed.
+def read_earlier(path: Path, study: Study) -> Earlier:
+    """Read the ``report.csv`` of an earlier report, and the ``curves.csv`` beside it where there is one.
 
     Args:
-        path: The file.
+        path: The first.
         study: The study of which it must be.
 
     Raises:
-        DataError: It cannot be read, or is no report of this study.
+        DataError: One cannot be read, or is no report of this study.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"--earlier {path}: it cannot be read ({error}); give the report.csv of a report") from error
+        raise DataError(f"--earlier {path}: it cannot be read ({error}); give the {TABLE} of a report") from error
     found = {}
     for row in rows:
         run, seed = row.pop("run", None), row.pop("seed_given", "")
         if run not in study.runs or not str(seed).isdigit():
-            raise DataError(f"--earlier {path}: it is no report.csv of {study.path}, which has no run {run!r} {seed!r}")
+            raise DataError(f"--earlier {path}: it is no {TABLE} of {study.path}, which has no run {run!r} {seed!r}")
         found[run, int(seed)] = {key: _value(text) for key, text in row.items() if text}
-    return found
+    drawn = path.with_name(CURVES)
+    try:
+        return Earlier(found, read_curve_rows(drawn) if drawn.exists() else {})
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise DataError(f"--earlier: {drawn} cannot be read ({error}); restore it, or remove it") from error
 
 
 def _value(text: str) -> Value:

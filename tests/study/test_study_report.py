@@ -113,6 +113,15 @@ def jobs_with_results(folder: Path, values: dict[tuple[str, int], float], **chan
     return jobs
 
 
+def log(job: Job, values: dict[int, float]) -> None:
+    """Log val/psnr by steps made, each of ten seconds."""
+    writer = SummaryWriter(str(job.folder / "logs"))
+    for step, value in values.items():
+        writer.add_scalar("val/psnr", value, step - 1)
+        writer.add_scalar("val/seconds", 10.0 * step, step - 1)
+    writer.close()
+
+
 def test_report_of_an_unfinished_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = jobs_with_results(tmp_path, PSNR)
     cut = jobs[5]
@@ -152,10 +161,11 @@ def test_an_earlier_report_stands_in_for_runs_that_are_not_finished_here(
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
-    jobs_with_results(first, {place: value for place, value in PSNR.items() if place[1] == 1})
+    done = jobs_with_results(first, {place: value for place, value in PSNR.items() if place[1] == 1})
+    log(next(job for job in done if (job.run, job.seed) == ("other", 1)), {2: 1.5, 4: 2.5})
     assert main(["study", "report", str(first), "--runs", str(first / "out"), "--output", str(first / "report")]) == 0
     here = {place: value for place, value in PSNR.items() if place[1] == 2} | {("full", 1): 23.0}
-    jobs_with_results(second, here)
+    log(jobs_with_results(second, here)[0], {2: 3.0, 4: 4.0})
     arguments = ["study", "report", str(second), "--runs", str(second / "out"), "--output", str(second / "report")]
     capsys.readouterr()
     assert main([*arguments, "--earlier", str(first / "report/report.csv")]) == 0
@@ -163,8 +173,19 @@ def test_an_earlier_report_stands_in_for_runs_that_are_not_finished_here(
     rows = list(csv.DictReader((second / "report/report.csv").open()))
     found = {(row["run"], int(row["seed_given"])): (float(row["psnr"]), row["device"]) for row in rows}
     assert found == {place: (value, "cpu") for place, value in {**here, ("other", 1): PSNR["other", 1]}.items()}
+    curves = list(csv.DictReader((second / "report/curves.csv").open()))
+    assert [(r["run"], r["seed_given"], r["step"], r["seconds"], r["value"]) for r in curves] == [
+        ("full", "1", "2", "20.0", "3.0"),
+        ("full", "1", "4", "40.0", "4.0"),
+        ("other", "1", "2", "20.0", "1.5"),
+        ("other", "1", "4", "40.0", "2.5"),
+    ]
+    assert (second / "report/val-psnr-seconds.svg").exists()
     assert main([*arguments, "--earlier", str(second / "report/summary.csv")]) == 1
     assert "summary.csv: it is no report.csv of" in capsys.readouterr().err
+    (first / "report/curves.csv").write_text("run,seed_given\nother,1\n")
+    assert main([*arguments, "--earlier", str(first / "report/report.csv")]) == 1
+    assert "curves.csv cannot be read ('seconds'); restore it, or remove it" in capsys.readouterr().err
 
 
 def test_html_and_markdown_escape_what_a_study_says(tmp_path: Path) -> None:
