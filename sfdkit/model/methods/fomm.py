@@ -111,7 +111,7 @@ class FommGenerator(OfKeyPoints):
     of them, weighs them, and gives an occlusion map; the source's features at that size are warped and masked, and
     residual blocks and two doublings turn them into the picture.
 
-    What differs: features are the encoder's through the animator's adapter, where FOMM has two convolutions of its own,
+    What differs: the encoder's features through the animator's adapter are added to those of FOMM's own convolutions,
     and key points are read from an encoder's maps, not by an hourglass; in relative motion Jacobians are added, where
     FOMM multiplies them. The identity coefficients play no part.
 
@@ -147,6 +147,11 @@ class FommGenerator(OfKeyPoints):
         self.motion = DenseMotion(points, self.sizes[0], motion_width, 2 * max_channels)
         self.body = nn.Sequential(*(ResidualBlock(self.channels[0]) for _ in range(blocks)))
         half = min(max_channels, 2 * width)
+        self.encoder = nn.Sequential(
+            convolution(3, width, 7),
+            *(convolution(width, half), nn.AvgPool2d(2)),
+            *(convolution(half, self.channels[0]), nn.AvgPool2d(2)),
+        )
         self.up = nn.ModuleList([convolution(self.channels[0], half), convolution(half, width)])
         self.last = nn.Conv2d(width, 3, 7, padding=3)
 
@@ -155,7 +160,8 @@ class FommGenerator(OfKeyPoints):
         driving, source = self.reader(latent), self.reader(source_latent)
         small = resize(image, self.sizes[0])
         flow, seen = call(self.motion, small, driving, source, checkpointing=self.activation_checkpointing)
-        hidden = warp(features[0].float(), flow) * torch.sigmoid(seen)
+        own = call(self.encoder, image, checkpointing=self.activation_checkpointing)
+        hidden = warp(features[0].float() + own.float(), flow) * torch.sigmoid(seen)
         hidden = call(self.body, hidden, checkpointing=self.activation_checkpointing)
         for layer in self.up:
             doubled = F.interpolate(hidden, scale_factor=2, mode="nearest")
