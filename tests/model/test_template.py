@@ -45,5 +45,5 @@ def test_without_a_share_there_is_no_template_and_the_identity_head_pools() -> N
     mirrored = [f.flip(3) for f in features]
     assert torch.allclose(plain.identity_head(features), plain.identity_head(mirrored), atol=1e-4)
     assert not torch.allclose(both.identity_head(features), both.identity_head(mirrored), atol=1e-2)
-    with pytest.raises(ConfigError, match=r"code_share is 0.*for example 0\.2"):
+    with pytest.raises(ConfigError, match=r"code_share is 0.*for example 0\.05"):
         plain.code_state(torch.rand(1, 12))
