@@ -61,7 +61,7 @@ def write_report(study: Study, jobs: Sequence[Job], folder: Path, earlier: Path 
     lines = [_plain_table(means), *([""] if results.missing else [])]
     lines += [f"missing: {words}" for words in results.missing]
     lines += [f"note: {words}" for words in results.notes]
-    lines.append(f"wrote report.md, report.html, report.csv, summary.csv and {len(plots)} plots to {folder}")
+    lines.append(f"wrote {', '.join(name for name in files if name not in plots)} and {len(plots)} plots to {folder}")
     return "\n".join(lines)
 
 
