@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import io
+import os
 import re
 import shutil
 import tempfile
@@ -105,11 +106,13 @@ class Desk:
 
     def sweep(self) -> None:
         """Remove what was not used for longer than ``age``."""
-        for path in self.folder.rglob("*"):
-            with suppress(OSError):
-                used = max(path.stat().st_mtime, path.stat().st_ctime)
-                if path.is_file() and self.examples not in path.parents and time.time() - used > self.age:
-                    path.unlink()
+        # Work that ends meanwhile removes its folder: os.walk goes on then, where rglob fails.
+        for folder, _, names in os.walk(self.folder):
+            for path in (Path(folder) / name for name in names):
+                with suppress(OSError):
+                    used = max(path.stat().st_mtime, path.stat().st_ctime)
+                    if self.examples not in path.parents and time.time() - used > self.age:
+                        path.unlink()
 
     def _place(self, session: str | None) -> Path:
         return self._results / hashlib.sha256(str(session).encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 import warnings
@@ -131,3 +132,24 @@ def test_old_files_go_and_the_examples_stay() -> None:
         os.utime(new)
         desk.sweep()
         assert {path.name for path in files_of(desk)} == {"puppet.png", "new.png"}
+
+
+def test_old_files_go_though_folders_go_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Desk() as desk:
+        folders = [desk.folder / "results" / name for name in "ab"]
+        for folder in folders:
+            folder.mkdir(parents=True)
+            (folder / "out.txt").write_text("made")
+        unlink = Path.unlink
+
+        def leave(path: Path) -> None:
+            unlink(path)
+            for folder in folders:
+                if folder != path.parent:
+                    shutil.rmtree(folder)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", leave)
+            desk.age = -1.0
+            desk.sweep()
+        assert not files_of(desk)
