@@ -179,7 +179,7 @@ def test_a_shipped_study_is_found_by_name_and_a_local_one_wins(tmp_path: Path, m
 
 
 def test_the_shipped_studies_parse() -> None:
-    names = "backbones basis_size disentanglement methods methods_time sizes small_parts"
+    names = "backbones basis_size disentanglement methods methods_real methods_time sizes small_parts"
     assert names.split() == STUDIES
     for name in STUDIES:
         content = yaml.safe_load((EXPERIMENTS / "studies" / name / "study.yaml").read_text())
