@@ -170,6 +170,7 @@ def make_step(flat: bool) -> Step:
         source_identity=torch.randn(2, 12),
         points=points[:, 1:].flatten(0, 1),
         row_points=points,
+        warped_points=points[:, :1].expand_as(points[:, 1:]).flatten(0, 1),
         identity=torch.randn(2, 2, 12),
         people=torch.tensor([0, 1]),
         bent=Bent(torch.randn(2, 6), Bend.draw(2, CPU, None)),

@@ -127,7 +127,7 @@ class EpochLoader:
                     f"the checkpoint was written in the middle of epoch {state['epoch']}, after {state['batches']} of "
                     f"{length} batches, with other data settings ({'; '.join(changed)}), so the rest of that "
                     "epoch cannot be told. Resume with the same ones, or a checkpoint of the end of an epoch, which "
-                    "resumes with any (checkpoint.every_n_epochs: 1 writes them)"
+                    "resumes with any (--checkpoint.every_n_epochs 1 --checkpoint.every_n_train_steps null writes them)"
                 )
         self._epoch = state["epoch"]
         self._resume = state["epoch"], state["batches"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -92,7 +93,7 @@ TERMS: dict[str, Term] = {
     ),
     "warp": Term(MultiScaleL1, lambda step: (step.warped, step.target)),
     "smoothness": Term(Smoothness, lambda step: (step.flow,)),
-    "point_flow": Term(PointFlow, lambda step: (step.flow, step.row_points), "points"),
+    "point_flow": Term(PointFlow, lambda step: (step.flow, step.points, step.warped_points), "points"),
     "painting": Term(Painting, lambda step: (step.mask,)),
     "kl": Term(KLDivergence, lambda step: (step.motion, step.log_noise), "noise"),
     "sparsity": Term(Sparsity, lambda step: (step.motion,)),
@@ -132,8 +133,8 @@ class Objective(nn.Module):
         code_sizes: ``N`` and ``M``, numbers of identity and motion coefficients.
 
     Raises:
-        ConfigError: A weight, start or network for an unknown term, a term without its network, or a file that holds
-            no such network.
+        ConfigError: A weight, start or network for an unknown term, a weight that is negative or no number, a start for
+            what begins with another term, a term without its network, or a file that holds no such network.
     """
 
     def __init__(
@@ -147,10 +148,16 @@ class Objective(nn.Module):
         super().__init__()
         require_terms("weights", weights)
         require_terms("starts", starts or {})
+        for name, weight in weights.items():
+            if not 0 <= weight < math.inf:
+                raise ConfigError(f"weights: {name} is {weight:g}; give 0, which switches it off, or a positive number")
+        for name in set(starts or {}) & set(ADVERSARIAL[1:]):
+            raise ConfigError(f"starts: {name} counts from where adversarial does; name that, and leave {name} out")
         require_terms("networks", networks or {}, tuple(OF_NETWORKS))
         judges = OF_NETWORKS | dict(networks or {})
         self.weights = {name: float(weights[name]) for name in TERMS if weights.get(name, 0.0)}
         self.starts = dict(starts or {})
+        self.points = points
         for name in self.weights:
             if name in judges and judges[name] is None:
                 raise ConfigError(

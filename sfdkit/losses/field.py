@@ -28,15 +28,14 @@ class Painting(LossTerm):
 class PointFlow(LossTerm):
     """Mean distance between where the flow leads points of the target's face and where the source has them."""
 
-    def forward(self, flow: Tensor, points: Tensor) -> Tensor:
+    def forward(self, flow: Tensor, targets: Tensor, sources: Tensor) -> Tensor:
         """Return the mean, in halves of the picture, over the points that are known in both; 0 without any.
 
         Args:
             flow: B*K 2 R R.
-            points: B 1+K L 2 in [-1, 1], of source and targets; not a number where they are not known.
+            targets: B*K L 2 in [-1, 1], points of the targets; not a number where they are not known.
+            sources: B*K L 2, those of the pictures that were warped.
         """
-        targets = points[:, 1:].flatten(0, 1)
-        sources = points[:, :1].expand_as(points[:, 1:]).flatten(0, 1)
         known = (targets + sources).isfinite().all(2)
         at = targets.nan_to_num()
         led = F.grid_sample(flow, at[:, :, None], padding_mode="border", align_corners=False)[..., 0].transpose(1, 2)

@@ -64,7 +64,11 @@ class Proportions(LossTerm):
         centred = motion - motion.mean((0, 1))
         now = torch.einsum("bsq,bsm->qm", apart, centred) / known.sum((0, 1)).clamp(min=1)[:, None]
         if self.training:
-            self.covariance.lerp_(mean_over_ranks(now.detach()), MOMENTUM)
+            new = mean_over_ranks(now.detach())
+            # a batch that is not finite, whose step is skipped, leaves no trace
+            self.covariance.copy_(
+                torch.where(new.isfinite().all(), self.covariance.lerp(new, MOMENTUM), self.covariance)
+            )
         variance = centred.square().mean((0, 1)).sum().detach() + 1e-6
         return (2 * now - self.covariance).mul(self.covariance).sum() / variance / len(now)
 

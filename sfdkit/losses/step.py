@@ -69,6 +69,8 @@ class Step(NamedTuple):
     """B*K L 2: points of the face in the targets, in [-1, 1]; not a number where they are not known."""
     row_points: Tensor | None = None
     """B S L 2: the same in source and targets."""
+    warped_points: Tensor | None = None
+    """B*K L 2: the same in what was warped to each result; not known where that was drawn from the code alone."""
     identity: Tensor | None = None
     """B 2 N: identity coefficients of the source and of another frame of its clip."""
     people: Tensor | None = None

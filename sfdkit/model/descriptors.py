@@ -87,6 +87,11 @@ class DescriptorLayer(nn.Module):
         self._cached: Tensor | None = None
         self._cached_for: tuple[int, int] = (-1, -1)
 
+    def train(self, mode: bool = True) -> DescriptorLayer:
+        """Switch modes, and forget the basis: fused optimisers leave no mark on the weight that they change."""
+        self._cached = None
+        return super().train(mode)
+
     @property
     def complete(self) -> bool:
         """Whether the basis spans the whole latent space."""

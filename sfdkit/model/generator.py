@@ -102,8 +102,9 @@ class MotionField(NamedTuple):
     def flow(self) -> Tensor:
         """Return the flow, B 2 r r, in units of half the picture."""
         grid = identity_grid(self.logits.shape[2], self.logits.shape[3], self.logits)[0]
-        matrix = torch.einsum("bphw,bpij->bijhw", shares(self.logits), self.affine)
-        return (matrix[:, :, :2] * grid).sum(2) + matrix[:, :, 2] + self.residual
+        with full_precision(self.logits):  # in bfloat16 the flow would move in steps of a pixel of 256
+            matrix = torch.einsum("bphw,bpij->bijhw", shares(self.logits), self.affine)
+            return (matrix[:, :, :2] * grid).sum(2) + matrix[:, :, 2] + self.residual
 
 
 class GeneratorLevel(nn.Module):
@@ -238,7 +239,8 @@ class Generator(nn.Module):
         """Return the parts' motions, from their positions in the result to those in the source."""
         driving, source = self.places(latent), self.places(source_latent)
         turn = source.shape - driving.shape
-        shift = source.centre - driving.centre - (turn @ driving.centre[..., None])[..., 0]
+        with full_precision(latent):
+            shift = source.centre - driving.centre - (turn @ driving.centre[..., None])[..., 0]
         affine = F.pad(torch.cat([turn, shift[..., None]], 3), (0, 0, 0, 0, 0, 1))
         offset = identity_grid(START, START, latent) - driving.centre[..., None, None]
         near = 4 * torch.exp(-offset.square().sum(2) / (2 * PART_WIDTH**2)) - 2

@@ -197,7 +197,7 @@ class AnimationCLI(LightningCLI):
         """Check what would otherwise fail after the training has begun.
 
         Raises:
-            ConfigError: A wrong argument of an optimiser, or a folder with the checkpoints of an earlier training.
+            ConfigError: A wrong argument of an optimiser, or folders of an earlier training.
         """
         assert isinstance(self.model, AnimationTask)
         for name in ("optimizer", "discriminator_optimizer"):
@@ -210,6 +210,9 @@ class AnimationCLI(LightningCLI):
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, RunCheckpoints):
                 callback.refuse_old_run(self.trainer, self._get(self.config, "ckpt_path"), resumes)
+        new = self._get(self.config, "ckpt_path") is None and not resumes
+        if new and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            _refuse_old_config(self.trainer.log_dir, self._get(self.config, "checkpoint.dirpath"))
 
     def predict(self, **kwargs: Any) -> None:
         """Run ``Trainer.predict`` without keeping the results, which the callback writes."""
@@ -217,6 +220,24 @@ class AnimationCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Keep the configuration as given: Lightning would override it with a checkpoint's hyperparameters."""
+
+
+def _refuse_old_config(logs: str | None, checkpoints: str | None) -> None:
+    """Refuse to write over the config.yaml of another training, whose checkpoints lie elsewhere.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    path = Path(logs or "") / "config.yaml"
+    if logs is None or checkpoints is None or not path.is_file():
+        return
+    saved = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    other = (saved.get("checkpoint") or {}).get("dirpath")
+    if other and any(Path(other).glob("*.ckpt")) and Path(other).resolve() != Path(checkpoints).resolve():
+        raise ConfigError(
+            f"{path} belongs to the checkpoints in {other}, and this training would write over it; name its folder as "
+            "well: --trainer.logger.init_args.name NAME"
+        )
 
 
 def run(args: Sequence[str]) -> None:

@@ -59,14 +59,24 @@ def training_forward(
         sent = motion[:, 1:].flatten(0, 1)
         if objective.needs("noise", step):
             sent = animator.motion_head.noisy(sent, objective.share("kl", step), generator)
-        result = animator.generate(_from_code(animator, state.expand(batch["driving"].shape[1]), generator), sent)
+        each = batch["driving"].shape[1]
+        sources, of_code = state.expand(each), None
+        if animator.code_share:
+            of_code = torch.rand(len(sent), generator=generator, device=sent.device) < animator.code_share
+            sources = sources.replace_rows(of_code, animator.code_state(sources.descriptors.identity))
+        result = animator.generate(sources, sent)
         identity, people = None, None
         if objective.needs("identity", step):
             people = _people(batch["identity"], motion.device)
             other = animator.identity(batch["driving"][:, -1])
             identity = torch.stack([state.descriptors.identity, other], 1)
         bent = _bend(animator, batch, generator) if objective.needs("bent", step) else None
-        points = batch["points"] if objective.needs("points", step) else None
+        points, warped_points = None, None
+        if batch.get("point_set") == objective.points.name:
+            points = batch["points"]
+            warped_points = points[:, :1].expand_as(points[:, 1:]).flatten(0, 1)
+            if of_code is not None:  # there is no telling where the template's face is
+                warped_points = warped_points.masked_fill(of_code[:, None, None], torch.nan)
         restore, crossed = objective.needs("restored", step), None
         if restore or objective.needs("crossed", step):
             crossed = _cross(animator, batch, motion, state, cross_share, restore)
@@ -82,19 +92,12 @@ def training_forward(
             source_identity=state.descriptors.identity,
             points=None if points is None else points[:, 1:].flatten(0, 1),
             row_points=points,
+            warped_points=warped_points,
             identity=identity,
             people=people,
             bent=bent,
             crossed=crossed,
         )
-
-
-def _from_code(animator: FaceAnimator, sources: SourceState, generator: torch.Generator | None) -> SourceState:
-    """Replace a random share of the sources by the template with their identity, to be drawn from the code alone."""
-    if not animator.code_share:
-        return sources
-    chosen = torch.rand(len(sources.image), generator=generator, device=sources.image.device) < animator.code_share
-    return sources.replace_rows(chosen, animator.code_state(sources.descriptors.identity))
 
 
 def _bend(animator: FaceAnimator, batch: FrameBatch, generator: torch.Generator | None) -> Bent:
@@ -107,7 +110,10 @@ def _bend(animator: FaceAnimator, batch: FrameBatch, generator: torch.Generator 
 def _cross(
     animator: FaceAnimator, batch: FrameBatch, motion: Tensor, state: SourceState, cross_share: float, restore: bool
 ) -> Crossed | None:
-    """Drive rows with another person's first driving frame and encode the results; the encoders learn nothing here."""
+    """Drive rows with another person's first driving frame and encode the results.
+
+    What reads the results is not trained by them; the generator is, and what it was given of the sources.
+    """
     pairs = cross_rows(batch["identity"], cross_share)
     if not pairs:
         return None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from sfdkit.errors import CheckpointError
 from sfdkit.losses import Objective
@@ -18,6 +19,8 @@ from sfdkit.model.animator import FaceAnimator
 NOISE_LR_FACTOR = 5.0
 """Factor on the learning rate of the logarithm of the motion coefficients' noise, which has to move by some units."""
 _TERM = "term"
+_BUILT_IN = ("params", "amsgrad", "capturable", "centered", "differentiable", "foreach", "fused", "maximize")
+"""Options that an optimiser's state is made for."""
 
 
 def parameter_groups(animator: FaceAnimator, objective: Objective, basis_factor: float) -> list[dict[str, Any]]:
@@ -37,6 +40,11 @@ def parameter_groups(animator: FaceAnimator, objective: Objective, basis_factor:
     ]
     heads = {name: _learned(term) for name, term in objective.terms.items()}
     return groups + [{"params": head, "scale": 1.0, _TERM: name} for name, head in heads.items() if head]
+
+
+def settable(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Return the options of each group that a resumed training may change, whatever its checkpoint says."""
+    return [{key: value for key, value in group.items() if key not in _BUILT_IN} for group in optimizer.param_groups]
 
 
 def _learned(network: nn.Module) -> list[nn.Parameter]:

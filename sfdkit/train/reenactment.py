@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
@@ -18,6 +19,7 @@ from sfdkit.model.blocks import in_float32
 from sfdkit.train.forward import render
 from sfdkit.types import FrameBatch, Generated
 
+_UNUSED = "find_unused_parameters"
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -62,10 +64,11 @@ class Reenactment(L.LightningModule):
             ) from error
 
     def setup(self, stage: str) -> None:
-        """Refuse a precision in which the method does not work.
+        """Refuse a precision or strategy in which the method does not work.
 
         Raises:
-            ConfigError: Weights in half or double precision; in training ``16-mixed`` as well.
+            ConfigError: Weights in half or double precision; in training ``16-mixed`` as well, and a strategy that
+                expects a gradient of each weight in each step.
         """
         precision = str(self.trainer.precision)
         if precision not in PRECISIONS:
@@ -76,6 +79,12 @@ class Reenactment(L.LightningModule):
         if precision == "16-mixed" and stage == "fit":
             raise ConfigError(
                 "trainer.precision: 16-mixed needs loss scaling, which two optimisers cannot share; use bf16-mixed"
+            )
+        strategy = self.trainer.strategy
+        if stage == "fit" and isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get(_UNUSED):
+            raise ConfigError(
+                "trainer.strategy: not every step has a gradient of every weight, which plain ddp waits for; add "
+                "--config trainer/ddp.yaml, or --trainer.strategy ddp_find_unused_parameters_true"
             )
 
     def _measure(self, batch: FrameBatch, metrics: MetricCollection) -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from sfdkit.checkpoint import KEY, NO_NOISE, adopt_weights, other_method
+from sfdkit.checkpoint import EMA_KEY, KEY, NO_NOISE, NOISE, adopt_weights, other_method
 from sfdkit.device import prepare
 from sfdkit.errors import CheckpointError, ConfigError, TrainingError
 from sfdkit.losses import TERMS, Objective, Step
@@ -29,12 +29,13 @@ from sfdkit.losses.adversarial import (
     r1_penalty,
 )
 from sfdkit.model.animator import FaceAnimator
+from sfdkit.model.blocks import full_precision
 from sfdkit.model.discriminator import Discriminator
 from sfdkit.points import FACE31
 from sfdkit.points import point_set as point_set_of
 from sfdkit.train.forward import training_forward
 from sfdkit.train.gradients import BatchStatistics, GradientClipping, skip_unless_finite
-from sfdkit.train.parameter_groups import fit_state, parameter_groups
+from sfdkit.train.parameter_groups import fit_state, parameter_groups, settable
 from sfdkit.train.reenactment import Reenactment
 from sfdkit.train.schedule import Progress, cosine_with_warmup, logs_step
 from sfdkit.types import FrameBatch
@@ -162,6 +163,7 @@ class AnimationTask(Reenactment):
         self.start_from = start_from
         self.experiment: dict[str, Any] = {}
         self.base_lrs: list[float] = []
+        self.options: list[list[dict[str, Any]]] = []
         self.progress = Progress()
         self.reported_skipped = 0
         self.last_motion: Tensor | None = None
@@ -172,13 +174,14 @@ class AnimationTask(Reenactment):
         if self.discriminator is not None:
             optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))
         self.base_lrs = [float(o.param_groups[0]["lr"]) for o in optimizers]
+        self.options = [settable(optimizer) for optimizer in optimizers]
         return optimizers
 
     def _groups(self) -> list[dict[str, Any]]:
         return parameter_groups(self.animator, self.objective, self.basis_lr_factor)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Bring the first optimiser's state to the loss terms of this training.
+        """Bring the first optimiser's state, and the coefficients' noise, to the loss terms of this training.
 
         Raises:
             CheckpointError: It is of another model or method.
@@ -191,6 +194,10 @@ class AnimationTask(Reenactment):
             )
         if states := checkpoint.get("optimizer_states"):
             states[0] = fit_state(states[0], self._groups())
+        if "kl" in self.objective.weights:  # newly, where the checkpoint knows no noise
+            for part, name in (("state_dict", f"animator.{NOISE}"), (EMA_KEY, f"module.{NOISE}")):
+                if (noise := checkpoint.get(part, {}).get(name)) is not None and float(noise.max()) <= NO_NOISE:
+                    noise.copy_(self.animator.motion_head.log_noise.detach())
 
     @property
     def learners(self) -> nn.ModuleList:
@@ -205,6 +212,7 @@ class AnimationTask(Reenactment):
         """
         prepare(self.device)
         self.summed_batches = 0
+        self.statistics = BatchStatistics(self.animator)  # trainer.sync_batchnorm has replaced layers by now
         if self.start_from is not None and self.trainer.ckpt_path is None:
             adopted = adopt_weights(self.animator, self.start_from)
             rank_zero_info(
@@ -216,7 +224,10 @@ class AnimationTask(Reenactment):
             self.animator.generator.compile()
 
     def on_train_start(self) -> None:
-        """Count the steps of the training, which the schedule needs."""
+        """Count the steps of the training, which the schedule needs; options of optimisers are those given now."""
+        for optimizer, options in zip(self._optimizers(), self.options, strict=True):
+            for group, given in zip(optimizer.param_groups, options, strict=True):
+                group.update(given)
         self.progress.begin(self.trainer, self.accumulate_grad_batches)
         self.reported_skipped = self._skipped()
 
@@ -255,12 +266,12 @@ class AnimationTask(Reenactment):
         return training_forward(self.animator, self.objective, batch, self.global_step, self.cross_share, generator)
 
     def _require_points(self, batch: FrameBatch) -> None:
-        """Check that a batch brings the points that the terms read.
+        """Check that a batch brings the points that the terms read, those included that count only later.
 
         Raises:
             ConfigError: It brings none, or those of another set.
         """
-        wanting = [name for name in self.objective.active(self.global_step) if TERMS[name].needs == "points"]
+        wanting = [name for name in self.objective.weights if TERMS[name].needs == "points"]
         if wanting and (brought := batch.get("point_set")) != self.points.name:
             raise ConfigError(
                 f"model.weights.{wanting[0]} reads the points {self.points.name} of the face, and the shards bring "
@@ -323,13 +334,14 @@ class AnimationTask(Reenactment):
             self.discriminator.requires_grad_(False)
             features = self.discriminator.features(made.image)
             values["adversarial"] = generator_loss(self.discriminator.judge(features), self.adversarial)
-            loss = loss + self.adversarial_weight * values["adversarial"]
+            share = self.objective.share("adversarial", self.global_step)
+            loss = loss + share * self.adversarial_weight * values["adversarial"]
             if self.matching_weight:
                 with torch.no_grad():
                     wanted = self.discriminator.features(made.target)
                 values["feature_matching"] = feature_matching(features, wanted)
-                loss = loss + self.matching_weight * values["feature_matching"]
-        self.manual_backward(loss)
+                loss = loss + share * self.matching_weight * values["feature_matching"]
+        self._backward(loss)
         values["mask"] = made.mask.mean()
         if made.points is not None:
             values["without_points"] = made.points.isnan().any(2).any(1).float().mean()
@@ -356,12 +368,17 @@ class AnimationTask(Reenactment):
             penalty = r1_penalty(self.discriminator, real)
             loss = loss + self.r1_weight * self.r1_every * penalty
             self._tell({"train/r1": penalty})
-        self.manual_backward(loss)
+        self._backward(loss)
         if stepping:
             _, finite = self.discriminator_clipping.clip(self.discriminator, self.summed_batches)
             skip_unless_finite(optimizer.optimizer, finite)
             optimizer.optimizer.step()  # not Lightning's wrapper, which would count this step as well
             optimizer.optimizer.zero_grad()
+
+    def _backward(self, loss: Tensor) -> None:
+        """Compute gradients in the types of the forward pass: autocast would make those of float32 parts bfloat16."""
+        with full_precision(loss):
+            self.manual_backward(loss)
 
     def _set_lr(self, optimizers: list[LightningOptimizer]) -> None:
         factor = cosine_with_warmup(self.global_step, self.warmup_steps, self.progress.at(self.global_step))

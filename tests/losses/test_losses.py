@@ -296,6 +296,7 @@ def test_every_term_is_the_same_under_autocast(name: str, picture: str, tmp_path
         source_identity=random(4, 12),
         points=points[:, 1],
         row_points=points,
+        warped_points=points[:, 0],
         flow=random(4, 2, 64, 64),
         mask=torch.rand(4, 1, 64, 64, generator=draws),
         warped=image.clone(),
@@ -355,3 +356,17 @@ def test_leakage_has_a_floor_that_follows_what_is_usual() -> None:
     assert term.running_mean == kept
     term.eval()(10 * torch.randn(16, 3, 4))
     assert term.running_mean == kept
+
+
+@pytest.mark.parametrize(
+    ("weights", "starts", "words"),
+    [
+        ({"l1": math.nan}, {}, "weights: l1 is nan; give 0"),
+        ({"l1": 1.0, "r1": -1.0}, {}, "weights: r1 is -1; give 0"),
+        ({"l1": math.inf}, {}, "weights: l1 is inf"),
+        ({"l1": 1.0}, {"feature_matching": 0.5}, "starts: feature_matching counts from where adversarial does"),
+    ],
+)
+def test_weights_and_starts_that_cannot_work_are_refused(weights: dict, starts: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Objective(weights, starts)

@@ -156,6 +156,7 @@ def test_a_flow_that_leads_points_home_costs_nothing() -> None:
     flow = torch.tensor([-0.1, 0.2]).view(1, 2, 1, 1).expand(4, 2, 16, 16)
     points[0, 1, 2] = torch.nan
     points[1, 0, 3] = torch.nan
-    assert PointFlow()(flow, points) < 2e-4
-    assert PointFlow()(torch.zeros_like(flow), points) == pytest.approx(0.05**0.5, rel=1e-3)
-    assert PointFlow()(flow, torch.full_like(points, torch.nan)) == 0
+    targets, sources = points[:, 1:].flatten(0, 1), points[:, :1].expand(-1, 2, -1, -1).flatten(0, 1)
+    assert PointFlow()(flow, targets, sources) < 2e-4
+    assert PointFlow()(torch.zeros_like(flow), targets, sources) == pytest.approx(0.05**0.5, rel=1e-3)
+    assert PointFlow()(flow, targets, torch.full_like(sources, torch.nan)) == 0

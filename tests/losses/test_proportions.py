@@ -51,3 +51,13 @@ def test_frames_without_points_count_for_nothing_and_leave_the_statistics() -> N
     value = term(torch.randn(8, 3, 1, requires_grad=True), torch.full_like(points, float("nan")))
     value.backward()
     assert torch.isfinite(value) and torch.equal(term.mean, kept[0]) and torch.equal(term.square, kept[1])
+
+
+def test_a_batch_that_is_no_number_leaves_the_statistics() -> None:
+    term = Proportions(FACE31, 1).train()
+    points, person, motion = faces(8, 0)
+    term((person[:, None] + motion)[..., None], points)
+    kept = term.covariance.clone()
+    assert kept.abs().sum() > 0
+    term(torch.full((8, 3, 1), float("nan")), points)
+    assert torch.equal(term.covariance, kept)

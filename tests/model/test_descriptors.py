@@ -88,6 +88,18 @@ def test_eval_basis_is_computed_once_and_follows_the_weights() -> None:
         assert layer.basis() is not second
 
 
+def test_eval_basis_follows_weights_that_a_fused_optimiser_has_changed() -> None:
+    layer = DescriptorLayer(6, 2).eval()
+    with torch.no_grad():
+        before = layer.basis()
+    optimizer = torch.optim.Adam(layer.train().parameters(), lr=0.1, fused=True)
+    (layer.basis() * torch.randn(8, 8)).sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert (layer.eval().basis() - before).abs().max() > 1e-3
+        assert orthonormality_error(layer) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

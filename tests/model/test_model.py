@@ -12,7 +12,7 @@ from sfdkit.model.blocks import ModulatedConv, RunningNorm, SoftPoints, warp
 from sfdkit.model.descriptors import DescriptorLayer
 from sfdkit.model.discriminator import Discriminator
 from sfdkit.model.encoders import FeatureAdapter, TimmEncoder
-from sfdkit.model.generator import PART_REACH, POINT_UNIT, Generator
+from sfdkit.model.generator import PART_REACH, POINT_UNIT, Generator, MotionField
 from sfdkit.model.heads import REACH, MotionHead
 from sfdkit.model.summary import gmac_per_driven_frame, parameters, summary_table
 from tests.tiny import tiny_animator
@@ -35,6 +35,13 @@ FAMILIES = [
 def test_zero_flow_is_the_identity_warp(size: tuple[int, int]) -> None:
     image = torch.rand(2, 3, *size)
     assert (warp(image, torch.zeros(2, 2, *size)) - image).abs().max() < 1e-6
+
+
+def test_the_flow_of_parts_is_the_same_under_autocast() -> None:
+    field = MotionField(torch.randn(2, 5, 2, 3), torch.randn(2, 5, 16, 16), torch.randn(2, 2, 16, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        flow = field.flow()
+    assert flow.dtype == torch.float32 and torch.equal(flow, field.flow())
 
 
 def test_flow_is_measured_in_half_pictures_and_points_to_the_source() -> None:

@@ -16,6 +16,7 @@ from sfdkit.train.parameter_groups import fit_state
 from sfdkit.train.task import AnimationTask
 from tests.running import SLOTS, config, fit, make_data, small
 from tests.shards import make_shards
+from tests.tiny import tiny_animator
 from tests.train.test_task import BATCH, at_step, task
 
 WITH_POINTS = ("--model.weights.points=1.0", "--model.weights.parts=1.0")
@@ -37,9 +38,7 @@ def test_points_that_are_wanted_must_come() -> None:
     made._require_points(batch_with(31))
     task(point_set="face5")._require_points(batch_with(None))
     five = task(weights={"points": 1.0}, starts={"points": 10}, point_set="face5")
-    at_step(five, 9)
-    five._require_points(batch_with(None))
-    at_step(five, 10)
+    at_step(five, 0)  # long before it counts
     with pytest.raises(ConfigError, match=r"model\.weights\.points reads the points face5"):
         five._require_points(batch_with(31))
     with pytest.raises(ConfigError, match=r"model\.point_set: there is no set of points 'face6'\. Did you mean"):
@@ -138,3 +137,22 @@ def test_shards_without_points_are_one_line(data: Path, tmp_path: Path, capsys: 
         assert main(["fit", *words]) == 1
         line = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
         assert len(line) == 1 and "model.weights.parts reads the points face31" in line[0] and said in line[0]
+
+
+def test_points_that_no_term_needs_help_those_that_can_use_them() -> None:
+    made = task(weights={"portrait": 1.0})
+    at_step(made, 0)
+    assert made.take_step(batch_with(31)).points is not None
+    assert made.take_step(batch_with(5, "face5")).points is None  # of another set
+
+
+def test_the_flow_of_what_is_drawn_from_the_code_is_not_led_to_points() -> None:
+    made = AnimationTask(tiny_animator(code_share=0.5), {"l1": 1.0, "point_flow": 1.0})
+    at_step(made, 0)
+    batch = batch_with(31)
+    warped = made.take_step(batch, torch.Generator().manual_seed(0)).warped_points
+    assert warped is not None
+    unknown = warped.isnan().all(2).all(1)
+    assert 0 < unknown.sum() < len(unknown)
+    sources = batch["points"][:, :1].expand(-1, 2, -1, -1).flatten(0, 1)
+    assert torch.equal(warped[~unknown], sources[~unknown])

@@ -84,6 +84,39 @@ def test_a_trial_writes_over_nothing(data: Path, run: Path) -> None:
     assert step(run) == 3
 
 
+def test_a_training_that_would_write_over_the_configuration_of_another_is_refused(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(run)
+    elsewhere = f"--checkpoint.dirpath={tmp_path}/new"
+    assert main(["fit", *config(*SLOTS), *small(data, run, 1), *logging_to(run), elsewhere]) == 1
+    assert "config.yaml belongs to the checkpoints in" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+def test_a_resumed_training_takes_the_options_of_optimisers_that_are_given_now(data: Path, run: Path) -> None:
+    options = [
+        "--model.basis_lr_factor=0.5",
+        "--model.optimizer=torch.optim.Adam",
+        "--model.optimizer.init_args.eps=1e-6",
+    ]
+    fit(data, run, "--ckpt_path=last", *options, steps=4)
+    groups = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert {group["eps"] for group in groups} == {1e-6} and groups[1]["scale"] == 0.5
+
+
+def test_nothing_is_saved_between_the_batches_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    checkpoints = RunCheckpoints(str(tmp_path), save_last=True, every_n_train_steps=1)
+    monkeypatch.setattr(checkpoints, "_save_end", lambda trainer: saved.append(trainer.global_step))
+    monkeypatch.setattr(L.pytorch.callbacks.ModelCheckpoint, "on_train_batch_end", lambda *_: saved.append(-1))
+    by = SimpleNamespace(should_stop=True, max_steps=3, global_step=2)
+    checkpoints.on_train_batch_end(by, SimpleNamespace(summed_batches=1), None, None, 0)  # type: ignore[arg-type]
+    assert not saved
+    checkpoints.on_train_batch_end(by, SimpleNamespace(summed_batches=0), None, None, 1)  # type: ignore[arg-type]
+    assert saved == [-1, 2]
+
+
 def test_an_early_failure_leaves_a_folder_that_can_be_used(data: Path, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/config.yaml").write_text("model: {}\n")

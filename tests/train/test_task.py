@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.callbacks import Timer
 from torch import nn
 
+from sfdkit.checkpoint import EMA_KEY, NO_NOISE, NOISE
+from sfdkit.errors import ConfigError
 from sfdkit.model import blocks, generator
 from sfdkit.train.forward import cross_rows, frozen
 from sfdkit.train.task import AnimationTask
@@ -216,3 +220,44 @@ def test_validation_takes_pictures_of_any_memory_order(monkeypatch: pytest.Monke
     monkeypatch.setattr(made, "render", lambda batch: (result, None, image))
     made.validation_step(BATCH, 0)  # type: ignore[arg-type]
     assert made.val_metrics.compute()["val/l1"] == 0  # type: ignore[operator, union-attr]
+
+
+def test_gradients_are_computed_without_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, seen = task(), []
+    value = torch.ones(2, requires_grad=True)
+    value.register_hook(lambda _: seen.append(torch.is_autocast_enabled("cpu")))
+    monkeypatch.setattr(made, "manual_backward", lambda loss: loss.backward())
+    with torch.autocast("cpu", torch.bfloat16):
+        made._backward(value.sum())
+    assert seen == [False]
+
+
+def test_the_kinds_of_ddp_that_cannot_work_are_refused(tmp_path: Path) -> None:
+    made = task()
+    for strategy in ("ddp", "ddp_find_unused_parameters_true"):
+        made.trainer = L.Trainer(strategy=strategy, accelerator="cpu", devices=2, logger=False, barebones=True)
+        if strategy == "ddp":
+            with pytest.raises(ConfigError, match=r"trainer\.strategy: .* add --config trainer/ddp\.yaml"):
+                made.setup("fit")
+            made.setup("test")
+        else:
+            made.setup("fit")
+
+
+def test_a_price_that_a_resumed_training_adds_begins_with_noise() -> None:
+    made = task(weights={"kl": 1e-4})
+    states = {"state_dict": {f"animator.{NOISE}": torch.full((4,), NO_NOISE)}, EMA_KEY: {}}
+    made.on_load_checkpoint(states)
+    assert torch.equal(states["state_dict"][f"animator.{NOISE}"], made.animator.motion_head.log_noise)
+    kept = {"state_dict": {f"animator.{NOISE}": torch.full((4,), -3.0)}}
+    made.on_load_checkpoint(kept)
+    assert (kept["state_dict"][f"animator.{NOISE}"] == -3.0).all()
+
+
+def test_the_statistics_are_those_of_layers_that_lightning_has_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = task()
+    made._trainer = SimpleNamespace(ckpt_path=None)  # type: ignore[assignment]
+    made.animator = nn.SyncBatchNorm.convert_sync_batchnorm(made.animator)
+    made.on_fit_start()
+    norms = [module for module in made.animator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(any(norm is kept for kept in made.statistics.norms) for norm in norms)

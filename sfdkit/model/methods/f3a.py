@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from sfdkit.model.blocks import ModulatedBlock, ModulatedConv, call, identity_grid, level_sizes, resize, warp
+from sfdkit.model.blocks import (
+    ModulatedBlock,
+    ModulatedConv,
+    call,
+    full_precision,
+    identity_grid,
+    level_sizes,
+    resize,
+    warp,
+)
 from sfdkit.types import Generated
 
 START = 8
@@ -44,7 +53,8 @@ class FlowPredictor(nn.Module):
         hidden = self.block(hidden, code)
         for layer in self.finer:
             hidden = F.leaky_relu(layer(F.interpolate(hidden, scale_factor=2, mode="nearest"), code), 0.2)
-        return FLOW_GAIN * self.flow(hidden).float()
+        with full_precision(hidden):
+            return FLOW_GAIN * self.flow(hidden.float())
 
 
 class Fusion(nn.Module):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from sfdkit.model.blocks import ModulatedConv, call, level_sizes, resize, warp
+from sfdkit.model.blocks import ModulatedConv, call, full_precision, level_sizes, resize, warp
 from sfdkit.types import Generated
 
 START = 4
@@ -46,7 +46,9 @@ class FlowLevel(nn.Module):
         hidden = resize(hidden, size)
         hidden = F.leaky_relu(self.first(hidden, latent), 0.2)
         hidden = F.leaky_relu(self.second(hidden, latent), 0.2)
-        change = self.field(hidden * self.style(latent).to(hidden.dtype)[:, :, None, None]).float()
+        style = self.style(latent).float()[:, :, None, None]
+        with full_precision(hidden):
+            change = self.field(hidden.float() * style)
         field = change if field is None else change + resize(field, size)
         mask = torch.sigmoid(field[:, 2:])
         warped = warp(feature.float(), torch.tanh(field[:, :2])) * mask

@@ -114,7 +114,12 @@ class RunCheckpoints(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, and after the last step: a finished epoch cannot be resumed."""
+        """Save when it is time, and after the last step: a finished epoch cannot be resumed.
+
+        Between the batches of a step nothing is saved: their gradients are in no checkpoint.
+        """
+        if getattr(pl_module, "summed_batches", 0):
+            return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step:
             self._save_end(trainer)
