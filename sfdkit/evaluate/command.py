@@ -136,7 +136,7 @@ def evaluate(
     folder = make_folder(Path(output))
     loaded = load_animator(source, choose_device(device), trust or ())
     animator, torch_device = loaded.animator, next(loaded.animator.parameters()).device
-    _require_resolution(animator, index, checkpoint, shards)
+    require_resolution(animator, index, checkpoint, shards)
     size = batch_size or default_batch_size(torch_device, animator.resolution)
     samples = read_samples(shards, index, clips, frames or FRAMES)
     shown_groups = choose_groups(groups, samples)
@@ -175,7 +175,12 @@ def default_batch_size(device: torch.device, resolution: int) -> int:
     return min(MOST_BATCH, max(LEAST_BATCH, BATCH_PIXELS // resolution**2))
 
 
-def _require_resolution(animator: FaceAnimator, index: ShardIndex, checkpoint: str, shards: str) -> None:
+def require_resolution(animator: FaceAnimator, index: ShardIndex, checkpoint: str, shards: str) -> None:
+    """Check that a model makes pictures of the size that shards hold, which all figures are of.
+
+    Raises:
+        ConfigError: It does not.
+    """
     if animator.resolution != index["resolution"]:
         raise ConfigError(
             f"shards: {shards} holds pictures of {index['resolution']} pixels and the model in {checkpoint} makes "

@@ -15,7 +15,7 @@ from sfdkit.config.messages import explain
 from sfdkit.config.parser import OneLineParser
 from sfdkit.data.shards.index import load_index
 from sfdkit.errors import ConfigError, SfdkitError
-from sfdkit.evaluate.command import evaluate
+from sfdkit.evaluate.command import evaluate, require_resolution
 from sfdkit.model.summary import gmac_per_driven_frame, parameters
 from sfdkit.study.jobs import Job, read_json
 from sfdkit.study.spec import Study
@@ -47,9 +47,11 @@ def check_and_list(study: Study, all_jobs: Sequence[Job], jobs: Sequence[Job]) -
             assert isinstance(experiment.model, AnimationTask)
             animator = experiment.model.animator
             costs[job.run] = f"{parameters(animator):12,}{gmac_per_driven_frame(animator):8.3f}"
-            for split in ("train", "validation") if hasattr(experiment.datamodule, "shards") else ():
+            splits = ("train", "validation") if experiment.trainer.limit_val_batches else ("train",)
+            for split in splits if hasattr(experiment.datamodule, "shards") else ():
                 experiment.datamodule.shards(split)  # raises where they are missing, damaged, or of another kind
-            load_index(study.evaluate["shards"])
+            shards = study.evaluate["shards"]
+            require_resolution(animator, load_index(shards), f"run {job.run!r}", shards)
         except SfdkitError as error:
             problems[job.run] = f"{study.path}: run {job.run!r}: {error}"
     width = max(len(name) for name in study.runs)

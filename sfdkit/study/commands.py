@@ -39,22 +39,24 @@ def run(
         folder: Folder with study.yaml, or the name of a shipped study such as disentanglement.
         output: Folder of the results; runs/studies/NAME by default.
         jobs: Runs at the same time, each in a process of its own, 1 by default; with several GPUs each has its own.
-        only: Name of the one run to do, with --seed: the call for one task of a cluster.
-        seed: Seed of the one run to do.
-        redo: Run again what was finished under another definition than study.yaml and its files have now.
+        only: Name of the one run to do, here and not in a process of its own; with --seed the call for one task of a
+            cluster.
+        seed: The one seed to do, of all runs or of that of --only.
+        redo: Run again what was finished or begun under another definition than study.yaml and its files have now; what
+            is there is removed.
         dry_run: Check and list the runs, and stop.
 
     Raises:
         ConfigError: The study, one of its runs, or an option cannot work.
-        SfdkitError: A run failed, or was finished under another definition.
+        SfdkitError: A run failed, or was finished or begun under another definition.
     """
     if only is not None and jobs is not None:
         raise ConfigError(f"--jobs {jobs} does nothing beside --only {only}, which is one run: leave one of them out")
     study = load_study(folder)
     place = Path(output or f"{_ROOT}/{study.name}").resolve()
     all_jobs = plan(study, place)
-    chosen = all_jobs if only is None and seed is None else [_one(study, all_jobs, only, seed)]
-    changed = [job for job in chosen if job.state() == "changed"]
+    chosen = _chosen(study, all_jobs, only, seed)
+    changed = [job for job in chosen if job.state() in ("changed", "left")]
     todo = [job for job in chosen if job.state() != "done" and (redo or job not in changed)]
     alone = only is not None
     if dry_run or not alone:
@@ -63,7 +65,8 @@ def run(
         check_and_list(study, all_jobs, chosen if dry_run else todo)
     for job in changed:
         now = "runs again" if redo else "kept as it is; --redo true runs it again"
-        print(f"{job.name} was finished under another definition ({'; '.join(job.changes())}): {now}")
+        did = "finished" if job.state() == "changed" else "begun"
+        print(f"{job.name} was {did} under another definition ({'; '.join(job.changes())}): {now}")
     if dry_run:
         return
     with _signals() as stopped:
@@ -75,7 +78,9 @@ def run(
             words = [sys.executable, "-m", "sfdkit", "study", "run", folder, f"--output={place}"]
             _run_all(todo, jobs or 1, [*words, f"--redo={str(redo).lower()}"], stopped)
     if changed and not redo:
-        raise SfdkitError(f"{len(changed)} of {len(chosen)} runs were finished under another definition; see above")
+        raise SfdkitError(
+            f"{len(changed)} of {len(chosen)} runs were finished or begun under another definition; see above"
+        )
     if not alone:
         print(f"all {len(chosen)} done; sfdkit study report {folder}{'' if output is None else f' --runs {output}'}")
 
@@ -147,14 +152,14 @@ def sheet(
     print(f"wrote {target}: seed {number}, {pairs} pairs at most")
 
 
-def _one(study: Study, jobs: Sequence[Job], run: str | None, seed: int | None) -> Job:
-    """Return the job that ``--only`` and ``--seed`` name."""
-    if job := next((job for job in jobs if (job.run, job.seed) == (run, seed)), None):
-        return job
-    raise ConfigError(
-        f"--only {run} --seed {seed}: name one run and one seed of {study.path}.{did_you_mean(str(run), study.runs)} "
-        f"The runs are {', '.join(study.runs)}, the seeds {', '.join(map(str, study.seeds))}"
-    )
+def _chosen(study: Study, jobs: Sequence[Job], run: str | None, seed: int | None) -> list[Job]:
+    """Return the jobs that ``--only`` and ``--seed`` name, all without them."""
+    if run is not None and run not in study.runs:
+        known = ", ".join(study.runs)
+        raise ConfigError(f"--only {run}: {study.path} has no such run.{did_you_mean(run, study.runs)} It has {known}")
+    if seed is not None and seed not in study.seeds:
+        raise ConfigError(f"--seed {seed}: the seeds of {study.path} are {', '.join(map(str, study.seeds))}")
+    return [job for job in jobs if run in (None, job.run) and seed in (None, job.seed)]
 
 
 def _run_all(jobs: Sequence[Job], parallel: int, command: Sequence[str], stopped: Sequence[int]) -> None:

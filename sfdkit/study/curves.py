@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sfdkit.study.compare import spread
@@ -53,8 +54,10 @@ def read_curves(logs: Path, keys: Sequence[str]) -> Curves:
     events.Reload()
     there = events.Tags()["scalars"]
 
+    each = _batches_of_a_step(logs)
+
     def scalars(key: str) -> dict[int, float]:
-        found = {event.step + 1: event.value for event in events.Scalars(key)}  # they are logged by the batch's index
+        found = {-(-(event.step + 1) // each): event.value for event in events.Scalars(key)}  # logged by batch
         return dict(sorted(found.items()))
 
     clock = {0: 0.0, **scalars(_SECONDS)} if _SECONDS in there else {}
@@ -65,6 +68,13 @@ def read_curves(logs: Path, keys: Sequence[str]) -> Curves:
     return {
         key: [Point(step, seconds(step), value) for step, value in scalars(key).items()] for key in keys if key in there
     }
+
+
+def _batches_of_a_step(logs: Path) -> int:
+    """Return ``model.accumulate_grad_batches`` of a training, from the configuration that lies beside its logs."""
+    path = logs / "config.yaml"
+    saved = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    return int((saved.get("model") or {}).get("accumulate_grad_batches", 1))
 
 
 def curve_rows(curves: Mapping[tuple[str, int], Curves]) -> list[list[str | float | None]]:

@@ -31,7 +31,7 @@ from sfdkit.errors import ConfigError
 from sfdkit.files import atomic_write
 from sfdkit.study.spec import Study
 
-State = Literal["new", "interrupted", "trained", "done", "changed"]
+State = Literal["new", "interrupted", "trained", "done", "changed", "left"]
 
 LOCK = "lock"
 
@@ -83,17 +83,21 @@ class Job:
 
         ``new``: nothing that could be used. ``interrupted``: a training of this definition that has a checkpoint and
         has not ended. ``trained``: its evaluation is missing. ``changed``: it was finished under another definition.
+        ``left``: it was begun under another one, and not finished.
         """
         if done := read_json(self.folder / "done.json"):
             return "done" if {**done, **self.definition} == done else "changed"
         begun = read_json(self.folder / "definition.json")
-        if begun.get("training") != self.definition["training"] or not self.checkpoint.exists():
+        if not self.checkpoint.exists():
             return "new"
+        if begun.get("training") != self.definition["training"]:
+            return "left"
         return "trained" if (self.folder / "trained.json").exists() else "interrupted"
 
     def changes(self) -> list[str]:
-        """Return what has changed since the job was finished, as ``name: before -> now``."""
-        before, now = _values(read_json(self.folder / "done.json")), _values(self.definition)
+        """Return what has changed since the job was finished or begun, as ``name: before -> now``."""
+        known = read_json(self.folder / "done.json") or read_json(self.folder / "definition.json")
+        before, now = _values(known), _values(self.definition)
         changes = []
         for name in {**before, **now}:
             if (name in before, before.get(name)) != (name in now, now.get(name)):
@@ -108,7 +112,8 @@ class Job:
         for name in ("done.json", "failed.json", "progress.json"):
             (self.folder / name).unlink(missing_ok=True)
         state = self.state()
-        if state == "new":
+        if state in ("new", "left"):
+            state = "new"
             for path in self.folder.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)

@@ -173,6 +173,8 @@ def _missing(job: Job, state: str) -> str:
         return "trained, not evaluated yet"
     if state in ("done", "changed"):
         return "its metrics.json is gone"
+    if state == "left":
+        return "begun under another definition"
     if progress := read_json(job.folder / "progress.json"):
         of = f" of {progress['steps']}" if progress.get("steps") else ""
         return f"running or interrupted, at step {progress['step']}{of}"

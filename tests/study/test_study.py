@@ -20,6 +20,7 @@ import yaml
 
 from sfdkit.cli import main
 from sfdkit.errors import DataError
+from sfdkit.study.commands import _chosen
 from sfdkit.study.jobs import Job, plan, read_json
 from sfdkit.study.pool import environments
 from sfdkit.study.results import Results
@@ -214,7 +215,7 @@ def test_another_way_of_measuring_is_told_and_measured_again(
     assert run(study, output) == 1
     said = capsys.readouterr()
     assert "full seed 1 was finished under another definition (frames: 2 -> 3): kept as it is; --redo true" in said.out
-    assert "1 of 1 runs were finished under another definition" in said.err and log(job) == before
+    assert "1 of 1 runs were finished or begun under another definition" in said.err and log(job) == before
     assert run(study, output, "--redo", "true") == 0
     assert (read_json(job.folder / "metrics.json") or {})["evaluation/frames_per_clip"] == 3
     assert "sfdkit fit" not in log(job)[len(before) :] and job.state() == "done"
@@ -230,6 +231,30 @@ def test_another_training_is_begun_anew(finished: Finished, tmp_path: Path) -> N
     assert job.begin() == "new"
     assert sorted(path.name for path in job.folder.iterdir()) == ["definition.json", "lock"]
     assert job.state() == "new"
+
+
+def test_what_was_begun_under_another_definition_is_kept(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = {"overrides": {"model.warmup_steps": 3}}
+    study, output, (job,) = finished.copy(tmp_path, 0, runs={"full": overrides})
+    for name in ("done.json", "trained.json", "metrics.json"):
+        (job.folder / name).unlink()
+    checkpoint = job.checkpoint.read_bytes()
+    assert job.state() == "left"
+    assert run(study, output) == 1
+    said = capsys.readouterr()
+    assert "full seed 1 was begun under another definition (model.warmup_steps: " in said.out
+    assert "1 of 1 runs were finished or begun under another definition" in said.err
+    assert job.checkpoint.read_bytes() == checkpoint
+    assert job.begin() == "new" and not job.checkpoint.exists()
+
+
+def test_a_run_or_a_seed_alone_may_be_named() -> None:
+    study = load_study("methods")
+    jobs = plan(study, Path("out"))
+    assert [(job.run, job.seed) for job in _chosen(study, jobs, "own", None)] == [("own", 1), ("own", 2)]
+    assert [job.run for job in _chosen(study, jobs, None, 2)] == list(study.runs)
 
 
 def test_a_changed_file_is_named(finished: Finished, tmp_path: Path) -> None:
@@ -374,15 +399,14 @@ def test_mistakes_are_found_before_anything_runs(
         (["--jobs", "0"], "jobs: 0 is out of range; give more than 0"),
         (
             ["--only", "ful", "--seed", "1"],
-            r"--only ful --seed 1: name one run .*yaml\. Did you mean 'full'\? The runs are full, slow",
+            r"--only ful: .*study\.yaml has no such run\. Did you mean 'full'\? It has full, slow",
         ),
-        (["--only", "full", "--seed", "3"], "--only full --seed 3: name one run and one seed .*, the seeds 1, 2"),
-        (["--only", "full"], "--only full --seed None: name one run and one seed"),
+        (["--only", "full", "--seed", "3"], r"--seed 3: the seeds of .*study\.yaml are 1, 2"),
         (
             ["--only", "full", "--seed", "1", "--jobs", "2"],
             "--jobs 2 does nothing beside --only full, which is one run: leave one of them out",
         ),
-        (["--seed", "1"], "--only None --seed 1: name one run and one seed"),
+        (["--seed", "5"], r"--seed 5: the seeds of .*study\.yaml are 1, 2"),
         (["--engine", "ray"], "sfdkit study run has no option --engine. See sfdkit study run --help"),
     ],
 )

@@ -84,6 +84,9 @@ def test_a_curve_of_a_run_that_went_on_keeps_the_later_values(tmp_path: Path) ->
     found = read_curves(tmp_path / "logs", ["val/psnr", "val/none"])
     assert found == {"val/psnr": [Point(2, 20.0, 1.0), Point(4, 40.0, 3.5), Point(6, 60.0, 5.5), Point(8, 80.0, 7.5)]}
     assert read_curves(tmp_path / "none", ["val/psnr"]) == {}
+    (tmp_path / "logs/config.yaml").write_text("model: {accumulate_grad_batches: 2}\n")  # batches are logged
+    found = read_curves(tmp_path / "logs", ["val/psnr"])
+    assert [point.step for point in found["val/psnr"]] == [1, 2, 3, 4]
 
 
 def test_bands_take_the_steps_that_all_seeds_have() -> None:
