@@ -52,20 +52,32 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         ConfigError: Something is in the way.
-        DataError: The folder above cannot be created or written to.
+        DataError: The folder or the one above cannot be created or written to.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ConfigError(f"output: {folder} exists and is no empty folder; name a new one")
+    require_new_folder(folder)
     make_folder(folder.parent)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        part.chmod(0o755)
-        yield part
-        if folder.exists():
-            folder.rmdir()
-        os.replace(part, folder)
+        with write_errors(folder):
+            part.chmod(0o755)
+            yield part
+            if folder.exists():
+                folder.rmdir()
+            os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def require_new_folder(folder: Path) -> None:
+    """Check that a folder can be made, or is empty and can be replaced.
+
+    Raises:
+        ConfigError: Something is in the way, or it is the working folder.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"output: {folder} exists and is no empty folder; name a new one")
+    if folder.resolve() == Path.cwd():
+        raise ConfigError(f"output: {folder} is the folder that this command runs in; name a new one")
 
 
 def cache_folder() -> Path:
@@ -97,9 +109,27 @@ def write_metrics(path: Path, metrics: Mapping[str, Value]) -> None:
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write H W 3 uint8 as a picture; the suffix names the format, and the file appears whole or not at all."""
-    with atomic_write(path) as part:
+    """Write H W 3 uint8 as a picture; the suffix names the format, and the file appears whole or not at all.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    with write_errors(path), atomic_write(path) as part:
         Image.fromarray(pixels).save(part)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Report what the disk refuses as an error of a file or folder that is being written.
+
+    Raises:
+        DataError: The disk is full, or permission is missing.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot write {path}: {reason}; check permission and free space") from error
 
 
 def make_folder(folder: Path) -> Path:

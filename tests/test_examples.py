@@ -12,6 +12,7 @@ import pytest
 
 from sfdkit.checkpoint import load_animator
 from sfdkit.media.video_reader import read_frames
+from sfdkit.puppets.commands import render_file
 from tests.running import ROOT
 
 pytestmark = pytest.mark.slow
@@ -40,7 +41,10 @@ def test_train_and_animate_with_what_was_trained(tmp_path: Path) -> None:
 
 
 def test_animate_with_weights_that_come_along(tmp_path: Path) -> None:
-    run("animate", tmp_path)
+    (tmp_path / "source.png").write_text("not to be written over")
+    render_file(str(tmp_path / "driving.mp4"), identity=19, motion=19, resolution=64, frames=25, pose=0.5)
+    run("animate", tmp_path, "--driving", "driving.mp4")
+    assert (tmp_path / "source.png").read_text() == "not to be written over"
     driving, made = (
         np.stack([frame for frame, _ in read_frames(tmp_path / name)]).astype(int)
         for name in ("driving.mp4", "animated.mp4")

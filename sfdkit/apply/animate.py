@@ -191,7 +191,7 @@ class Animate(SteeringOptions):
         """Return number of a face to its driving clip; None for all faces."""
         if isinstance(self.driving, dict):
             return {number: file for number, file in self.driving.items()}
-        if self.driving is not None and self.driving[:1] in ("{", "["):
+        if self.driving is not None and self.driving[:1] in ("{", "[") and not Path(self.driving).exists():
             raise ConfigError(f"driving: {self.driving} names no faces by number; write '{{1: A.mp4, 2: B.mp4}}'")
         return {} if self.driving is None else {None: self.driving}
 

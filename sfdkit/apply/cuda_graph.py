@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -43,9 +44,14 @@ class CudaGraph:
         self.recorded: Recorded | None = None
         self._last: tuple[Tensor, ...] = ()
         self._failed = False
+        self._turn = threading.Lock()
 
     def __call__(self, *given: Tensor) -> Tensor:
-        """Return what the function would."""
+        """Return what the function would; threads take turns, as recorded work reads and writes the same memory."""
+        with self._turn:
+            return self._call(*given)
+
+    def _call(self, *given: Tensor) -> Tensor:
         if self.recorded is None or not _alike(given, self.recorded.read):
             repeated, self._last = _alike(given, self._last), given
             if self._failed or not repeated or not self._try(given):

@@ -159,6 +159,9 @@ class Edit(_Strip):
         names = [self.axis] if isinstance(self.axis, str) else self.axis
         if not names:
             raise ConfigError("axis: the list is empty; give a factor such as yaw, or a basis vector such as motion:0")
+        for option, amount in (("from", self.from_), ("to", self.to)):
+            if not np.isfinite(amount):
+                raise ConfigError(f"{option}: {amount:g} is no amount; give a number such as -1 or 20")
         loaded = self.load()
         runner, known = loaded.runner, loaded.find_axes(self.axes)
         amounts = [round(float(a), 9) for a in np.linspace(self.from_, self.to, count)]

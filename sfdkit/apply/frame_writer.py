@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +14,7 @@ from PIL import Image
 
 from sfdkit.apply.clip import kind_of
 from sfdkit.errors import ConfigError, DataError
-from sfdkit.files import make_folder, write_picture
+from sfdkit.files import make_folder, new_folder, require_new_folder, write_errors, write_picture
 from sfdkit.media.video_writer import USUAL, WRITE_SUFFIXES, Encoding, Sound, VideoWriter
 
 FrameWriter: TypeAlias = Callable[[np.ndarray], None]
@@ -52,8 +49,8 @@ def check_output(output: str | Path, driving: str | Path | None) -> Path:
         )
     if suffix and path.is_dir():
         raise ConfigError(f"output: {path} is a folder; name a file in it, or a folder without a suffix")
-    if not suffix and path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ConfigError(f"output: {path} exists and is no empty folder; name a new one")
+    if not suffix:
+        require_new_folder(path)
     make_folder(path.parent)
     return path
 
@@ -80,12 +77,13 @@ def open_frame_writer(
         with VideoWriter(path, fps, sound if suffix == ".mp4" else None, encoding) as writer:
             yield writer.write
     else:
-        part, numbers = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)), count()
-        try:
-            part.chmod(0o755)
-            yield lambda frame: Image.fromarray(frame).save(part / f"{next(numbers):06d}.png")
+        with new_folder(path) as part:
+            numbers = count()
+
+            def write(frame: np.ndarray) -> None:
+                with write_errors(path):
+                    Image.fromarray(frame).save(part / f"{next(numbers):06d}.png")
+
+            yield write
             if not next(numbers):
                 raise DataError(f"no frame was written to {path}: the driving clip is empty")
-            os.replace(part, path)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)

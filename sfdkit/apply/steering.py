@@ -135,10 +135,17 @@ def make_gain(
         M M, or None where nothing changes.
 
     Raises:
-        ConfigError: There is no such region, or the model names no direction of it.
+        ConfigError: There is no such region, none at all, or the model names no direction of it; a strength that is not
+            finite.
     """
     whole = float(strength) if not isinstance(strength, Mapping) else 1.0
     each = dict(strength) if isinstance(strength, Mapping) else {}
+    if regions is not None and not regions:
+        raise ConfigError("regions: the list is empty, so nothing would move; leave it out for all of the motion")
+    for name, factor in (("", whole), *each.items()):
+        if not np.isfinite(factor):
+            of = f" of {name}" if name else ""
+            raise ConfigError(f"strength: {factor:g}{of} is no factor; give a number such as 1.2")
     for key, names in (("regions", regions or ()), ("strength", each)):
         for name in names:
             if name not in REGIONS:

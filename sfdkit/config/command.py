@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from jsonargparse.typing import restricted_number_type
+
+Port = restricted_number_type("Port", int, [(">=", 0), ("<=", 65535)])
+"""A port of this machine; 0 is for any that is free."""
+
 
 class Command(ABC):
     """A command; subclasses are dataclasses of its options."""

@@ -167,7 +167,10 @@ def open_graph(path: Path, threads: int | None = None, providers: Sequence[str] 
         raise ConfigError("model: running it needs onnxruntime; pip install 'sfdkit[export]'") from error
     there = onnxruntime.get_available_providers()
     if lacking := [name for name in providers or () if name not in there]:
-        raise ConfigError(f"providers: this onnxruntime has no {lacking[0]}; it has {', '.join(there)}")
+        raise ConfigError(
+            f"this onnxruntime has no {lacking[0]}, it has {', '.join(there)}: give another device or providers, or "
+            "install onnxruntime-gpu for CUDA"
+        )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0

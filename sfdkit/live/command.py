@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from sfdkit.apply.frame_source import read_source
 from sfdkit.apply.frame_writer import check_output
 from sfdkit.apply.options import Height, SteeringOptions
 from sfdkit.apply.reenactment import SourceRenderer
+from sfdkit.config.command import Port
 from sfdkit.errors import ConfigError, DataError, SfdkitWarning
 from sfdkit.live.camera import Camera, Shot
 from sfdkit.live.page import Page
@@ -53,7 +54,7 @@ class Live(SteeringOptions):
     source: str
     camera: str = "0"
     output: str = "page"
-    port: NonNegativeInt = 8700
+    port: Port = 8700  # type: ignore[valid-type]
     source_crop: CropMethod | None = None
     every: PositiveInt = 5
     side_by_side: bool = False
@@ -121,10 +122,13 @@ class Live(SteeringOptions):
             print(f"look at {page.address}; Ctrl-C ends it", flush=True)
             return lambda picture, record: page.show(picture, record.told())
         writer = stack.enter_context(VideoWriter(Path(self.output), fps, None))
+        last: list[np.ndarray] = []
 
         def write(picture: np.ndarray, record: _Record) -> None:
-            for _ in range(record.step):  # the video keeps the camera's time where frames were dropped
-                writer.write(picture)
+            for _ in range(record.step - 1):  # the video keeps the camera's time where frames were dropped
+                writer.write(last[0])
+            writer.write(picture)
+            last[:] = [picture]
 
         return write
 

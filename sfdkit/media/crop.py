@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from sfdkit.errors import ConfigError
 from sfdkit.media.box import Box, overlap, same_head, union
 from sfdkit.media.detect import OPENCV, Face, FaceChoice, FaceWatcher, open_detector
 
@@ -40,6 +41,8 @@ SAME = 0.25
 """Least intersection over union with a clip's first box: at less, ``union`` ends the clip."""
 
 _RAISE = 0.1  # a face box ends above the hair line: the square is centred this share of the face size higher
+LEAST_MARGIN, MOST_MARGIN = -0.4, 10.0
+"""Of what a user may add to each side of a face."""
 _LEAST_MARGIN = 0.15  # a square that the picture forces to shrink keeps at least this much around the face
 _SUPPORT = 1 / 3  # share of the looked-at pictures in which the face must be found
 _ALIGNED_SIDE = 2.9  # side of an aligned square, in distances between the eyes
@@ -116,6 +119,15 @@ class CropRule:
     method: DataCrop = "face"
     margin: float | None = None
     face: FaceSettings = FaceSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse a margin that leaves nothing, or nothing of the face.
+
+        Raises:
+            ConfigError: It is out of range.
+        """
+        if self.margin is not None and not LEAST_MARGIN <= self.margin <= MOST_MARGIN:
+            raise ConfigError(f"margin: {self.margin:g} is out of range; give {LEAST_MARGIN:g} to {MOST_MARGIN:g}")
 
     @classmethod
     def of_user(cls, method: CropMethod, margin: float | None, detector: str) -> CropRule:

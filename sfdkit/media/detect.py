@@ -8,8 +8,8 @@ https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet, and 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -74,9 +74,14 @@ class FaceDetector(Protocol):
         """
 
 
-@cache
+_own = threading.local()
+
+
 def _cascade(name: str) -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / f"haarcascade_{name}.xml"))
+    """Return a cascade of this thread's own: two threads at once spoil each other's finds without a word."""
+    if not hasattr(_own, name):
+        setattr(_own, name, cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / f"haarcascade_{name}.xml")))
+    return getattr(_own, name)
 
 
 class CascadeDetector:

@@ -230,7 +230,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Return a sort key under which ``frame2`` comes before ``frame10``."""
     parts = re.split(r"(\d+)", path.name.lower())
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def list_pictures(folder: str | Path) -> list[Path]:

@@ -50,6 +50,7 @@ class Sound(NamedTuple):
     """Seconds that are taken; None for all."""
 
 
+_SHORTEST_WEBP = 0.0105  # seconds; viewers show shorter frames of a WebP for a tenth of a second
 _SHORTEST = 2  # hundredths of a second; viewers play shorter frames of a GIF at a tenth of a second
 
 
@@ -150,15 +151,16 @@ class _WebpEncoder:
 
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
         rate = Fraction(fps).limit_denominator(1001)
-        self._base, self._count = 1 / rate, 0
+        self._base, self._count, self._shown = 1 / rate, 0, -1.0
         self._container = av.open(file_url(path), "w", format="webp", options={"loop": "0"})
         self._stream: Any = self._container.add_stream("libwebp_anim", rate=rate, options={"quality": "85"})
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
 
     def write(self, frame: np.ndarray) -> None:
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture.pts, picture.time_base = self._count, self._base
-        self._container.mux(self._stream.encode(picture))
+        if (now := float(self._count * self._base)) - self._shown >= _SHORTEST_WEBP:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture.pts, picture.time_base, self._shown = self._count, self._base, now
+            self._container.mux(self._stream.encode(picture))
         self._count += 1
 
     def finish(self) -> None:
@@ -177,7 +179,8 @@ class VideoWriter:
     - ``.mp4``: 4:2:0. An odd width or height grows by one repeated pixel, as 4:2:0 needs even sides.
     - ``.gif``: a palette of 256 colours per frame. GIF counts time in hundredths of a second and viewers slow down
       frames shorter than two, so above 50 frames per second some frames are left out. A GIF is silent.
-    - ``.webp``: in all colours, and a tenth of a GIF's size; silent, and no more than 16,383 pixels wide.
+    - ``.webp``: in all colours, and a tenth of a GIF's size; silent, and no more than 16,383 pixels wide. Viewers show
+      frames of 10 ms and less for 100, so from 90 frames per second on some are left out.
 
     Example:
         >>> with VideoWriter("out.mp4", fps=25, sound=Sound(Path("driving.mp4"))) as writer:  # doctest: +SKIP

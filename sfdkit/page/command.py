@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from jsonargparse.typing import PositiveInt, restricted_number_type
+from jsonargparse.typing import PositiveInt
 
-from sfdkit.config.command import Command
-from sfdkit.errors import ConfigError
+from sfdkit.config.command import Command, Port
+from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.media.crop import CropMethod
 from sfdkit.media.detect import OPENCV
-
-Port = restricted_number_type("Port", int, [(">=", 0), ("<=", 65535)])
+from sfdkit.weights.shipped import find_weights
 
 
 @dataclass(kw_only=True)
@@ -95,6 +94,9 @@ class Page(Command):
         offered = {name: {key: name, **shared, **own[key]} for key, names in lists.items() for name in names}
         if not offered:
             raise ConfigError("checkpoint and model are empty lists; give one, or neither for puppets64")
+        for name in lists["checkpoint"]:
+            if "://" not in name and not find_weights(name).is_file():
+                raise CheckpointError(f"checkpoint {name} does not exist; sfdkit fit writes them to <run>/checkpoints")
         return offered
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from sfdkit.errors import ConfigError, DataError, MissingError, StorageError
-from sfdkit.files import atomic_write, make_folder, sha256_of
+from sfdkit.files import make_folder, sha256_of
 from sfdkit.storage.driver import PIECE
 from sfdkit.storage.urls import redact, refuse_credentials
 
@@ -72,8 +72,10 @@ def download(
             make_folder(place.parent)
             digest = _receive(response, place, url, most_bytes, check)
             told = {name: response.headers[name] for name in _VALIDATORS if name in response.headers}
-            with atomic_write(state) as part:
-                part.write_text(json.dumps({"url": url, "sha256": digest, **told}), encoding="utf-8")
+            number, part = tempfile.mkstemp(dir=place.parent)  # another process may load the same file
+            with open(number, "w", encoding="utf-8") as file:
+                json.dump({"url": url, "sha256": digest, **told}, file)
+            os.replace(part, state)
             return Downloaded(place, digest, "downloaded")
     except urllib3.exceptions.HTTPError as error:
         reason = _reason(error)

@@ -24,6 +24,7 @@ _ROWS = (
 )
 """Words, the prefix of keys, and the prefix of keys without which the row is left out."""
 _COLUMNS = {"l1": "L1", "psnr": "PSNR, dB", "ssim": "SSIM", "sharpness": "sharpness"}
+_FACTS = ("dataset", "split", "protocol", "clips", "pairs", "resolution")
 _CARD = """\
 ---
 license: {licence}
@@ -76,32 +77,20 @@ animator = load_animator("hf://USER/{name}").animator  # or the path of this fol
 """
 
 
-def model_card(
-    name: str,
-    loaded: LoadedAnimator,
-    licence: str | None,
-    data: str | None,
-    metrics: Mapping[str, Any] | None,
-    about: Mapping[str, Any],
-) -> str:
+def model_card(name: str, loaded: LoadedAnimator, about: Mapping[str, Any]) -> str:
     """Return the text of a model card.
 
     Args:
         name: What the model is called.
         loaded: The animator.
-        licence: Its licence; None for that of ``about``, or else unknown.
-        data: What it was trained on, likewise.
-        metrics: What its evaluation wrote to ``metrics.json``, if there was one.
-        about: The card of a weights file that the animator comes from: ``summary licence data figures limits``.
+        about: What is known of it, as in the card of a weights file: ``summary licence data figures limits``.
 
     Raises:
         ConfigError: The licence is no identifier.
     """
-    licence, data = str(licence or about.get("licence", UNKNOWN)), data or about.get("data")
+    licence = str(about.get("licence") or UNKNOWN)
     if not _LICENCE.fullmatch(licence):
         raise ConfigError(f"licence: {licence!r} is no identifier; give one such as apache-2.0, cc-by-nc-4.0 or other")
-    if metrics is None:
-        metrics = {key: figure["is"] for key, figure in about.get("figures", {}).items()}
     animator, train = loaded.animator, loaded.train
     parts = loaded.experiment["init_args"]
     people = f" on {train['identities']:,} identities" if train.get("identities") else ""
@@ -118,10 +107,16 @@ def model_card(
         motion=animator.descriptors.motion_size,
         training=f"{train['steps']:,} steps in {train['seconds'] / 60:.1f} minutes{people}, seed {train['seed']}",
         version=__version__,
-        data=data or "It was not recorded: ask who made the model.",
-        figures=figures(metrics),
+        data=about.get("data") or "It was not recorded: ask who made the model.",
+        figures=figures({key: figure["is"] for key, figure in about.get("figures", {}).items()}),
         limits="".join(f"- {limit}\n" for limit in about.get("limits", ())),
     )
+
+
+def main_figures(metrics: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Return what a model card shows of the content of a ``metrics.json``, as ``figures`` of a weights file's card."""
+    shown = [f"{prefix}{key}" for _, prefix, _ in _ROWS for key in _COLUMNS] + [f"evaluation/{key}" for key in _FACTS]
+    return {key: {"is": metrics[key]} for key in shown if metrics and key in metrics}
 
 
 def figures(metrics: Mapping[str, Any] | None) -> str:
@@ -138,6 +133,5 @@ def figures(metrics: Mapping[str, Any] | None) -> str:
         if any(f"{needed}{key}" in metrics for key in _COLUMNS):
             cells = [f"{value:.4g}" if isinstance(value, int | float) else "" for value in values]
             table.append(f"| {words} | {' | '.join(cells)} |")
-    keys = ("dataset", "split", "protocol", "clips", "pairs", "resolution")
-    facts = [f"{key} {metrics[f'evaluation/{key}']}" for key in keys if f"evaluation/{key}" in metrics]
+    facts = [f"{key} {metrics[f'evaluation/{key}']}" for key in _FACTS if f"evaluation/{key}" in metrics]
     return "\n".join([f"By `sfdkit evaluate`: {', '.join(facts) or 'on data that it does not name'}.", "", *table])

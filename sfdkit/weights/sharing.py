@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,33 @@ from sfdkit.weights.commands import Pack, read_card
 from sfdkit.weights.file import StoredAnimator, facts_of, write_weights
 from sfdkit.weights.folder import ABOUT, AXES, CARD, LOADED, SCHEMA, WEIGHTS, weights_of
 from sfdkit.weights.hub import HubAddress, push
-from sfdkit.weights.model_card import model_card
+from sfdkit.weights.model_card import main_figures, model_card
 from sfdkit.weights.shipped import card_of
 
 METRICS = "metrics.json"
+TOLD = "card"
+"""Key of ``model.json``: what the model card tells."""
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_figures(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(figure, dict) and "is" in figure for figure in value.values())
+
+
+_CARD_KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "summary": (_is_text, "a line of text"),
+    "licence": (_is_text, "an identifier such as apache-2.0"),
+    "data": (_is_text, "a line of text"),
+    "limits": (_are_texts, "a list of texts"),
+    "figures": (_are_figures, "keys of metrics.json, each with {is: VALUE}"),
+}
 
 
 @dataclass(kw_only=True)
@@ -56,12 +80,17 @@ class Save(Pack):
         loaded, stored = self.packed()
         run = None if self.source.suffix.lower() == SUFFIX else self.source.resolve().parent.parent
         metrics = self._figures(run)
-        card = card_of(self.source)
-        about = yaml.safe_load(read_card(card)) if card.suffix == ".yaml" and card.is_file() else {}
-        data = self.data or (None if run is None else _data_of(run / "config.yaml"))
-        name = folder.resolve().name
-        text = model_card(name, loaded, self.licence, data, metrics, about if isinstance(about, dict) else {})
-        write_folder(folder, loaded, stored, text)
+        about = known_of(self.source)
+        told = {
+            **about,
+            "licence": self.licence or about.get("licence"),
+            "data": self.data or (None if run is None else _data_of(run / "config.yaml")) or about.get("data"),
+            "figures": main_figures(metrics),
+        }
+        if metrics is None and self.metrics != "none":
+            told["figures"] = about.get("figures", {})
+        text = model_card(folder.resolve().name, loaded, told)
+        write_folder(folder, loaded, stored, text, told)
         files = sorted(path.name for path in folder.iterdir())
         print(f"wrote {folder}: {', '.join(files)}; sha256 of {WEIGHTS} {sha256_of(folder / WEIGHTS)}")
         return folder
@@ -81,7 +110,33 @@ class Save(Pack):
         return content
 
 
-def write_folder(folder: Path, loaded: LoadedAnimator, stored: StoredAnimator, card: str) -> None:
+def known_of(weights: Path) -> dict[str, Any]:
+    """Return what is told of weights beside them: of a weights file in its card, of a model folder in model.json.
+
+    Returns:
+        ``summary licence data limits figures``, as far as they are there.
+
+    Raises:
+        DataError: A card that cannot be read, or one of these of another kind.
+    """
+    card = card_of(weights)
+    path = weights.with_name(ABOUT) if card.suffix != ".yaml" else card
+    if not path.is_file():
+        return {}
+    try:
+        told = yaml.safe_load(read_card(path)) if path == card else json.loads(read_card(path)).get(TOLD)
+    except (yaml.YAMLError, ValueError) as error:
+        raise DataError(f"card {path} cannot be read: {' '.join(str(error).split())}; mend it, or rename it") from error
+    told = told if isinstance(told, dict) else {}
+    for key, (fits, what) in _CARD_KEYS.items():
+        if told.get(key) is not None and not fits(told[key]):
+            raise DataError(f"card {path}: {key} is {told[key]!r}; give {what}, or leave it out")
+    return {key: told[key] for key in _CARD_KEYS if told.get(key) is not None}
+
+
+def write_folder(
+    folder: Path, loaded: LoadedAnimator, stored: StoredAnimator, card: str, told: Mapping[str, Any] | None = None
+) -> None:
     """Write a model folder; it appears whole or not at all.
 
     Args:
@@ -89,6 +144,7 @@ def write_folder(folder: Path, loaded: LoadedAnimator, stored: StoredAnimator, c
         loaded: The animator.
         stored: What the weights file is to hold of it; its axes become ``axes.json`` as well.
         card: The model card.
+        told: What it tells, see :func:`known_of`, for a folder that is made of this one.
 
     Raises:
         CheckpointError: A weight is not finite.
@@ -105,6 +161,7 @@ def write_folder(folder: Path, loaded: LoadedAnimator, stored: StoredAnimator, c
             "animator": stored.config,
             **facts_of(loaded.animator),
             "training": stored.train,
+            TOLD: dict(told or {}),
             "sha256": {name: sha256_of(part / name) for name in LOADED if (part / name).is_file()},
         }
         (part / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

@@ -181,6 +181,8 @@ def test_axes_of_another_model_are_refused(files: Path, tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused(files: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"o\.jpg has the suffix '\.jpg'; use \.mp4, \.gif"):
         run(files, tmp_path / "o.jpg")
+    with pytest.raises(ConfigError, match="to: inf is no amount"):
+        run(files, tmp_path / "o.png", to=float("inf"))
     assert not os.listdir(tmp_path)
 
 

@@ -188,3 +188,13 @@ def test_others_may_read_the_file_as_the_user_allows(tmp_path: Path) -> None:
     save_face(tmp_path / "face.safetensors", face(1, 1), layer())
     (tmp_path / "plain").touch()
     assert (tmp_path / "face.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_face_that_was_read_in_another_batch_is_the_same_person() -> None:
+    animator = lively_animator()
+    assert not animator.code_share
+    state = animator.source_state(torch.rand(1, 3, 32, 32))
+    own = state.descriptors
+    render(animator, state, own._replace(identity=own.identity * (1 + 1e-5)))
+    with pytest.raises(ConfigError, match="code_share"):
+        render(animator, state, own._replace(identity=own.identity + 0.1))

@@ -79,6 +79,9 @@ def test_regions_move_alone_and_each_by_its_strength() -> None:
     [
         (AXES, ["mouht"], 1.0, r"regions: there is no region 'mouht'\. Did you mean 'mouth'.* are pose, eyes, brows"),
         (AXES, None, {"nose": 2.0}, "strength: there is no region 'nose'"),
+        (AXES, [], 1.0, "regions: the list is empty, so nothing would move"),
+        (AXES, None, float("nan"), "strength: nan is no factor"),
+        (AXES, None, {"eyes": float("inf")}, "strength: inf of eyes is no factor"),
         (None, ["eyes"], 1.0, "region eyes is moved by blink and gaze_x and gaze_y, and it has no named axes"),
         (
             axes_of({"yaw": unit(0)}),

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from PIL import Image
 
 from sfdkit.apply.animate import Animate
 from sfdkit.errors import ConfigError, DataError, SfdkitWarning
-from sfdkit.live.camera import Camera
-from sfdkit.live.command import Live
+from sfdkit.live.camera import Camera, Shot
+from sfdkit.live.command import Live, _Record
 from sfdkit.live.page import Page
 from sfdkit.live.square import ANOTHER, FollowingSquare
 from sfdkit.media.box import Box
@@ -131,6 +131,17 @@ def test_a_video_is_written_in_time_with_what_animate_makes(
     made, whole = ([frame.astype(int) for frame, _ in read_frames(p)] for p in (tmp_path / "new" / "out.mp4", wanted))
     assert np.abs(made[0] - whole[0]).mean() < 3, "the first frame is always taken"
     assert "from the camera to the picture" in capsys.readouterr().out
+
+
+def test_what_was_shown_lasts_until_the_next_picture(tmp_path: Path) -> None:
+    command, record = Live(checkpoint="c", source="s", output=str(tmp_path / "out.mp4")), _Record()
+    with ExitStack() as stack:
+        show = command._open(stack, 10.0)
+        for number in (0, 6, 9):
+            record.add(Shot(number, 0.0, np.zeros((8, 8, 3), np.uint8)))
+            show(np.full((16, 16, 3), 20 * number, np.uint8), record)
+    levels = [round(float(frame.mean()) / 20) for frame, _ in read_frames(tmp_path / "out.mp4")]
+    assert levels == [0] * 6 + [6] * 3 + [9]
 
 
 def test_slow_work_drops_frames_and_does_not_lag(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

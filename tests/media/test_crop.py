@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 from sfdkit.errors import ConfigError
 from sfdkit.media.box import Box, overlap, union
 from sfdkit.media.crop import CropRule, FaceSettings, Place, Refusal, crop_resize, face_square, union_square
-from sfdkit.media.detect import CascadeDetector, Face, FaceWatcher, YuNetDetector, main_face, open_detector
+from sfdkit.media.detect import CascadeDetector, Face, FaceWatcher, YuNetDetector, _cascade, main_face, open_detector
 from tests.written import puppet_frames
 
 
@@ -245,3 +246,17 @@ def test_other_detectors_are_onnx_files(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no network")
     with pytest.raises(ConfigError, match="OpenCV cannot read it as YuNet"):
         YuNetDetector(tmp_path / "bad.onnx")
+
+
+def test_each_thread_looks_by_cascades_of_its_own() -> None:
+    seen = [_cascade("frontalface_default")]
+    thread = threading.Thread(target=lambda: seen.append(_cascade("frontalface_default")))
+    thread.start()
+    thread.join()
+    assert seen[0] is not seen[1] and seen[0] is _cascade("frontalface_default")
+
+
+@pytest.mark.parametrize("margin", [-0.5, -1.0, 1e9, float("nan"), float("inf")])
+def test_a_margin_that_leaves_no_face_is_refused(margin: float) -> None:
+    with pytest.raises(ConfigError, match=r"margin: \S+ is out of range; give -0\.4 to 10"):
+        CropRule.of_user("face", margin, "opencv")

@@ -113,6 +113,17 @@ def test_webp_keeps_time_and_colour(tmp_path: Path, fps: float) -> None:
         assert picture.info["loop"] == 0 and picture.n_frames == 20
 
 
+def test_webp_leaves_frames_out_that_viewers_would_slow_down(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.webp", 24, 120)
+    with Image.open(path) as picture:
+        durations = []
+        for index in range(picture.n_frames):
+            picture.seek(index)
+            picture.load()
+            durations.append(picture.info["duration"])
+    assert len(durations) == 12 and min(durations) > 10 and sum(durations) == pytest.approx(200, abs=12)
+
+
 def test_sound_begins_where_it_is_told_to(tmp_path: Path) -> None:
     wav = beep(tmp_path / "beep.wav")  # silent for a second
     for start in (0.6, 0.55, 0.9):

@@ -12,6 +12,7 @@ from sfdkit.apply.edit import Edit, Interpolate
 from sfdkit.apply.options import AnimatorOptions
 from sfdkit.errors import CheckpointError, ConfigError, DataError
 from sfdkit.page import models as page_models
+from sfdkit.page.command import Page
 from sfdkit.page.models import Models, is_of_puppets
 
 
@@ -109,3 +110,9 @@ def test_others_are_not_taken_for_them(models: Models, files: Path) -> None:
     assert not is_of_puppets(models["run"])
     (files / "other/config.yaml").write_text("data: {class_path: datamodules.puppets.PuppetsDataModule}")
     assert is_of_puppets(models["other"])
+
+
+def test_what_is_not_there_is_said_before_the_page_opens(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"checkpoint \S+/gone\.ckpt does not exist; sfdkit fit writes them"):
+        Page(checkpoint=["puppets64", str(tmp_path / "gone.ckpt")]).models()
+    assert set(Page(checkpoint=["puppets64", "hf://user/name"]).models()) == {"puppets64", "hf://user/name"}

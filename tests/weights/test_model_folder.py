@@ -262,3 +262,30 @@ def test_a_folder_of_a_shipped_name(tmp_path: Path, files: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     shutil.copytree(files / "mine", "puppets64")
     assert load_animator("puppets64").animator.resolution == 32
+
+
+def test_a_folder_that_is_saved_again_tells_the_same(tmp_path: Path) -> None:
+    Save(checkpoint="puppets64", output=str(tmp_path / "one/same")).run()
+    Save(checkpoint=str(tmp_path / "one/same"), output=str(tmp_path / "two/same")).run()
+    one, two = ((tmp_path / name / "same/README.md").read_text(encoding="utf-8") for name in ("one", "two"))
+    assert one == two and "license: apache-2.0" in two and "| 22.77 |" in two
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("My model: trained: on people", r"card \S+small\.yaml cannot be read: mapping values are not allowed"),
+        (
+            "figures: {self/psnr: 25.1}",
+            r"small\.yaml: figures is .*; give keys of metrics\.json, each with \{is: VALUE\}",
+        ),
+        ("limits: none known", r"small\.yaml: limits is 'none known'; give a list of texts"),
+        ("licence: [a]", r"small\.yaml: licence is \['a'\]; give an identifier"),
+    ],
+)
+def test_a_card_that_cannot_be_read_is_one_line(card: str, words: str, files: Path, tmp_path: Path) -> None:
+    small = shutil.copy(files / "mine/model.safetensors", tmp_path / "small.safetensors")
+    (tmp_path / "small.yaml").write_text(card)
+    with pytest.raises(DataError, match=words) as caught:
+        Save(checkpoint=str(small), output=str(tmp_path / "made")).run()
+    assert "\n" not in str(caught.value) and not (tmp_path / "made").exists()
