@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -65,6 +66,7 @@ class _Mp4Encoder:
         self._container = av.open(file_url(path), "w", format="mp4", options={"movflags": "+faststart"})
         options = {"crf": str(encoding.crf), **_QUIET.get(encoding.codec, {})}
         encoder: Any = _ENCODERS[encoding.codec]
+        os.environ.setdefault("SVT_LOG", "1")  # of the AV1 encoder: errors alone
         self._stream: Any = self._container.add_stream(encoder, rate=self._rate, options=options)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import wave
 from pathlib import Path
+from typing import get_args
 
 import av
 import cv2
@@ -13,7 +14,7 @@ from PIL import Image
 
 from sfdkit.errors import DataError
 from sfdkit.media.video_reader import probe, read_frames
-from sfdkit.media.video_writer import Sound, VideoWriter
+from sfdkit.media.video_writer import Codec, Encoding, Sound, VideoWriter
 from tests.media.test_video import ramp, write
 
 RATE = 16000
@@ -182,3 +183,11 @@ def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be"), VideoWriter(tmp_path / "a.mp4", 25) as writer:
         writer.write(ramp(0))
         writer.write(ramp(0, 20, 20))
+
+
+def test_encoders_write_nothing_to_the_screen(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for codec in get_args(Codec):
+        with VideoWriter(tmp_path / f"{codec}.mp4", 25, encoding=Encoding(codec)) as writer:
+            for index in range(3):
+                writer.write(np.tile(ramp(index), (2, 2, 1)))
+    assert capfd.readouterr() == ("", "")
