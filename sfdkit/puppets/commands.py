@@ -28,10 +28,7 @@ def _output(path: str, suffixes: tuple[str, ...]) -> Path:
 
 
 def _save(image: Tensor, target: Path) -> None:
-    try:
-        write_picture(target, to_bytes(image).permute(1, 2, 0).numpy())
-    except OSError as error:
-        raise ConfigError(f"output={str(target)!r} cannot be written: {error}; choose another place") from error
+    write_picture(target, to_bytes(image).permute(1, 2, 0).numpy())
 
 
 def sheet(
@@ -51,7 +48,8 @@ def sheet(
         seed: Of the puppets.
 
     Raises:
-        ConfigError: The output cannot be written.
+        ConfigError: The output has another suffix, or its folder is missing.
+        DataError: It cannot be written.
     """
     target = _output(output, (".png",))
     who = IdentityFactors.concat([sample_identity(k, "test", seed) for k in range(identities)])
@@ -88,7 +86,8 @@ def render_file(
         pose: Factor on the reach of head turns, shifts and size, from 0 to 1.
 
     Raises:
-        ConfigError: The output cannot be written.
+        ConfigError: The output has another suffix, or its folder is missing.
+        DataError: It cannot be written.
     """
     target = _output(output, (".png", *WRITE_SUFFIXES))
     who, what = sample_identity(identity, split, seed), sample_motion(motion, split, seed, frames, fps, pose)

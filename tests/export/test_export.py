@@ -181,7 +181,7 @@ def test_pictures_of_another_size_are_resized_and_told(exported: Path) -> None:
         assert running.motion(np.zeros((2, 40, 48, 3), np.uint8)).shape == (2, 4)
     with pytest.raises(ValueError, match="uint8 RGB"):
         running.motion(np.zeros((2, 32, 32, 3), np.float32))
-    with pytest.raises(ConfigError, match="no NoSuchProvider; it has"):
+    with pytest.raises(ConfigError, match=r"no NoSuchProvider, it has .*: give another device or providers"):
         Animator(exported, providers=["NoSuchProvider"])
 
 

@@ -38,7 +38,9 @@ def test_without_gradio_one_line_says_what_to_install(
     assert "this is 5.49.1" in capsys.readouterr().err
 
 
-def test_the_models_on_offer() -> None:
+def test_the_models_on_offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.ckpt").touch()
     assert list(Page().models()) == ["puppets64"]
     offered = Page(checkpoint=["a.ckpt", "hf://user/name"], model="exported", crop="none", trust=["mine"]).models()
     shared = {"crop": "none", "margin": None, "detector": "opencv", "device": "auto"}

@@ -162,7 +162,7 @@ def test_commands_say_what_to_do(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"\.avi.*\.mp4"):
         render_file(str(tmp_path / "a.avi"), 0, 0)
     (tmp_path / "taken.png").mkdir()
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(DataError, match=r"cannot write \S+/taken\.png: Is a directory"):
         sheet(str(tmp_path / "taken.png"), identities=1, motions=1, resolution=16)
 
 

@@ -226,7 +226,7 @@ def test_precisions_that_the_method_cannot_take_are_refused_by_name() -> None:
     task = AnimationTask(tiny_animator(), {"l1": 1.0})
 
     def begin(precision: str, stage: str) -> None:
-        task._trainer = SimpleNamespace(precision=precision)  # type: ignore[assignment]
+        task._trainer = SimpleNamespace(precision=precision, strategy=None)  # type: ignore[assignment]
         task.setup(stage)
 
     for precision in ("32-true", "bf16-mixed"):
