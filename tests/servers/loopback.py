@@ -27,7 +27,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 # Runs a command until it ends or until the pipe on standard input closes, which also happens when its owner is killed.
 SUPERVISOR = """
 exec 3<&0
