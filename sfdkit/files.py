@@ -58,9 +58,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
     make_folder(folder.parent)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
+        part.chmod(0o755)
+        yield part
         with write_errors(folder):
-            part.chmod(0o755)
-            yield part
             if folder.exists():
                 folder.rmdir()
             os.replace(part, folder)

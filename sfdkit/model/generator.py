@@ -102,7 +102,7 @@ class MotionField(NamedTuple):
     def flow(self) -> Tensor:
         """Return the flow, B 2 r r, in units of half the picture."""
         grid = identity_grid(self.logits.shape[2], self.logits.shape[3], self.logits)[0]
-        with full_precision(self.logits):  # in bfloat16 the flow would move in steps of a pixel of 256
+        with full_precision(self.logits):  # in bfloat16 it would be off by up to a pixel of 256
             matrix = torch.einsum("bphw,bpij->bijhw", shares(self.logits), self.affine)
             return (matrix[:, :, :2] * grid).sum(2) + matrix[:, :, 2] + self.residual
 

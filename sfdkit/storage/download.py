@@ -73,9 +73,12 @@ def download(
             digest = _receive(response, place, url, most_bytes, check)
             told = {name: response.headers[name] for name in _VALIDATORS if name in response.headers}
             number, part = tempfile.mkstemp(dir=place.parent)  # another process may load the same file
-            with open(number, "w", encoding="utf-8") as file:
-                json.dump({"url": url, "sha256": digest, **told}, file)
-            os.replace(part, state)
+            try:
+                with open(number, "w", encoding="utf-8") as file:
+                    json.dump({"url": url, "sha256": digest, **told}, file)
+                os.replace(part, state)
+            finally:
+                Path(part).unlink(missing_ok=True)
             return Downloaded(place, digest, "downloaded")
     except urllib3.exceptions.HTTPError as error:
         reason = _reason(error)

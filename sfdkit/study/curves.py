@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sfdkit.config.compose import read_config
 from sfdkit.study.compare import spread
 
 _SECONDS = "val/seconds"
@@ -73,7 +73,7 @@ def read_curves(logs: Path, keys: Sequence[str]) -> Curves:
 def _batches_of_a_step(logs: Path) -> int:
     """Return ``model.accumulate_grad_batches`` of a training, from the configuration that lies beside its logs."""
     path = logs / "config.yaml"
-    saved = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    saved = read_config(path) if path.is_file() else {}
     return int((saved.get("model") or {}).get("accumulate_grad_batches", 1))
 
 

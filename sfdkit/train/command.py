@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sfdkit.checkpoint import read_checkpoint
 from sfdkit.config.compose import KEY as COMPOSE
-from sfdkit.config.compose import OPTIONS, expand_arguments
+from sfdkit.config.compose import OPTIONS, expand_arguments, read_config
 from sfdkit.errors import CheckpointError, ConfigError
 from sfdkit.losses import OF_NETWORKS
 from sfdkit.model.animator import FaceAnimator
@@ -231,8 +231,7 @@ def _refuse_old_config(logs: str | None, checkpoints: str | None) -> None:
     path = Path(logs or "") / "config.yaml"
     if logs is None or checkpoints is None or not path.is_file():
         return
-    saved = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    other = (saved.get("checkpoint") or {}).get("dirpath")
+    other = (read_config(path).get("checkpoint") or {}).get("dirpath")
     if other and any(Path(other).glob("*.ckpt")) and Path(other).resolve() != Path(checkpoints).resolve():
         raise ConfigError(
             f"{path} belongs to the checkpoints in {other}, and this training would write over it; name its folder as "

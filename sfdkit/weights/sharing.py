@@ -14,11 +14,11 @@ from sfdkit import __version__
 from sfdkit.checkpoint import LoadedAnimator, load_animator
 from sfdkit.config.command import Command
 from sfdkit.errors import DataError
-from sfdkit.files import new_folder, sha256_of
+from sfdkit.files import new_folder, sha256_of, write_errors
 from sfdkit.tensor_file import SUFFIX
 from sfdkit.weights.commands import Pack, read_card
 from sfdkit.weights.file import StoredAnimator, facts_of, write_weights
-from sfdkit.weights.folder import ABOUT, AXES, CARD, LOADED, SCHEMA, WEIGHTS, weights_of
+from sfdkit.weights.folder import ABOUT, AXES, CARD, LOADED, SCHEMA, WEIGHTS, folder_of, read_about, weights_of
 from sfdkit.weights.hub import HubAddress, push
 from sfdkit.weights.model_card import main_figures, model_card
 from sfdkit.weights.shipped import card_of
@@ -119,14 +119,16 @@ def known_of(weights: Path) -> dict[str, Any]:
     Raises:
         DataError: A card that cannot be read, or one of these of another kind.
     """
-    card = card_of(weights)
-    path = weights.with_name(ABOUT) if card.suffix != ".yaml" else card
-    if not path.is_file():
+    path, folder = card_of(weights), folder_of(weights)
+    if folder is not None:
+        path, told = folder / ABOUT, read_about(folder).get(TOLD)
+    elif not path.is_file():
         return {}
-    try:
-        told = yaml.safe_load(read_card(path)) if path == card else json.loads(read_card(path)).get(TOLD)
-    except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"card {path} cannot be read: {' '.join(str(error).split())}; mend it, or rename it") from error
+    else:
+        try:
+            told = yaml.safe_load(read_card(path))
+        except yaml.YAMLError as error:
+            raise DataError(f"card {path} cannot be read: {' '.join(str(error).split())}; mend or rename it") from error
     told = told if isinstance(told, dict) else {}
     for key, (fits, what) in _CARD_KEYS.items():
         if told.get(key) is not None and not fits(told[key]):
@@ -151,7 +153,7 @@ def write_folder(
         ConfigError: Something is in the way.
         DataError: The folder cannot be written.
     """
-    with new_folder(folder) as part:
+    with new_folder(folder) as part, write_errors(folder):
         write_weights(part / WEIGHTS, stored)
         if stored.axes is not None:
             (part / AXES).write_text(stored.axes + "\n", encoding="utf-8")
