@@ -102,11 +102,13 @@ class AnimatorOptions(Command):
 
         Raises:
             CheckpointError: There are no weights of this name.
-            ConfigError: Both a checkpoint and a model are given, or neither.
+            ConfigError: Both a checkpoint and a model are given, or neither, or an empty name.
         """
         if (self.checkpoint is None) == (self.model is None):
             given = "neither" if self.model is None else "both"
             raise ConfigError(f"give either --checkpoint or --model (a folder of sfdkit export); {given} is given")
+        if self.model == "":
+            raise ConfigError("model: the name is empty; is the variable that holds it set?")
         return self._weights if self.checkpoint is not None else Path(str(self.model))
 
     @cached_property

@@ -10,7 +10,7 @@ it or without.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +76,32 @@ def config_files(arguments: Sequence[str]) -> list[str]:
     return [value if equals else after for (name, equals, value), after in named if name in OPTIONS]
 
 
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where plain YAML drops the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a dictionary; see :class:`yaml.constructor.SafeConstructor`."""
+        seen: list[Any] = []
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if problem := self.problem(name, seen):
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} {problem}", key.start_mark)
+            seen.append(name)
+        return super().construct_mapping(node, deep)
+
+    def problem(self, name: Any, seen: Container[Any]) -> str | None:
+        """Return what is wrong with a key after those ``seen`` before it in the same mapping."""
+        return "is there twice, rename or remove one" if name in seen else None
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read a YAML file.
 
     Raises:
-        ConfigError: A file that does not exist, is not in UTF-8, or is no YAML with keys.
+        ConfigError: A file that does not exist, is not in UTF-8, is no YAML with keys, or gives a key twice.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentError
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from sfdkit.config.compose import composed_files
+from sfdkit.config.compose import UniqueKeyLoader, composed_files
 from sfdkit.config.messages import explain
 from sfdkit.config.parser import OneLineParser
 from sfdkit.config.renamed import rename_config
@@ -100,18 +100,12 @@ class Study:
 _Keys = TypeVar("_Keys", Study, Run, Column)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, where plain YAML takes the last, and one that is no text; dates are text."""
+class _Loader(UniqueKeyLoader):
+    """Refuses a key that is no text besides; dates are text."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            twice = "is there twice, rename or remove one" if name in seen else None
-            if problem := twice if isinstance(name, str) else "is a name and no text; put it into quotes":
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} {problem}", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
+    def problem(self, name: Any, seen: Container[Any]) -> str | None:
+        """Return what is wrong with a key after those ``seen`` before it in the same mapping."""
+        return super().problem(name, seen) if isinstance(name, str) else "is a name and no text; put it into quotes"
 
 
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)

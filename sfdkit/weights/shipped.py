@@ -40,10 +40,12 @@ def find_weights(name: str | Path) -> Path:
 
     Raises:
         CheckpointError: A bare name that is neither, or a folder that is no model folder.
-        ConfigError: An address of another form.
+        ConfigError: An address of another form, or no name at all, as an unset variable of a shell gives.
         DataError: What is at the address is too large, or no weights file.
         StorageError: Nothing is at the address, or it cannot be reached.
     """
+    if name == "":
+        raise ConfigError("checkpoint: the name is empty; is the variable that holds it set?")
     if match := _SCHEME.match(str(name)):
         return _from_address(str(name), match[1].lower())
     path, shipped = Path(name), shipped_weights()

@@ -60,6 +60,7 @@ def test_points_are_learned_on_top_of_what_a_recipe_learns() -> None:
         ("compose: [top.yaml]", "round in a circle"),
         ("- 1", "must hold a mapping, it holds list"),
         ("a: [", "is no YAML"),
+        ("model: {a: 1}\ndata: {}\nmodel: {b: 2}\n", "'model' is there twice, rename or remove one.* line 3"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:

@@ -85,6 +85,9 @@ def test_what_an_exported_model_cannot_do(exported: Path, files: Path, tmp_path:
         Edit(**face, model=str(exported), axis="yaw", from_=-1, to=1, trust=["mine"]).run()
     with pytest.raises(ConfigError, match=r"give either --checkpoint or --model .*; neither is given"):
         Edit(**face, axis="yaw", from_=-1, to=1).run()
+    for given in ({"model": ""}, {"checkpoint": ""}):
+        with pytest.raises(ConfigError, match=rf"^{next(iter(given))}: the name is empty; is the variable .* set\?$"):
+            Edit(**face, **given, axis="yaw", from_=-1, to=1).run()
     with pytest.raises(ConfigError, match="both is given"):
         Edit(**face, model=str(exported), checkpoint="puppets64", axis="yaw", from_=-1, to=1).run()
     with pytest.raises(DataError, match=r"model\.json cannot be read"):
