@@ -167,7 +167,8 @@ class SteeringOptions(AnimatorOptions):
         mode: absolute takes the driver's pose and expression; relative adds their change since the first driving frame
             to the source's own.
         regions: Only these parts move as the driver's: --regions [pose,eyes,brows,mouth]; all there is by default.
-        strength: A factor on the motion, such as 1.2, or one for each region: --strength '{mouth: 1.5}'.
+        strength: A factor on the motion, such as 1.2, or one for each region: --strength '{mouth: 1.5}'; rest stands
+            for what is not named: --strength '{mouth: 1.5, rest: 0.8}'.
         axes: The axes.json of the model, for regions; by default the one it brings along, or of the checkpoint's run.
         smooth: Smooth the motion over time: a still head keeps still.
         smooth_cutoff: Hz, of what is still; lower is smoother, and later.

@@ -27,6 +27,8 @@ REGIONS: dict[str, tuple[str, ...]] = {
 }
 """Part of a face to the factors that move it, as an evaluation names them."""
 
+REST = "rest"
+"""In strengths by region, all of the motion that they do not name."""
 _STILL = 1e-6
 """A coefficient whose standard deviation is below this share of the largest one tells nothing of a factor."""
 
@@ -129,17 +131,18 @@ def make_gain(
         axes: The model's directions; None where there are none.
         size: ``M``.
         regions: Names of :data:`REGIONS`; None for all of the motion.
-        strength: A factor on all that moves, or one for each region, 1 for others.
+        strength: A factor on all that moves, or one for each region; :data:`REST` stands for what is not named, by
+            default 1.
 
     Returns:
         M M, or None where nothing changes.
 
     Raises:
         ConfigError: There is no such region, none at all, or the model names no direction of it; a strength that is not
-            finite.
+            finite, or of a region that does not move.
     """
-    whole = float(strength) if not isinstance(strength, Mapping) else 1.0
-    each = dict(strength) if isinstance(strength, Mapping) else {}
+    each = dict(strength) if isinstance(strength, Mapping) else {REST: float(strength)}
+    whole = each.pop(REST, 1.0)
     if regions is not None and not regions:
         raise ConfigError("regions: the list is empty, so nothing would move; leave it out for all of the motion")
     for name, factor in (("", whole), *each.items()):
@@ -152,14 +155,17 @@ def make_gain(
                 raise ConfigError(
                     f"{key}: there is no region {name!r}.{did_you_mean(name, REGIONS)} "
                     f"The regions are {', '.join(REGIONS)}"
+                    + (f"; {REST} stands for all that is not named" if key == "strength" else "")
                 )
+    for name in each:
+        if regions is not None and name not in regions:
+            raise ConfigError(f"strength: {name} does not move, as regions leaves it out; name it there, or not here")
     if regions is None and not each:
         return None if whole == 1.0 else whole * np.eye(size)
-    moved = {name: each.get(name, 1.0) for name in (REGIONS if regions is None else regions)}
-    split = _split(axes, size, set(moved) if regions is not None else set(each))
+    split = _split(axes, size, set(each if regions is None else regions))
     if regions is None:
-        return np.eye(size) + sum((moved[name] - 1.0) * split[name] for name in each)
-    return whole * sum((factor * split[name] for name, factor in moved.items()), np.zeros((size, size)))
+        return whole * np.eye(size) + sum((factor - whole) * split[name] for name, factor in each.items())
+    return sum((each.get(name, whole) * split[name] for name in regions), np.zeros((size, size)))
 
 
 def _split(axes: Axes | None, size: int, wanted: set[str]) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from sfdkit.apply.animate import Animate
-from sfdkit.apply.steering import REGIONS
+from sfdkit.apply.steering import REGIONS, REST
 from sfdkit.media.video_writer import Codec
 from sfdkit.page.examples import Examples
 from sfdkit.page.models import Model
@@ -121,6 +121,13 @@ def _options() -> dict[str, Any]:
         }
     with gr.Row():
         made |= {
+            _strength_of(region): gr.Slider(
+                0, 2, value=1, step=0.05, label=f"Strength of {region}", info="a factor more"
+            )
+            for region in REGIONS
+        }
+    with gr.Row():
+        made |= {
             "paste": gr.Checkbox(label="Paste", info="put the face back into the whole picture"),
             "face": gr.Dropdown(
                 ["largest", "all", 1, 2, 3, 4], value="largest", label="Face", info="which moves, from the left"
@@ -147,9 +154,19 @@ def _options() -> dict[str, Any]:
     return made
 
 
+def _strength_of(region: str) -> str:
+    """Return the name of the input for a region's strength, which is no option of the command."""
+    return f"strength of {region}"
+
+
 def _values(model: Model, given: dict[str, Any]) -> dict[str, Any]:
     """Return options for the command: what is empty on the page is left out."""
-    values = {k: v for k, v in given.items() if v not in (None, "", []) and (v or k == "strength")}
+    whole, moving = given["strength"], given["regions"] or REGIONS
+    each = {region: whole * given[_strength_of(region)] for region in REGIONS}
+    changed = {region: strength for region, strength in each.items() if strength != whole and region in moving}
+    own = {_strength_of(region) for region in REGIONS} | {"strength"}
+    values = {k: v for k, v in given.items() if k not in own and v}
+    values["strength"] = changed | {REST: whole} if changed else whole
     if "size" not in values and not values.get("paste"):
         resolution = model.loaded.runner.resolution
         values["size"] = resolution * -(-LEAST // resolution)

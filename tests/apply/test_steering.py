@@ -52,14 +52,18 @@ def test_relative_motion_is_added_to_the_sources_own() -> None:
 
 def test_regions_move_alone_and_each_by_its_strength() -> None:
     """The mouth's direction shares a coefficient with the yaw's: what is read as mouth is not read as yaw."""
-    moved = 3 * np.array(AXES.motion.directions["mouth_open"].vector) + 2 * np.array(unit(0)) + np.array(unit(4))
+    mouth = np.array(AXES.motion.directions["mouth_open"].vector)
+    moved = 3 * mouth + 2 * np.array(unit(0)) + np.array(unit(4))
     rest = np.array(unit(5))
     for regions, strength, wanted in (
-        (["mouth"], 1.0, 3 * np.array(AXES.motion.directions["mouth_open"].vector)),
+        (["mouth"], 1.0, 3 * mouth),
         (["pose"], 2.0, 4 * np.array(unit(0))),
         (["pose", "brows"], {"brows": 0.5}, 2 * np.array(unit(0)) + 0.5 * np.array(unit(4))),
-        (None, {"mouth": 2.0}, moved + rest + 3 * np.array(AXES.motion.directions["mouth_open"].vector)),
+        (None, {"mouth": 2.0}, moved + rest + 3 * mouth),
         (None, 1.5, 1.5 * (moved + rest)),
+        (None, {"rest": 1.5}, 1.5 * (moved + rest)),
+        (None, {"mouth": 2.0, "rest": 0.5}, 0.5 * (moved + rest) + 4.5 * mouth),
+        (["mouth", "pose"], {"mouth": 2.0, "rest": 0.5}, 6 * mouth + np.array(unit(0))),
     ):
         gain = make_gain(AXES, SIZE, regions, strength)
         assert gain is not None
@@ -78,7 +82,8 @@ def test_regions_move_alone_and_each_by_its_strength() -> None:
     ("axes", "regions", "strength", "message"),
     [
         (AXES, ["mouht"], 1.0, r"regions: there is no region 'mouht'\. Did you mean 'mouth'.* are pose, eyes, brows"),
-        (AXES, None, {"nose": 2.0}, "strength: there is no region 'nose'"),
+        (AXES, None, {"nose": 2.0}, "strength: there is no region 'nose'.*; rest stands for all that is not named"),
+        (AXES, ["pose"], {"brows": 2.0}, "strength: brows does not move, as regions leaves it out"),
         (AXES, [], 1.0, "regions: the list is empty, so nothing would move"),
         (AXES, None, float("nan"), "strength: nan is no factor"),
         (AXES, None, {"eyes": float("inf")}, "strength: inf of eyes is no factor"),

@@ -96,6 +96,16 @@ def test_animate_makes_what_the_command_makes(animate: Callable[..., Any], files
     assert not np.array_equal(frames(animate(size=64, side_by_side=True, from_=0.2)[0]), frames(out))
 
 
+def test_each_region_has_a_strength_of_its_own(animate: Callable[..., Any], files: Path, tmp_path: Path) -> None:
+    made, _, _ = animate(**{"strength": 0.5, "strength of mouth": 2.0, "size": 32})
+    given = {name: str(files / file) for name, file in (("source", "face.png"), ("driving", "clip.mp4"))}
+    given |= {"checkpoint": str(files / "run/checkpoints/last.ckpt"), "output": str(tmp_path / "out.mp4")}
+    Animate(**given, size=32, crop="none", device="cpu", strength={"mouth": 1.0, "rest": 0.5}).run()
+    assert Path(made).read_bytes() == (tmp_path / "out.mp4").read_bytes()
+    still, _, _ = animate(**{"regions": ["pose"], "strength of mouth": 2.0, "size": 32})
+    assert np.array_equal(frames(still), frames(animate(regions=["pose"], size=32)[0])), "the mouth does not move"
+
+
 def test_faces_are_enlarged_and_whole_pictures_are_not(animate: Callable[..., Any]) -> None:
     assert frames(animate()[0]).shape[1:3] == (256, 256)
     assert frames(animate(paste=True)[0]).shape[1:3] == (48, 48)
