@@ -122,7 +122,7 @@ def _options() -> dict[str, Any]:
     with gr.Row():
         made |= {
             _strength_of(region): gr.Slider(
-                0, 2, value=1, step=0.05, label=f"Strength of {region}", info="a factor more"
+                0, 2, value=1, step=0.05, label=f"Strength of {region}", info="times the strength above"
             )
             for region in REGIONS
         }
