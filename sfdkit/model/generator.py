@@ -115,11 +115,12 @@ class GeneratorLevel(nn.Module):
         channels: Channels of this level and of the source's features at it.
         style_size: Style dimensions.
         parts: Number of parts that move by an affine motion each.
+        doubles: The coarser level has half the size, not the same.
     """
 
-    def __init__(self, inputs: int, channels: int, style_size: int, parts: int) -> None:
+    def __init__(self, inputs: int, channels: int, style_size: int, parts: int, doubles: bool) -> None:
         super().__init__()
-        self.enter = ModulatedConv(inputs, channels, style_size)
+        self.enter = ModulatedConv(inputs, channels, style_size, doubles=doubles)
         self.motion = nn.Conv2d(channels, 3 + parts, 3, padding=1)
         self.merge = ModulatedConv(2 * channels, channels, style_size)
         with torch.no_grad():
@@ -128,9 +129,6 @@ class GeneratorLevel(nn.Module):
 
     def forward(self, hidden: Tensor, feature: Tensor, field: MotionField, style: Tensor) -> tuple[Tensor, MotionField]:
         """Map hidden B inputs r/2 r/2 (or r r) and feature B C r r to hidden B C r r and the motion field at r."""
-        size = feature.shape[2]
-        if hidden.shape[2] != size:
-            hidden = F.interpolate(hidden, scale_factor=2, mode="nearest")
         hidden = F.leaky_relu(self.enter(hidden, style), 0.2)
         change = self.motion(hidden).float()
         field = field.refine(FLOW_GAIN * change[:, :2], change[:, 3:])
@@ -211,10 +209,12 @@ class Generator(nn.Module):
         self.body = nn.ModuleList([ModulatedBlock(first, style_size) for _ in range(2)])
         entering = (first, *channels[:-1])
         self.levels = nn.ModuleList(
-            GeneratorLevel(i, c, style_size, parts) for i, c in zip(entering[:full], self.channels, strict=True)
+            GeneratorLevel(before, own, style_size, parts, doubles=number > 0)
+            for number, (before, own) in enumerate(zip(entering[:full], self.channels, strict=True))
         )
         self.finer = nn.ModuleList(
-            ModulatedConv(i, c, style_size) for i, c in zip(entering[full:], channels[full:], strict=True)
+            ModulatedConv(before, own, style_size, doubles=True)
+            for before, own in zip(entering[full:], channels[full:], strict=True)
         )
         self.touch = nn.Conv2d(channels[-1] + 4 * 3, channels[-1], 1)
         self.last = nn.Conv2d(channels[-1], 4 * (detail or 3) + 1, 3, padding=1)
@@ -272,7 +272,6 @@ class Generator(nn.Module):
         for level, feature in zip(self.levels, features, strict=True):
             hidden, field = self._do(level, hidden, feature, field, style)
         for finer in self.finer:
-            hidden = F.interpolate(hidden, scale_factor=2, mode="nearest")
             hidden = F.leaky_relu(self._do(finer, hidden, style), 0.2)
         return self._do(self._picture, hidden, field, image)
 

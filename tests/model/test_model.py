@@ -37,6 +37,14 @@ def test_zero_flow_is_the_identity_warp(size: tuple[int, int]) -> None:
     assert (warp(image, torch.zeros(2, 2, *size)) - image).abs().max() < 1e-6
 
 
+def test_warped_maps_have_the_memory_order_of_the_networks() -> None:
+    """Else a cat with one copies the other as well: a seventh of the time of a frame at 256 pixels on two cores."""
+    for image in (torch.rand(2, 5, 16, 16), torch.rand(2, 5, 16, 16).contiguous(memory_format=torch.channels_last)):
+        warped = warp(image, torch.zeros(2, 2, 16, 16))
+        assert warped.is_contiguous(memory_format=torch.channels_last)
+        assert torch.cat([warped, warped], 1).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_the_flow_of_parts_is_the_same_under_autocast() -> None:
     field = MotionField(torch.randn(2, 5, 2, 3), torch.randn(2, 5, 16, 16), torch.randn(2, 2, 16, 16))
     with torch.autocast("cpu", torch.bfloat16):

@@ -41,7 +41,7 @@ class FlowPredictor(nn.Module):
         super().__init__()
         self.start = nn.Conv2d(inputs + 2, width, 3, padding=1)
         self.block = ModulatedBlock(width, code_size)
-        self.finer = nn.ModuleList(ModulatedConv(width, width, code_size) for _ in range(doublings))
+        self.finer = nn.ModuleList(ModulatedConv(width, width, code_size, doubles=True) for _ in range(doublings))
         self.flow = nn.Conv2d(width, 3, 3, padding=1)
         nn.init.normal_(self.flow.weight, std=0.01)
         nn.init.zeros_(self.flow.bias)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ class FlowPredictor(nn.Module):
         hidden = F.leaky_relu(self.start(torch.cat([feature, grid.to(feature.dtype)], 1)), 0.2)
         hidden = self.block(hidden, code)
         for layer in self.finer:
-            hidden = F.leaky_relu(layer(F.interpolate(hidden, scale_factor=2, mode="nearest"), code), 0.2)
+            hidden = F.leaky_relu(layer(hidden, code), 0.2)
         with full_precision(hidden):
             return FLOW_GAIN * self.flow(hidden.float())
 
