@@ -38,7 +38,7 @@ def test_zero_flow_is_the_identity_warp(size: tuple[int, int]) -> None:
 
 
 def test_warped_maps_have_the_memory_order_of_the_networks() -> None:
-    """Else a cat with one copies the other as well: a seventh of the time of a frame at 256 pixels on two cores."""
+    """Else a cat with one copies the other as well."""
     for image in (torch.rand(2, 5, 16, 16), torch.rand(2, 5, 16, 16).contiguous(memory_format=torch.channels_last)):
         warped = warp(image, torch.zeros(2, 2, 16, 16))
         assert warped.is_contiguous(memory_format=torch.channels_last)
